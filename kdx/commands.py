@@ -1,0 +1,114 @@
+"""The commands. Each composes a config, checks it, and only then imports what takes seconds to import."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdx.config import ConfigError, check, conf_dir, explain_omegaconf, nearest
+
+FAILED, MISUSED = 1, 2
+
+
+def train() -> NoReturn:
+    """kdx-train: train a student by the composed config."""
+    run("train", _train)
+
+
+def evaluate() -> NoReturn:
+    """kdx-evaluate run=DIR: measure a finished run's student and teacher again."""
+    run("evaluate", _evaluate)
+
+
+def _train(cfg: DictConfig) -> float | None:
+    checked = check(cfg)
+    settings = HydraConfig.get()
+    swept = settings.mode == RunMode.MULTIRUN
+    if swept:
+        os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # ranks that Lightning starts use the same one
+    from kdx.folder import RunFolder
+
+    group = Path(settings.sweep.dir).name if swept else None
+    folder = RunFolder(Path(settings.runtime.output_dir), group, tuple(settings.overrides.task))
+    from kdx import build
+
+    build.parts(checked)  # contradictions, before the heavy imports
+    from kdx.experiment import train as train_run
+
+    return train_run(checked, folder).get(checked.monitor)
+
+
+def _evaluate(cfg: DictConfig) -> float | None:
+    path = Path(cfg.run)
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"run={path}: there is no config.yaml; give the folder of a finished run")
+    loaded = OmegaConf.load(path / "config.yaml")
+    assert isinstance(loaded, DictConfig)
+    if cfg.split not in ("train", "val", "test"):
+        raise ConfigError(f"split={cfg.split}: choose train, val or test")
+    from kdx.experiment import evaluate as evaluate_run
+    from kdx.folder import RunFolder
+
+    folder = RunFolder(path)
+    metrics = evaluate_run(loaded, folder, cfg.split, check)
+    folder.write(f"evaluation-{cfg.split}.json", {"metrics": metrics})
+    return None
+
+
+def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
+    """Run a Hydra app and leave with 0, with 2 after a mistake in the configuration, with 1 after a failure while running.
+
+    Mistakes and failures are told in a sentence, with a traceback only under HYDRA_FULL_ERROR=1.
+    """
+    # Hydra must hand exceptions on instead of printing them, which is what this variable makes it do; the ranks that
+    # Lightning starts inherit it, so what the user wanted travels in another.
+    wanted = os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)
+    try:
+        app()
+    except (HydraException, OmegaConfBaseException, ConfigError) as error:
+        _say(error, explain(error), wanted)
+        sys.exit(MISUSED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        _say(error, f"{type(error).__name__}: {error}", wanted)
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+def _say(error: BaseException, text: str, full: bool) -> None:
+    if full:
+        traceback.print_exception(error)
+    print(f"kdx: {text}", file=sys.stderr)
+
+
+def explain(error: BaseException) -> str:
+    """A sentence, with a suggestion, for what Hydra, OmegaConf or kdx found wrong."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return explain_omegaconf(cause)
+    if isinstance(error, OmegaConfBaseException):
+        return explain_omegaconf(error)
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    options = [line for line in lines[1:] if "=" not in line and ":" not in line]
+    if lines and "Could not find '" in lines[0]:
+        wanted = lines[0].split("Could not find '")[1].split("'")[0]
+        group, _, option = wanted.rpartition("/")
+        return f"there is no '{option}' in '{group}'.{nearest(option, options)} There are: {', '.join(options)}."
+    return " ".join(lines[:3])

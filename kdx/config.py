@@ -1,0 +1,230 @@
+"""The typed spine of a run, and `check`, which finds mistakes before torch is imported, data read or weights touched."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from kdx.networks.names import check_architecture
+from kdx.scalars import Count, Fraction, Number, Resolution, explain
+from kdx.signatures import NotFoundError, signature
+
+Node = dict[str, Any]  # a leaf: `_target_` and the arguments of its constructor
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run. The message ends with the remedy."""
+
+
+def ranged(annotation: Any) -> Any:
+    """A field whose value must fit `annotation`; YAML gives the default."""
+    return field(default=MISSING, metadata={"range": annotation})
+
+
+@dataclass
+class ResolutionConfig:
+    """Sides of the square images in px."""
+
+    teacher: int = ranged(Resolution)
+    student: int = ranged(Resolution)
+
+
+@dataclass
+class DataConfig:
+    """A data set and how it is split and loaded; conf/data/base.yaml explains the keys."""
+
+    source: Node = MISSING
+    eval_crop: Node = MISSING
+    train_size: int | None = ranged(Count | None)
+    val_share: float = ranged(Fraction)
+    test_share: float = ranged(Fraction)
+    split_seed: int = ranged(Number)
+    batch_size: int = ranged(Count)
+    loader: str = ranged(Literal["auto", "resident", "streamed"])
+    num_workers: int = ranged(Number)
+    resident_budget_mb: int = ranged(Number)
+
+
+@dataclass
+class TeacherConfig:
+    """A network and where its weights come from; conf/teacher/online.yaml explains the keys."""
+
+    network: Node = MISSING
+    checkpoint: str | None = None
+    recipe: Node = MISSING
+
+
+@dataclass
+class RunConfig:
+    """Everything a run depends on: one field per config group, plus the plain values. YAML holds the defaults."""
+
+    name: str = MISSING
+    seed: int = ranged(Number)
+    tags: list[str] = MISSING
+    outputs: str = MISSING
+    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    views: Node = MISSING
+    mixing: Node | None = None
+    student: Node = MISSING
+    teacher: TeacherConfig | None = None
+    calibration: Node | None = None
+    temperature: Node | None = None
+    losses: dict[str, Any] = MISSING
+    optimizer: Node = MISSING
+    decay: str = ranged(Literal["kernels", "all"])
+    lr_schedule: Node = MISSING
+    trainer: Node = MISSING
+    callbacks: dict[str, Any] | None = None
+    logger: dict[str, Any] | None = None
+    monitor: str = MISSING
+    monitor_mode: str = ranged(Literal["min", "max"])
+    selection: str = ranged(Literal["best_val", "last"])
+    test: bool = MISSING
+    ckpt_path: str | None = None
+
+
+ConfigStore.instance().store("schema", RunConfig)
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def check(cfg: DictConfig) -> DictConfig:
+    """The config, typed and resolved. ConfigError names the key, what is wrong, and the remedy. Reads no data, imports no torch."""
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_omegaconf(error)) from None
+    missing = sorted(OmegaConf.missing_keys(typed))
+    if missing:
+        raise ConfigError(f"'{missing[0]}' has no value: give {missing[0]}=...")
+    try:
+        plain = OmegaConf.to_container(typed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_omegaconf(error)) from None
+    assert isinstance(plain, dict)
+    plain = {key: value if value != {} or key == "losses" else None for key, value in plain.items()}  # none.yaml is empty
+    _check_ranges(RunConfig, plain)
+    for path, node in targets(plain):
+        _check_node(path, node)
+    _check_recipe(plain)
+    _check_files(plain)
+    if plain["teacher"] is None and plain["calibration"] is not None:
+        raise ConfigError("there is no teacher to calibrate: add calibration=none")
+    resolved = OmegaConf.create(plain)
+    assert isinstance(resolved, DictConfig)
+    return resolved
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A sentence that names the most similar known word; empty if none is similar."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def explain_omegaconf(error: OmegaConfBaseException) -> str:
+    """One line for an unknown key, a wrong type or a broken interpolation."""
+    key = error.full_key or str(error.key or "")
+    parent = error.parent_node
+    if "not in" in str(error) or "Key '" in str(error):
+        known = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
+        known = known or ([f.name for f in fields(error.object_type)] if is_dataclass(error.object_type) else [])
+        last = key.split(".")[-1]
+        hint = nearest(last, known)
+        there = f" Known there: {', '.join(known)}." if known and not hint else ""
+        return f"there is no key '{key}'.{hint}{there}"
+    return f"{key + ': ' if key else ''}{(str(error).strip().splitlines() or [''])[0]}"
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
+    """(path, node) of every node with a `_target_`."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from targets(value, f"{path}[{i}]")
+
+
+def _check_ranges(schema: type, values: Node, path: str = "") -> None:
+    for item in fields(schema):
+        value = values[item.name]
+        where = f"{path}{item.name}"
+        if "range" in item.metadata:
+            _fit(where, value, item.metadata["range"])
+        nested = {"resolution": ResolutionConfig, "data": DataConfig}.get(item.name)
+        if nested is not None and isinstance(value, dict):
+            _check_ranges(nested, value, f"{where}.")
+
+
+def _fit(path: str, value: Any, annotation: Any) -> None:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{path}={value}: {explain(error)}") from None
+
+
+def _check_node(path: str, node: Node) -> None:
+    """The constructor at `_target_` exists and takes these arguments."""
+    target = str(node["_target_"])
+    try:
+        found = signature(target)
+    except NotFoundError as error:
+        raise ConfigError(f"{path}._target_={target}: {error}") from None
+    if found is None:  # only importing would tell; building the object will
+        return
+    arguments = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
+    for key, value in arguments.items():
+        if key not in found.parameters and not found.open:
+            known = [name for name in found.parameters if not name.startswith("_")]
+            hint = nearest(key, known) or f" {target} takes {', '.join(known) or 'no arguments'}."
+            raise ConfigError(f"there is no key '{path}.{key}'.{hint}")
+        if not any(True for _ in targets(value)):
+            annotation = found.parameters.get(key, Any)
+            if annotation is not Any:
+                _fit(f"{path}.{key}", value, annotation)
+    absent = sorted(found.required - set(arguments))
+    if absent and not node.get("_partial_"):
+        raise ConfigError(f"'{path}.{absent[0]}' has no value: give {path}.{absent[0]}=...")
+    if "architecture" in arguments:
+        try:
+            check_architecture(arguments["architecture"])
+        except ValueError as error:
+            raise ConfigError(f"{path}.architecture: {error}") from None
+
+
+def _check_recipe(plain: Node) -> None:
+    if plain["teacher"] is None:
+        return
+    known = [f.name for f in fields(RunConfig)]
+    for key in plain["teacher"]["recipe"]:
+        if key not in known:
+            raise ConfigError(f"there is no key 'teacher.recipe.{key}'.{nearest(key, known)}")
+
+
+def _check_files(plain: Node) -> None:
+    named = {"ckpt_path": plain["ckpt_path"]}
+    if plain["teacher"] is not None:
+        named["teacher.checkpoint"] = plain["teacher"]["checkpoint"]
+    for key, value in named.items():
+        if value is not None and not Path(value).is_file():
+            raise ConfigError(f"{key}={value}: there is no such file; give a path that exists, or null")
+    devices, accelerator = plain["trainer"].get("devices"), plain["trainer"].get("accelerator")
+    cores = os.cpu_count() or 1
+    if accelerator == "cpu" and isinstance(devices, int) and not 1 <= devices <= cores:
+        raise ConfigError(f"trainer.devices={devices}, but this machine has {cores} CPU cores: give 1 to {cores}")

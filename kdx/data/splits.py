@@ -1,0 +1,59 @@
+"""Splits that a data set does not come with, carved by seed so that every split has the classes' proportions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdx.data.source import Images, SplitName, Subset
+from kdx.random import uniform
+
+
+def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A random order of the examples in which every run of consecutive ones has about the classes' proportions."""
+    number = uniform(seed, "split", 0, np.arange(len(labels)), 2)
+    within = np.lexsort((number[:, 0], labels))
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.empty(len(labels))
+    place[within] = (rank + number[within, 1]) / np.repeat(counts, counts)
+    return np.argsort(place, kind="stable")
+
+
+def carve(
+    splits: Mapping[SplitName, Images], *, val: float, test: float, train_size: int | None, seed: int
+) -> dict[SplitName, Images]:
+    """train, val and test. A missing one gets its share of train; then train is cut to `train_size` examples."""
+    given = dict(splits)
+    train = given["train"]
+    assert train.labels is not None
+    order = stratified_order(train.labels, seed)
+    shares: list[tuple[SplitName, float]] = [("test", test), ("val", val)]
+    for name, share in shares:
+        if name not in given:
+            size = round(share * len(train))
+            given[name] = Subset(train, np.sort(order[:size]))
+            order = order[size:]
+    if train_size is not None:
+        if train_size > len(order):
+            raise ValueError(f"data.train_size={train_size}, but only {len(order)} images are left for training")
+        order = order[:train_size]
+    return {**given, "train": Subset(train, np.sort(order))}
+
+
+def fingerprint(splits: Mapping[SplitName, Images]) -> str:
+    """SHA-256 over the pixels and labels of train and val: what the weights of a trained network depend on."""
+    sha = hashlib.sha256()
+    for name in ("train", "val"):
+        images = splits[name]
+        sha.update(f"{name} {len(images)}".encode())
+        for i in range(len(images)):
+            image = images[i]
+            sha.update(str(image.shape).encode())
+            sha.update(np.ascontiguousarray(image))
+        if images.labels is not None:
+            sha.update(images.labels.tobytes())
+    return sha.hexdigest()

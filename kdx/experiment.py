@@ -1,0 +1,241 @@
+"""Experiments: train a student (and first its teacher, if need be), evaluate a finished run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from kdx import build, teacher_training
+from kdx.config import ConfigError
+from kdx.data.source import Images, SplitName
+from kdx.data.splits import carve
+from kdx.distiller import Distiller
+from kdx.folder import RunFolder, peak_memory_mb, provenance
+from kdx.networks import weights
+from kdx.networks.network import Network
+from kdx.report.summary import show
+from kdx.teachers.teacher import OnlineTeacher, Teacher
+from kdx.training import preflight
+from kdx.training.batchnorm import GlobalBatchNorm
+from kdx.training.datamodule import DataModule
+from kdx.training.loggers import csv
+from kdx.training.module import DistillationModule
+from kdx.types import Pair
+
+log = logging.getLogger("kdx")
+
+
+@dataclass
+class Experiment:
+    """Everything that a run is made of."""
+
+    module: DistillationModule
+    datamodule: DataModule
+    teacher: Teacher | None
+
+
+def load_splits(cfg: DictConfig, parts: build.Parts) -> dict[SplitName, Images]:
+    """train, val and test as the config wants them."""
+    data = cfg.data
+    try:
+        return carve(
+            parts.source.splits(), val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def make_network(cfg: DictConfig, node: str, parts: build.Parts) -> Network:
+    """The network mounted at `node`, made for the data set's classes, channels and colours."""
+    source = parts.source
+    factory = build.make(OmegaConf.select(cfg, node), node)
+    return factory(num_classes=source.num_classes, in_channels=source.channels, mean=source.mean, std=source.std)
+
+
+def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Images], teacher_file: Path | None) -> Experiment:
+    """Networks with their weights, data module and Lightning module."""
+    resolution = Pair(cfg.resolution.teacher, cfg.resolution.student)
+    teacher: OnlineTeacher | None = None
+    if cfg.teacher is not None:
+        network = make_network(cfg, "teacher.network", parts)
+        if teacher_file is not None:
+            try:
+                weights.load(network.model, teacher_file)
+            except ValueError as error:
+                raise ConfigError(f"teacher.checkpoint: {error}") from None
+        teacher = OnlineTeacher(network)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    distiller = Distiller(make_network(cfg, "student", parts), teacher, parts.temperature)
+    observers = parts.observers(resolution, teacher is not None)
+    datamodule = DataModule(
+        splits,
+        observers,
+        batch_size=cfg.data.batch_size,
+        seed=cfg.seed,
+        loader=cfg.data.loader,
+        num_workers=cfg.data.num_workers,
+        budget=cfg.data.resident_budget_mb << 20,
+    )
+
+    def inspect_teacher(module: pl.LightningModule) -> preflight.Preflight:
+        assert teacher is not None
+        teacher.to(module.device)
+        batches = (examples.to(module.device) for examples in datamodule.val_dataloader())
+        at_own, at_students = observers["preflight"], observers["preflight_low"]
+        return preflight.inspect(teacher, batches, at_own, at_students, parts.calibration, parts.source.num_classes)
+
+    module = DistillationModule(
+        distiller,
+        parts.objective,
+        parts.optimizer,
+        parts.lr_schedule,
+        cfg.decay,
+        labels=parts.labels,
+        inspect_teacher=inspect_teacher if teacher is not None else None,
+    )
+    return Experiment(module, datamodule, teacher)
+
+
+def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
+    """The Lightning trainer of this config."""
+    plugins = [GlobalBatchNorm()] if cfg.trainer.get("strategy", "auto") != "auto" else []
+    trainer: pl.Trainer = build.make(
+        cfg.trainer, "trainer", default_root_dir=str(folder.path), plugins=plugins, use_distributed_sampler=False, **arguments
+    )
+    return trainer
+
+
+def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
+    """metrics.csv, and what the config adds; W&B learns which sweep the run belongs to."""
+    if rank_zero_only.rank > 0:
+        return [csv(folder.path)]
+    extra = []
+    for name, node in (cfg.logger or {}).items():
+        sweep = {"group": node.group or folder.group} if "group" in node else {}
+        logger = build.make(node, f"logger.{name}", **sweep)
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        extra.append(logger)
+    return [csv(folder.path), *extra]
+
+
+def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
+    """Train, select on val, test once; the folder then holds all of it. Returns the final metrics by flat name."""
+    began = time.perf_counter()
+    parts = build.parts(cfg)
+    if rank_zero_only.rank == 0:
+        folder.write_config(cfg)
+    splits = load_splits(cfg, parts)
+    teacher_file = teacher_training.obtain(cfg, splits, train_teacher)
+    experiment = assemble(cfg, parts, splits, teacher_file)
+    module, student = experiment.module, experiment.module.distiller.student
+    callbacks = [build.make(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()]
+    loggers = make_loggers(cfg, folder)
+    trainer = make_trainer(cfg, folder, callbacks=callbacks, logger=loggers)
+    if experiment.teacher is not None:
+        log.info("teacher: %s", teacher_file or "timm's pretrained weights")
+    before = experiment.teacher.fingerprint if experiment.teacher is not None else None
+    try:
+        trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        selected = select(cfg, trainer, module)
+        metrics = {**parameters(experiment), **measured(experiment, trainer, cfg.test)}
+        metrics["seconds"] = time.perf_counter() - began
+        metrics["peak_memory_mb"] = peak_memory_mb()
+        assert experiment.teacher is None or experiment.teacher.fingerprint == before, "the teacher's weights changed"
+        if trainer.is_global_zero:
+            weights.save(student.model, {**student.card, "resolution": cfg.resolution.student}, folder.student)
+            if experiment.teacher is not None:
+                temperature = experiment.teacher.calibration_temperature
+                file = str(teacher_file.resolve()) if teacher_file else None
+                card = {"weights": file, "sha256": before, "calibration_temperature": temperature}
+                folder.write("teacher.json", card)
+            for logger in loggers[1:]:
+                logger.log_metrics({k: v for k, v in metrics.items() if "/" in k}, step=trainer.global_step)
+            folder.write("metrics.json", {"metrics": metrics, "selection": selected, "provenance": provenance(folder)})
+    finally:
+        for logger in loggers[1:]:
+            if hasattr(logger.experiment, "finish"):
+                logger.experiment.finish()
+    if trainer.is_global_zero and not quiet:
+        show(metrics, cfg.resolution, "test" if cfg.test else "val", f"{cfg.name} · {selected['text']}", str(folder.path))
+    return metrics
+
+
+def train_teacher(cfg: DictConfig, folder: Path) -> None:
+    """Train the teacher that `cfg` describes into `folder`."""
+    metrics = train(cfg, RunFolder(folder), quiet=True)
+    name = cfg.student.architecture
+    log.info("teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])
+
+
+def select(cfg: DictConfig, trainer: pl.Trainer, module: DistillationModule) -> dict[str, Any]:
+    """Put the selected weights into the module and say which they are."""
+    best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
+    path = getattr(best, "best_model_path", "")
+    if cfg.selection == "best_val" and path:
+        import torch
+
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(checkpoint["state_dict"])
+        epoch = checkpoint["epoch"] + 1
+        text = f"epoch {epoch} of {trainer.current_epoch}, the best {cfg.monitor}"
+        return {"rule": "best_val", "monitor": cfg.monitor, "epoch": epoch, "text": text}
+    return {"rule": "last", "epoch": trainer.current_epoch, "text": f"epoch {trainer.current_epoch}, the last"}
+
+
+def measured(experiment: Experiment, trainer: pl.Trainer, test: bool) -> dict[str, float]:
+    """Preflight, and the selected weights on val and (once) on test."""
+    module = experiment.module
+    metrics: dict[str, float] = {}
+    if module.preflight is not None:
+        found = module.preflight.metrics
+        metrics |= {f"preflight/{name}": value for name, value in found.items() if "/" in name}
+        if "calibration_temperature" in found:
+            metrics["calibration_temperature"] = found["calibration_temperature"]
+    trainer.validate(module, datamodule=experiment.datamodule, verbose=False)
+    metrics |= {f"val/{name}": value for name, value in module.val_metrics.items()}
+    if test:
+        trainer.test(module, datamodule=experiment.datamodule, verbose=False)
+        metrics |= {f"test/{name}": value for name, value in module.test_metrics.items()}
+    metrics["images_per_second"] = module.telemetry.images_per_second
+    return metrics
+
+
+def parameters(experiment: Experiment) -> dict[str, float]:
+    """How large the networks are."""
+    counts = {"student/parameters": float(experiment.module.distiller.student.num_parameters)}
+    if experiment.teacher is not None:
+        counts["teacher/parameters"] = float(experiment.teacher.num_parameters)
+    return counts
+
+
+def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName, check: Callable[[DictConfig], DictConfig]) -> dict[str, float]:
+    """Metrics of a finished run's selected student (and its teacher) on a split, exactly as the run measured them."""
+    cfg = check(cfg)
+    parts = build.parts(cfg)
+    teacher_file: Path | None = None
+    card: dict[str, Any] = {}
+    if cfg.teacher is not None:
+        card = folder.read("teacher.json")
+        teacher_file = Path(card["weights"]) if card["weights"] else None
+    splits = load_splits(cfg, parts)
+    shown = {**splits, "test": splits[split]}
+    experiment = assemble(cfg, parts, shown, teacher_file)
+    weights.load(experiment.module.distiller.student.model, folder.student)
+    if experiment.teacher is not None:
+        if experiment.teacher.fingerprint != card["sha256"]:
+            raise ConfigError(f"{teacher_file} is not the teacher that this run was distilled from: its weights differ")
+        experiment.teacher.calibration_temperature = card["calibration_temperature"]
+    trainer = make_trainer(cfg, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.test(experiment.module, datamodule=experiment.datamodule, verbose=False)
+    metrics = {f"{split}/{name}": value for name, value in experiment.module.test_metrics.items()} | parameters(experiment)
+    if trainer.is_global_zero:
+        show(metrics, cfg.resolution, split, f"{cfg.name} · {split}", str(folder.path))
+    return metrics

@@ -1,0 +1,1 @@
+"""What the student is taught: losses [B] of Outputs, and the objective that weighs them."""

@@ -1,0 +1,1 @@
+"""Outputs into numbers: accuracy, calibration and entropy of student and teacher, and how far apart the two are."""

@@ -1,0 +1,120 @@
+"""Weights on disk: safetensors, or a PyTorch file read with `weights_only=True`. Nothing is ever unpickled into code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+HEADS = r"(^|\.)(fc|classifier|head|head\.fc|last_linear|linear)\.weight$"  # what architectures call their last layer
+PREFIXES = ("distiller.student.model.", "student.model.", "_orig_mod.", "module.", "model.")
+
+
+def save(model: nn.Module, card: dict[str, Any], path: Path) -> None:
+    """Write `path` (safetensors, with plain names) and, beside it, `card` as JSON."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, path, metadata={"format": "pt"})
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of weights, on the CPU, under the names of the plain model.
+
+    Takes .safetensors, a state dict saved by PyTorch, timm's or Lightning's checkpoint. ValueError says what is wrong with
+    the file and what to do.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: give the path of a .safetensors, .pth or .ckpt file")
+    try:
+        content = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load(path)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} holds Python objects, and loading it would run code from the file: refused. "
+            "Save the state dict alone, best as .safetensors"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(_damaged(path, error)) from None
+    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+        raise ValueError(f"{path} holds no state dict: save `model.state_dict()`, best as .safetensors")
+    return _plain(content)
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{path} is damaged or not a file of weights ({first}): copy it again"
+
+
+def _load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if inside:
+            return _plain(inside)
+    return state
+
+
+def shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in a file of weights, read from the header alone where the format has one."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {name: list(tensor.shape) for name, tensor in read(path).items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(_damaged(path, error)) from None
+
+
+def check_classes(path: Path, num_classes: int) -> None:
+    """Raise ValueError if the network in the file clearly tells apart another number of classes."""
+    heads = {shape[0] for name, shape in shapes(path).items() if re.search(HEADS, name)}
+    if len(heads) == 1 and num_classes not in heads:
+        raise ValueError(
+            f"{path} tells {heads.pop()} classes apart and the data set has {num_classes}: "
+            "give weights that were trained for these classes"
+        )
+
+
+def load(model: nn.Module, path: Path) -> None:
+    """Load all weights of `model` from `path`; ValueError names what is missing, unknown or of another shape."""
+    state = read(path)
+    own = model.state_dict()
+    wrong = [
+        f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the network"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    missing = [name for name in own if name not in state]
+    unknown = [name for name in state if name not in own]
+    problems = wrong[:3]
+    problems += [f"{len(missing)} weights are not in the file, such as {missing[0]}"] if missing else []
+    problems += [f"{len(unknown)} weights in the file are unknown to the network, such as {unknown[0]}"] if unknown else []
+    if problems:
+        raise ValueError(
+            f"{path} does not fit the network: {'; '.join(problems)}. Name the architecture, the classes and the channels "
+            "that the file was trained with"
+        )
+    model.load_state_dict(state)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of all weights, as 64 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()

@@ -1,0 +1,84 @@
+"""Where a run's teacher comes from: a file, timm, or a training run of its own, done once and kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+import kdx
+from kdx.config import check
+from kdx.data.source import Images, SplitName
+from kdx.data.splits import fingerprint as data_fingerprint
+from kdx.teachers.store import WEIGHTS, Store, fingerprint
+
+log = logging.getLogger("kdx")
+
+# What a trained network's weights do not depend on.
+IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test")
+
+
+def graduate(cfg: DictConfig) -> DictConfig:
+    """The config of the run that trains the teacher of `cfg`: this run, without a teacher, changed by `teacher.recipe`.
+
+    A recipe is a diff in the keys of a run. A node with a `_target_` replaces the run's own; anything else is merged.
+    """
+    recipe: Any = OmegaConf.to_container(cfg.teacher.recipe, resolve=True)
+    resolution = {"teacher": cfg.resolution.teacher, "student": cfg.resolution.teacher}
+    fixed = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
+    fixed |= {"losses": {}, "student": cfg.teacher.network, "resolution": resolution}
+    fixed |= {"logger": None, "ckpt_path": None, "callbacks": cfg.callbacks}
+    run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    with open_dict(run):
+        for key, value in {**fixed, **recipe}.items():
+            whole = key in fixed or (isinstance(value, dict) and "_target_" in value and key != "trainer")
+            run[key] = value if whole or not isinstance(value, dict) else OmegaConf.merge(run[key], value)
+    return run
+
+
+def key(cfg: DictConfig, splits: Mapping[SplitName, Images]) -> str:
+    """The fingerprint of the weights that `cfg` trains: config, pixels and labels, version of kdx."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = {name: value for name, value in plain.items() if name not in IRRELEVANT}
+    config["resolution"] = plain["resolution"]["student"]
+    hardware = ("devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar", "log_every_n_steps")
+    config["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}
+    config["data"] = {k: v for k, v in plain["data"].items() if k not in ("loader", "num_workers", "resident_budget_mb")}
+    return fingerprint({"config": config, "data": data_fingerprint(splits), "kdx": kdx.__version__})
+
+
+def obtain(
+    cfg: DictConfig, splits: Mapping[SplitName, Images], train: Callable[[DictConfig, Path], None]
+) -> Path | None:
+    """The file with the teacher's weights, after training it if nobody has yet; None where timm brings them."""
+    if cfg.teacher is None:
+        return None
+    if cfg.teacher.checkpoint is not None:
+        return Path(cfg.teacher.checkpoint)
+    if cfg.teacher.network.get("pretrained"):
+        return None
+    recipe = check(graduate(cfg))
+    store = Store(Path(cfg.outputs) / "teachers")
+    name = key(recipe, splits)
+
+    def learn(folder: Path) -> None:
+        with open_dict(recipe):
+            for callback in (recipe.callbacks or {}).values():
+                if "dirpath" in callback:
+                    callback.dirpath = str(folder / "checkpoints")
+        train(recipe, folder)
+
+    if rank_zero_only.rank > 0:  # joins the training that rank 0 does under the lock, and waits for its result
+        if not store.has(name):
+            learn(store.root / f"{name}.part")
+        while not store.has(name):
+            time.sleep(0.1)
+        return store.folder(name) / WEIGHTS
+    if not store.has(name):
+        log.info("training the teacher %s first; later runs find it in %s", cfg.teacher.network.architecture, store.root)
+    return store.obtain(name, learn, log.info) / WEIGHTS

@@ -1,0 +1,1 @@
+"""The distillation temperature: constant, scheduled, or learned against the student."""

@@ -1,0 +1,59 @@
+"""BatchNorm over all ranks, so that a run on several devices equals one on a single device with the same global batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning.plugins import LayerSync
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+PLAIN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+
+
+class _CrossRank(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm whose training statistics are those of the global batch. For the CPU, which torch's SyncBatchNorm refuses."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        return
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized()) or self.momentum is None:
+            return super().forward(input)
+        axes = [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        world = dist.get_world_size()
+        mean = all_reduce(input.mean(axes)) / world  # type: ignore[no-untyped-call]
+        centred = input - mean.view(shape)
+        variance = all_reduce(centred.square().mean(axes)) / world  # type: ignore[no-untyped-call]
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                count = input.numel() / input.shape[1] * world
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+                self.num_batches_tracked += 1
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
+        return centred * scale.view(shape)
+
+
+class GlobalBatchNorm(LayerSync):
+    """torch's SyncBatchNorm on GPUs, and the same arithmetic over gloo on CPUs."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Synchronise the BatchNorm layers of `model`; without effect on a single device."""
+        if torch.cuda.is_available() and next(model.parameters()).is_cuda:
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        for module in model.modules():
+            if type(module) in PLAIN:
+                module._kdx_class = type(module)  # type: ignore[assignment]
+                module.__class__ = _CrossRank
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Plain BatchNorm again."""
+        for module in model.modules():
+            if isinstance(module, _CrossRank):
+                module.__class__ = module._kdx_class  # type: ignore[assignment]
+        return model

@@ -1,0 +1,1 @@
+"""Callbacks: checkpoints, random state, progress."""

@@ -1,0 +1,83 @@
+"""How far is it, how good is it, how long will it take?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger("kdx")
+
+
+class RunProgress(ProgressBar):
+    """One bar over the whole training, with the time that is left; a line now and then where there is no terminal."""
+
+    def __init__(self, seconds_between_lines: float = 10.0) -> None:
+        super().__init__()
+        self.seconds_between_lines = seconds_between_lines
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.began = self.said = time.monotonic()
+        self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
+        console = Console(stderr=True)
+        if not (self.enabled and trainer.is_global_zero and console.is_terminal):
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[score]}"))
+        self.bar = Progress(*columns, *times, console=console, transient=True)
+        self.task = self.bar.add_task(self._where(trainer), total=self.total, completed=self.first_step, score="")
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not (self.enabled and trainer.is_global_zero):
+            return
+        numbers = trainer.callback_metrics
+        score = "  ".join(
+            f"val {name} {float(numbers[key]):.4f}"
+            for name in ("accuracy", "nll")
+            if (key := f"val/student/{name}") in numbers
+        )
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.task, description=self._where(trainer), score=score)
+        elif now - self.said >= self.seconds_between_lines:
+            self.said = now
+            done = max(trainer.global_step - self.first_step, 1)
+            left = (now - self.began) / done * (self.total - trainer.global_step)
+            log.info("%s  %s  about %d s left", self._where(trainer), score, left)
+
+    def _where(self, trainer: pl.Trainer) -> str:
+        last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        return f"epoch {trainer.current_epoch + 1}/{last}"
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        (self.bar.console if self.bar is not None else Console(stderr=True)).print(*args)

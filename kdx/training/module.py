@@ -1,0 +1,130 @@
+"""The Lightning module: one training step, and the metrics of val and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kdx.distiller import Distiller
+from kdx.losses.objective import Objective
+from kdx.metrics.suite import Suite
+from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
+from kdx.training.preflight import Preflight
+from kdx.training.schedules import LrSchedule
+from kdx.training.telemetry import Telemetry
+from kdx.types import Batch, Progress
+
+
+class DistillationModule(pl.LightningModule):
+    """Trains `distiller.student` (and a learned temperature) on the objective.
+
+    `inspect_teacher(device)` runs once before the first step and gives the Preflight. Checkpoints hold the student, the
+    temperature and what losses learn; never the teacher.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        objective: Objective,
+        optimizer: Callable[..., Optimizer],
+        lr_schedule: LrSchedule,
+        decay: Decay = "kernels",
+        *,
+        labels: bool = True,
+        inspect_teacher: Callable[[pl.LightningModule], Preflight] | None = None,
+    ) -> None:
+        super().__init__()
+        self.distiller, self.objective = distiller, objective
+        self.make_optimizer, self.lr_schedule, self.decay = optimizer, lr_schedule, decay
+        self.inspect_teacher = inspect_teacher
+        self.preflight: Preflight | None = None
+        num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None
+        self.val_suite = Suite(num_classes, teacher=teacher, labels=labels)
+        self.test_suite = Suite(num_classes, teacher=teacher, labels=labels)
+        self.telemetry = Telemetry()
+        self.val_metrics: dict[str, float] = {}
+        self.test_metrics: dict[str, float] = {}
+        self.total_steps = 0
+
+    @property
+    def progress(self) -> Progress:
+        """How far training is; 1 where nothing is trained."""
+        return Progress(self.global_step / self.total_steps if self.total_steps else 1.0, self.current_epoch)
+
+    def configure_optimizers(self) -> Any:
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        learner = torch.nn.ModuleList([self.distiller, self.objective])
+        groups = parameter_groups(learner, self.distiller.temperature, self.decay)
+        return optimizer_and_schedule(groups, self.make_optimizer, self.lr_schedule, self.total_steps, per_epoch)
+
+    def on_fit_start(self) -> None:
+        if self.inspect_teacher is not None:
+            self.preflight = self.inspect_teacher(self)
+            self.log_now({f"preflight/{name}": value for name, value in self.preflight.metrics.items()})
+
+    def on_test_start(self) -> None:
+        if self.distiller.teacher is not None:
+            self.distiller.teacher.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        self.telemetry.restart()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        outputs = self.distiller(batch, self.progress)
+        scored = self.objective(outputs)
+        values = {"loss": scored.loss, **{f"loss_{name}": part for name, part in scored.parts.items()}}
+        if isinstance(outputs.temperature, Tensor):
+            values["temperature"] = outputs.temperature
+        elif outputs.temperature is not None:
+            values["temperature_teacher"], values["temperature_student"] = outputs.temperature
+        self.telemetry.add(values, self.global_step, len(batch) * self.trainer.world_size)
+        return scored.loss
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.global_step % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
+            self.log_training()
+
+    def log_training(self) -> None:
+        """Means since the last call to all loggers: the one place in training where the host waits for the device."""
+        values = self.telemetry.read()
+        if not values:
+            return
+        if self.distiller.temperature is not None:
+            values |= self.distiller.temperature.telemetry(self.progress)
+        values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.log_now({f"train/{name}": value for name, value in values.items()})
+
+    def log_now(self, values: dict[str, float]) -> None:
+        """Write numbers to all loggers at this step, on the first rank."""
+        for logger in self.loggers:
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        known = self.preflight.logits[batch_idx] if self.preflight is not None else None
+        self.val_suite.update(self.distiller(batch, self.progress, known))
+
+    def on_validation_epoch_end(self) -> None:
+        self.val_metrics = self.val_suite.compute()
+        self.val_suite.reset()
+        numbers = {f"val/{name}": value for name, value in self.val_metrics.items()}
+        self.log_dict(numbers, logger=False)  # for whoever monitors; the same on all ranks
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.log_now(numbers)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.test_suite.update(self.distiller(batch, self.progress))
+
+    def on_test_epoch_end(self) -> None:
+        self.test_metrics = self.test_suite.compute()
+        self.test_suite.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A cut-off run finds its calibration again, though it is also fitted anew from the same val."""
+        if self.preflight is not None:
+            checkpoint["calibration_temperature"] = self.preflight.calibration_temperature

@@ -1,0 +1,62 @@
+"""Training curves without a host sync per step: sums stay on the device until it is time to log."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class Telemetry:
+    """Sums named device scalars over steps and remembers the first step at which one was not finite."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.all_images, self.all_seconds = 0, 0.0
+        self.restart()
+        self.first_bad: Tensor | None = None
+
+    def restart(self) -> None:
+        """Forget the sums and start the clock anew."""
+        self.total: Tensor | None = None
+        self.steps = self.images = 0
+        self.began = time.perf_counter()
+
+    def add(self, values: dict[str, Tensor], step: int, num_images: int) -> None:
+        """Add one step's scalars; no value leaves the device."""
+        self.names = list(values)
+        row = torch.stack([value.detach().float().mean() for value in values.values()])
+        self.total = row if self.total is None else self.total + row
+        self.steps += 1
+        self.images += num_images
+        now = torch.cat([row.new_tensor([float(step)]), row])
+        if self.first_bad is None:
+            self.first_bad = torch.full_like(now, -1.0)
+        is_first = (self.first_bad[0] < 0) & ~torch.isfinite(row).all()
+        self.first_bad = torch.where(is_first, now, self.first_bad)
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading, and images/s; one transfer from the device. NonFiniteLossError names the step."""
+        if self.total is None or self.first_bad is None:
+            return {}
+        numbers = torch.cat([self.total / self.steps, self.first_bad]).tolist()
+        means, (bad_step, *bad) = numbers[: len(self.names)], numbers[len(self.names) :]
+        if bad_step >= 0:
+            parts = ", ".join(f"{name} = {value:.6g}" for name, value in zip(self.names, bad, strict=True))
+            raise NonFiniteLossError(f"the loss is not finite at step {int(bad_step)}: {parts}")
+        seconds = max(time.perf_counter() - self.began, 1e-9)
+        rate = self.images / seconds
+        self.all_images += self.images
+        self.all_seconds += seconds
+        self.restart()
+        return {**dict(zip(self.names, means, strict=True)), "images_per_second": rate}
+
+    @property
+    def images_per_second(self) -> float:
+        """Training throughput over all steps so far, validation and start-up left out; 0 before the first."""
+        return self.all_images / self.all_seconds if self.all_seconds else 0.0

@@ -1,0 +1,117 @@
+"""Crops: rules that draw a box [B,4] = top, left, height, width, in fractions of the image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdx.scalars import Fraction, Positive, validated
+
+Floats = NDArray[np.float64]
+
+
+class Crop(ABC):
+    """Draws one box per image. `draws` is how many uniform numbers it needs, 0 for a deterministic crop."""
+
+    draws: int = 0
+
+    @abstractmethod
+    def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
+        """Boxes [B,4] from uniform numbers [B,draws] and image sizes [B,2] (height, width in px)."""
+
+
+class Resize(Crop):
+    """The whole image, stretched to the square."""
+
+    def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
+        return np.tile([0.0, 0.0, 1.0, 1.0], (len(sizes), 1))
+
+
+@validated
+class Center(Crop):
+    """The central square whose side is `fraction` of the image's smaller side.
+
+    Resizing the smaller side to 256 and cutting out the central 224 is `fraction=0.875`.
+    """
+
+    def __init__(self, fraction: Positive = 0.875) -> None:
+        if fraction > 1:
+            raise ValueError(f"Center: fraction must be in (0, 1], got {fraction}")
+        self.fraction = fraction
+
+    def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
+        extent = self.fraction * sizes.min(1, keepdims=True) / sizes
+        return np.concatenate([(1 - extent) / 2, extent], 1)
+
+
+@validated
+class Pad(Crop):
+    """The whole image, moved by up to `fraction` of its size in whole pixels; what moves in from outside is black.
+
+    `fraction=0.125` at 32 px is the CIFAR recipe "pad 4, random crop 32".
+    """
+
+    draws = 2
+
+    def __init__(self, fraction: Fraction = 0.125) -> None:
+        self.fraction = fraction
+
+    def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
+        most = np.round(self.fraction * sizes)
+        shift = np.floor(uniform * (2 * most + 1)) - most
+        return np.concatenate([shift / sizes, np.ones_like(shift)], 1)
+
+
+@validated
+class Inception(Crop):
+    """A box of random area and aspect ratio at a random place (Szegedy et al. 2015).
+
+    `law="side"` is what TensorFlow's `sample_distorted_bounding_box`, and so FunMatch, draws: the aspect ratio is
+    uniform, then the height is uniform among those whose area is in range and whose box fits. `law="area"` is torchvision's
+    `RandomResizedCrop`: the area is uniform and the aspect ratio log-uniform, ten attempts, then the central crop.
+    A box that cannot fit becomes the whole image.
+    """
+
+    def __init__(
+        self,
+        area: tuple[Positive, Positive] = (0.05, 1.0),
+        aspect: tuple[Positive, Positive] = (0.75, 4 / 3),
+        law: Literal["side", "area"] = "side",
+    ) -> None:
+        if not area[0] <= area[1] <= 1:
+            raise ValueError(f"Inception: area must be an interval within (0, 1], got {area}")
+        if not aspect[0] <= aspect[1]:
+            raise ValueError(f"Inception: aspect must be an interval, smaller number first, got {aspect}")
+        self.area, self.aspect, self.law = area, aspect, law
+        self.draws = 4 if law == "side" else 22
+
+    def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
+        ratio = sizes[:, 0] / sizes[:, 1]  # a box of aspect a and height h (fractions) has width h * a * ratio
+        height, width = (self._by_side if self.law == "side" else self._by_area)(uniform, ratio)
+        extent = np.stack([height, width], 1)
+        return np.concatenate([uniform[:, :2] * (1 - extent), extent], 1)
+
+    def _by_side(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats]:
+        aspect = (self.aspect[0] + uniform[:, 2] * (self.aspect[1] - self.aspect[0])) * ratio
+        least = np.sqrt(self.area[0] / aspect)
+        most = np.minimum(np.sqrt(self.area[1] / aspect), np.minimum(1.0, 1.0 / aspect))
+        height = least + uniform[:, 3] * (most - least)
+        fits = least <= most
+        return np.where(fits, height, 1.0), np.where(fits, height * aspect, 1.0)
+
+    def _by_area(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats]:
+        low, high = np.log(self.aspect)
+        area = self.area[0] + uniform[:, 2::2] * (self.area[1] - self.area[0])  # [B, attempts]
+        aspect = np.exp(low + uniform[:, 3::2] * (high - low)) * ratio[:, None]
+        height, width = np.sqrt(area / aspect), np.sqrt(area * aspect)
+        fits = (height <= 1) & (width <= 1)
+        first = fits.argmax(1)[:, None]
+        pick = lambda x: np.take_along_axis(x, first, 1)[:, 0]  # noqa: E731
+        centre = np.clip(1 / ratio, *self.aspect) * ratio
+        return (
+            np.where(fits.any(1), pick(height), np.minimum(1.0, 1.0 / centre)),
+            np.where(fits.any(1), pick(width), np.minimum(1.0, centre)),
+        )
