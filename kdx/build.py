@@ -90,6 +90,10 @@ def parts(cfg: DictConfig) -> Parts:
         lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
         optimizer=make(cfg.optimizer, "optimizer"),
     )
+    try:
+        built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {error}") from None
     built.observers(Pair(cfg.resolution.teacher, cfg.resolution.student), cfg.teacher is not None)
     taught = built.objective.needs_teacher
     if taught and cfg.teacher is None:

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from kdx.config import ConfigError, check, conf_dir, explain_omegaconf, nearest
 
@@ -78,12 +79,19 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)
     try:
         app()
-    except (HydraException, OmegaConfBaseException, ConfigError) as error:
+    except (HydraException, OmegaConfBaseException, ConfigError, YAMLError) as error:
         _say(error, explain(error), wanted)
         sys.exit(MISUSED)
+    except AssertionError as error:
+        if "Unexpected type: None" not in str(error):  # what OmegaConf says of a key inside a group that is null
+            raise
+        print("kdx: an override sets a key inside a group that is none: drop it, or choose another option", file=sys.stderr)
+        sys.exit(MISUSED)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("kdx: interrupted", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as error:  # Lightning leaves with 0 after SIGTERM, which a scheduler would take for success
+        sys.exit(143 if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
         _say(error, f"{type(error).__name__}: {error}", wanted)
         sys.exit(FAILED)
@@ -107,8 +115,16 @@ def explain(error: BaseException) -> str:
         return explain_omegaconf(error)
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     options = [line for line in lines[1:] if "=" not in line and ":" not in line]
+    if lines and "Could not load '" in lines[0]:
+        group, _, option = lines[0].split("Could not load '")[1].split("'")[0].rpartition("/")
+        options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        return f"there is no '{option}' in '{group}'.{nearest(option, options)} There are: {', '.join(options)}."
     if lines and "Could not find '" in lines[0]:
         wanted = lines[0].split("Could not find '")[1].split("'")[0]
         group, _, option = wanted.rpartition("/")
         return f"there is no '{option}' in '{group}'.{nearest(option, options)} There are: {', '.join(options)}."
     return " ".join(lines[:3])
+
+
+if __name__ == "__main__":
+    train()

@@ -135,6 +135,12 @@ def nearest(word: str, known: list[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
+def unknown(path: str, known: list[str]) -> str:
+    """What to say of a key that does not exist: the nearest one, else all there are."""
+    hint = nearest(path.split(".")[-1], known) or (f" Known there: {', '.join(known)}." if known else "")
+    return f"there is no key '{path}'.{hint}"
+
+
 def explain_omegaconf(error: OmegaConfBaseException) -> str:
     """One line for an unknown key, a wrong type or a broken interpolation."""
     key = error.full_key or str(error.key or "")
@@ -142,10 +148,7 @@ def explain_omegaconf(error: OmegaConfBaseException) -> str:
     if "not in" in str(error) or "Key '" in str(error):
         known = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
         known = known or ([f.name for f in fields(error.object_type)] if is_dataclass(error.object_type) else [])
-        last = key.split(".")[-1]
-        hint = nearest(last, known)
-        there = f" Known there: {', '.join(known)}." if known and not hint else ""
-        return f"there is no key '{key}'.{hint}{there}"
+        return unknown(key, known)
     return f"{key + ': ' if key else ''}{(str(error).strip().splitlines() or [''])[0]}"
 
 
@@ -162,12 +165,16 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
 
 
 def _check_ranges(schema: type, values: Node, path: str = "") -> None:
+    known = [item.name for item in fields(schema)]
+    for key in values:
+        if key not in known:  # OmegaConf lets unknown keys into a group that may be None
+            raise ConfigError(unknown(f"{path}{key}", known))
     for item in fields(schema):
-        value = values[item.name]
+        value = values.get(item.name)
         where = f"{path}{item.name}"
         if "range" in item.metadata:
             _fit(where, value, item.metadata["range"])
-        nested = {"resolution": ResolutionConfig, "data": DataConfig}.get(item.name)
+        nested = {"resolution": ResolutionConfig, "data": DataConfig, "teacher": TeacherConfig}.get(item.name)
         if nested is not None and isinstance(value, dict):
             _check_ranges(nested, value, f"{where}.")
 
@@ -192,8 +199,7 @@ def _check_node(path: str, node: Node) -> None:
     for key, value in arguments.items():
         if key not in found.parameters and not found.open:
             known = [name for name in found.parameters if not name.startswith("_")]
-            hint = nearest(key, known) or f" {target} takes {', '.join(known) or 'no arguments'}."
-            raise ConfigError(f"there is no key '{path}.{key}'.{hint}")
+            raise ConfigError(unknown(f"{path}.{key}", known))
         if not any(True for _ in targets(value)):
             annotation = found.parameters.get(key, Any)
             if annotation is not Any:
@@ -214,7 +220,7 @@ def _check_recipe(plain: Node) -> None:
     known = [f.name for f in fields(RunConfig)]
     for key in plain["teacher"]["recipe"]:
         if key not in known:
-            raise ConfigError(f"there is no key 'teacher.recipe.{key}'.{nearest(key, known)}")
+            raise ConfigError(unknown(f"teacher.recipe.{key}", known))
 
 
 def _check_files(plain: Node) -> None:

@@ -26,7 +26,7 @@ from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.datamodule import DataModule
-from kdx.training.loggers import csv
+from kdx.training.loggers import MetricsFile
 from kdx.training.module import DistillationModule
 from kdx.types import Pair
 
@@ -42,13 +42,11 @@ class Experiment:
     teacher: Teacher | None
 
 
-def load_splits(cfg: DictConfig, parts: build.Parts) -> dict[SplitName, Images]:
-    """train, val and test as the config wants them."""
+def carve_splits(cfg: DictConfig, own: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
+    """train, val and test as the config wants them, from the data set's own splits."""
     data = cfg.data
     try:
-        return carve(
-            parts.source.splits(), val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed
-        )
+        return carve(own, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -105,7 +103,9 @@ def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Ima
 
 
 def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
-    """The Lightning trainer of this config."""
+    """The Lightning trainer of this config. Its notes on hardware and tips are kept quiet; its warnings are not."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     plugins = [GlobalBatchNorm()] if cfg.trainer.get("strategy", "auto") != "auto" else []
     trainer: pl.Trainer = build.make(
         cfg.trainer, "trainer", default_root_dir=str(folder.path), plugins=plugins, use_distributed_sampler=False, **arguments
@@ -116,14 +116,14 @@ def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Tra
 def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
     """metrics.csv, and what the config adds; W&B learns which sweep the run belongs to."""
     if rank_zero_only.rank > 0:
-        return [csv(folder.path)]
+        return [MetricsFile(folder.path)]
     extra = []
     for name, node in (cfg.logger or {}).items():
         sweep = {"group": node.group or folder.group} if "group" in node else {}
-        logger = build.make(node, f"logger.{name}", **sweep)
+        logger = build.make(node, f"logger.{name}")(save_dir=str(folder.path), **sweep)
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         extra.append(logger)
-    return [csv(folder.path), *extra]
+    return [MetricsFile(folder.path), *extra]
 
 
 def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
@@ -132,8 +132,9 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     parts = build.parts(cfg)
     if rank_zero_only.rank == 0:
         folder.write_config(cfg)
-    splits = load_splits(cfg, parts)
-    teacher_file = teacher_training.obtain(cfg, splits, train_teacher)
+    own = parts.source.splits()
+    splits = carve_splits(cfg, own)
+    teacher_file = teacher_training.obtain(cfg, own, train_teacher)
     experiment = assemble(cfg, parts, splits, teacher_file)
     module, student = experiment.module, experiment.module.distiller.student
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()]
@@ -225,7 +226,7 @@ def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName, check: Callab
     if cfg.teacher is not None:
         card = folder.read("teacher.json")
         teacher_file = Path(card["weights"]) if card["weights"] else None
-    splits = load_splits(cfg, parts)
+    splits = carve_splits(cfg, parts.source.splits())
     shown = {**splits, "test": splits[split]}
     experiment = assemble(cfg, parts, shown, teacher_file)
     weights.load(experiment.module.distiller.student.model, folder.student)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -66,19 +67,12 @@ def obtain(
     store = Store(Path(cfg.outputs) / "teachers")
     name = key(recipe, splits)
 
-    def learn(folder: Path) -> None:
-        with open_dict(recipe):
-            for callback in (recipe.callbacks or {}).values():
-                if "dirpath" in callback:
-                    callback.dirpath = str(folder / "checkpoints")
-        train(recipe, folder)
-
     if rank_zero_only.rank > 0:  # joins the training that rank 0 does under the lock, and waits for its result
         if not store.has(name):
-            learn(store.root / f"{name}.part")
+            train(recipe, store.root / f"{name}.part")
         while not store.has(name):
             time.sleep(0.1)
         return store.folder(name) / WEIGHTS
     if not store.has(name):
         log.info("training the teacher %s first; later runs find it in %s", cfg.teacher.network.architecture, store.root)
-    return store.obtain(name, learn, log.info) / WEIGHTS
+    return store.obtain(name, functools.partial(train, recipe), log.info) / WEIGHTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,13 @@ class Loader:
     def __len__(self) -> int:
         return len(self.order)
 
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: `position` and the order's seed say all. Its presence tells Lightning that the loader can be resumed."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to load."""
+
     def __iter__(self) -> Iterator[Examples]:
         epoch, first = self.position()
         planned = list(self.order.batches(epoch, first))
@@ -85,34 +93,36 @@ class StreamedLoader(Loader):
 
     def __init__(self, images: Images, order: Sampler, position: Position, num_workers: int) -> None:
         super().__init__(images, order, position)
-        self._plan: list[list[int]] = []
-        plan = _Plan(self)
+        self._plan = _Plan()
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if num_workers else {}
         self._loader = DataLoader(
             _Decoder(images),
-            batch_sampler=plan,  # type: ignore[arg-type]
+            batch_sampler=self._plan,  # type: ignore[arg-type]
             collate_fn=_as_is,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+        # Keeps the DataLoader out of the garbage when this loader dies in a cycle, as Lightning's do: collected with its
+        # queues, it would wait 5 s for each worker. So nothing in it may refer back to this loader.
+        weakref.finalize(self, lambda held: None, self._loader)
 
     def _decoded(self, planned: list[tuple[int, NDArray[np.int64]]]) -> Iterator[Decoded]:
-        self._plan = [index.tolist() for _, index in planned]
+        self._plan.batches = [index.tolist() for _, index in planned]
         yield from self._loader
 
 
 class _Plan:
-    """The batch sampler of a DataLoader that outlives epochs: the current plan of its StreamedLoader."""
+    """The batch sampler of a DataLoader that outlives epochs: what is to come in the current one."""
 
-    def __init__(self, loader: StreamedLoader) -> None:
-        self.loader = loader
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.loader._plan)
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.batches)
 
 
 def _as_is(decoded: Decoded) -> Decoded:

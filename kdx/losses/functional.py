@@ -18,7 +18,7 @@ def upcast(logits: Tensor) -> Tensor:
 
 
 def log_probs(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
-    """log softmax(logits / temperature), [B,K]."""
+    """Log softmax(logits / temperature), [B,K]."""
     return torch.log_softmax(upcast(logits) / temperature, -1)
 
 

@@ -9,7 +9,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import kdx.networks.cifar  # registers the CIFAR families with timm
 from kdx.networks.names import check_architecture
 from kdx.scalars import Count, validated
 

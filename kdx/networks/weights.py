@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path} holds Python objects, and loading it would run code from the file: refused. "
             "Save the state dict alone, best as .safetensors"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(_damaged(path, error)) from None
     for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -57,6 +57,9 @@ def _damaged(path: Path, error: Exception) -> str:
 
 
 def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or the pickle of before PyTorch 1.6
+            raise ValueError("neither a PyTorch nor a safetensors file")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

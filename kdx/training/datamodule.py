@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -55,7 +55,7 @@ class DataModule(pl.LightningDataModule):
         return StreamedLoader(images, sampler, position, self.num_workers)
 
     def train_dataloader(self) -> Loader:
-        return self._loader("train", self._resumed_position())
+        return self._loader("train", self._position)
 
     def val_dataloader(self) -> Loader:
         return self._loader("val")
@@ -63,19 +63,10 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self._loader("test")
 
-    def _resumed_position(self) -> Callable[[], tuple[int, int]]:
-        """Where the next pass over train begins: at batch 0, except in the first epoch after a resume."""
-        resumed = True
-
-        def position() -> tuple[int, int]:
-            nonlocal resumed
-            assert self.trainer is not None
-            loop = self.trainer.fit_loop
-            first = loop.epoch_loop.batch_progress.current.ready if resumed and loop.restarted_mid_epoch else 0
-            resumed = False
-            return self.trainer.current_epoch, first
-
-        return position
+    def _position(self) -> tuple[int, int]:
+        """Where training is: asked when the first batch of a pass is, so after a resume it is the batch to go on with."""
+        assert self.trainer is not None
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def transfer_batch_to_device(self, batch: Examples, device: torch.device, dataloader_idx: int) -> Examples:
         return batch.to(device)

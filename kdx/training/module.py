@@ -16,7 +16,7 @@ from kdx.metrics.suite import Suite
 from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.preflight import Preflight
 from kdx.training.schedules import LrSchedule
-from kdx.training.telemetry import Telemetry
+from kdx.training.telemetry import NonFiniteLossError, Telemetry
 from kdx.types import Batch, Progress
 
 
@@ -92,13 +92,22 @@ class DistillationModule(pl.LightningModule):
 
     def log_training(self) -> None:
         """Means since the last call to all loggers: the one place in training where the host waits for the device."""
-        values = self.telemetry.read()
+        try:
+            values = self.telemetry.read()
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{error}. {self._last_good_checkpoint()}") from None
         if not values:
             return
         if self.distiller.temperature is not None:
             values |= self.distiller.temperature.telemetry(self.progress)
         values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.log_now({f"train/{name}": value for name, value in values.items()})
+
+    def _last_good_checkpoint(self) -> str:
+        kept = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
+        path = next((path for path in reversed(kept) if path), None)
+        good = f"The last good checkpoint is {path}" if path else "No checkpoint was written before"
+        return f"{good}; try a lower optimizer.lr, or trainer.gradient_clip_val=1.0"
 
     def log_now(self, values: dict[str, float]) -> None:
         """Write numbers to all loggers at this step, on the first rank."""

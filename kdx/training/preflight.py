@@ -56,8 +56,7 @@ def inspect(
             raise ValueError("the teacher cannot be calibrated without labels on val: use calibration=none")
         teacher.calibration_temperature = calibration.fit(_everywhere(own), _everywhere(labels))
         metrics["calibration_temperature"] = teacher.calibration_temperature
-    scale = 1 / teacher.calibration_temperature
-    own, low = [x * scale for x in own], [x * scale for x in low]
+    own, low = ([x / teacher.calibration_temperature for x in logits] for logits in (own, low))
     metrics |= {f"teacher/{name}": value for name, value in _measure(own, labels, num_classes).items()}
     low_metrics = _measure(low, labels, num_classes)
     metrics |= {f"teacher_at_student_resolution/{name}": value for name, value in low_metrics.items()}

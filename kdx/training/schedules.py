@@ -80,9 +80,10 @@ class OneCycleLr(LrSchedule):
 
     def factor(self, step: int, warmup: int, total_steps: int, steps_per_epoch: float) -> float:
         peak = self.rise * total_steps - 1
-        if step <= peak:
+        if step < peak:
             return _between(self.start, 1.0, step / peak)
-        return _between(1.0, self.end, min((step - peak) / (total_steps - 1 - peak), 1.0))
+        fall = max(total_steps - 1 - peak, 1e-9)  # no step at all where rise is 1
+        return _between(1.0, self.end, min((step - peak) / fall, 1.0))
 
 
 def _between(start: float, end: float, share: float) -> float:

@@ -90,28 +90,30 @@ class Inception(Crop):
 
     def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
         ratio = sizes[:, 0] / sizes[:, 1]  # a box of aspect a and height h (fractions) has width h * a * ratio
-        height, width = (self._by_side if self.law == "side" else self._by_area)(uniform, ratio)
+        height, width, fits = (self._by_side if self.law == "side" else self._by_area)(uniform, ratio)
         extent = np.stack([height, width], 1)
-        return np.concatenate([uniform[:, :2] * (1 - extent), extent], 1)
+        place = np.where(fits[:, None], uniform[:, :2], 0.5)
+        return np.concatenate([place * (1 - extent), extent], 1)
 
-    def _by_side(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats]:
+    def _by_side(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         aspect = (self.aspect[0] + uniform[:, 2] * (self.aspect[1] - self.aspect[0])) * ratio
         least = np.sqrt(self.area[0] / aspect)
         most = np.minimum(np.sqrt(self.area[1] / aspect), np.minimum(1.0, 1.0 / aspect))
         height = least + uniform[:, 3] * (most - least)
         fits = least <= most
-        return np.where(fits, height, 1.0), np.where(fits, height * aspect, 1.0)
+        return np.where(fits, height, 1.0), np.where(fits, height * aspect, 1.0), fits
 
-    def _by_area(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats]:
+    def _by_area(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         low, high = np.log(self.aspect)
         area = self.area[0] + uniform[:, 2::2] * (self.area[1] - self.area[0])  # [B, attempts]
         aspect = np.exp(low + uniform[:, 3::2] * (high - low)) * ratio[:, None]
         height, width = np.sqrt(area / aspect), np.sqrt(area * aspect)
-        fits = (height <= 1) & (width <= 1)
-        first = fits.argmax(1)[:, None]
+        each = (height <= 1) & (width <= 1)
+        first, fits = each.argmax(1)[:, None], each.any(1)
         pick = lambda x: np.take_along_axis(x, first, 1)[:, 0]  # noqa: E731
         centre = np.clip(1 / ratio, *self.aspect) * ratio
         return (
-            np.where(fits.any(1), pick(height), np.minimum(1.0, 1.0 / centre)),
-            np.where(fits.any(1), pick(width), np.minimum(1.0, centre)),
+            np.where(fits, pick(height), np.minimum(1.0, 1.0 / centre)),
+            np.where(fits, pick(width), np.minimum(1.0, centre)),
+            fits,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,23 +14,24 @@ from kdx.training.telemetry import NonFiniteLossError
 
 
 class Best(ModelCheckpoint):
-    """Keeps `best.ckpt`: the first epoch with the best `monitor`, a metric of val."""
+    """Keeps `checkpoints/best.ckpt` in the run's folder: the first epoch with the best `monitor`, a metric of val."""
 
-    def __init__(self, dirpath: str, monitor: str, mode: str = "max") -> None:
+    def __init__(self, monitor: str, mode: Literal["min", "max"] = "max") -> None:
         super().__init__(
-            dirpath, "best", monitor=monitor, mode=mode, save_on_train_epoch_end=True, enable_version_counter=False
+            filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True, enable_version_counter=False
         )
 
 
 class Last(ModelCheckpoint):
-    """Keeps `last.ckpt`: the end of the last whole epoch, or the step at which the run was interrupted.
+    """Keeps `checkpoints/last.ckpt`: the end of the last whole epoch, or the step at which the run was interrupted.
 
     A run whose loss became NaN is not saved over the last good checkpoint.
     """
 
-    def __init__(self, dirpath: str) -> None:
-        super().__init__(dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-        self.save_on_exception = True
+    def __init__(self) -> None:
+        super().__init__(
+            filename="last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False
+        )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, NonFiniteLossError) and trainer.global_step > 0:
@@ -55,7 +56,7 @@ class RandomState(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loaded = state_dict
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         if self.loaded is None:
             return
         state, self.loaded = self.loaded, None

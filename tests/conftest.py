@@ -1,0 +1,91 @@
+"""What all tests share: one thread, no W&B, no network, a config composed as the command line would."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.update(WANDB_MODE="offline", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+for name in ("WANDB_API_KEY", "KDX_RUN_DIR", "KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_OUTPUTS"):
+    os.environ.pop(name, None)
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from kdx.config import check, conf_dir
+
+torch.set_num_threads(1)
+
+TINY = ("logger=none", "trainer=cpu", "trainer.max_epochs=2")
+TINY_TEACHER = "teacher.recipe.trainer.max_epochs=2"
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config of `kdx-train OVERRIDES`, unchecked."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Overrides that make any digits run short."""
+    return TINY
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose and check a config whose outputs stay in the test's folder."""
+    return lambda *overrides: check(composed(f"outputs={tmp_path}", *overrides))
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder in which trained teachers are kept for the whole session."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a kdx command in this process: (exit status, stdout, stderr)."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from kdx import commands
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [f"kdx-{name}", *arguments])
+        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR"):
+            monkeypatch.delenv(variable, raising=False)
+        capfd.readouterr()
+        code: Any = 0
+        try:
+            getattr(commands, name)()
+        except SystemExit as exit:
+            code = exit.code
+        out, err = capfd.readouterr()
+        return int(code or 0), out, err
+
+    monkeypatch.setenv("KDX_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+@pytest.fixture
+def train(command: Callable[..., tuple[int, str, str]], teachers: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Train a tiny run into a folder of the test; the session's runs share their teachers."""
+
+    def run(name: str, *overrides: str) -> Path:
+        folder = tmp_path / name
+        taught = [] if "experiment=supervised_digits" in overrides else [TINY_TEACHER]
+        code, _, err = command("train", *TINY, *taught, f"outputs={teachers}", f"hydra.run.dir={folder}", *overrides)
+        assert code == 0, err
+        return folder
+
+    return run

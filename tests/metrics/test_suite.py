@@ -1,0 +1,111 @@
+"""The suite gives the same numbers however the split comes in."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from kdx.metrics import calibration, functional
+from kdx.metrics.suite import Suite
+from kdx.types import Outputs
+
+OWN = ("accuracy", "top5", "nll", "brier", "entropy", "ece")
+NAMES = {*(f"student/{name}" for name in OWN), *(f"teacher/{name}" for name in OWN), "agreement", "kl"}
+
+
+def example(num_classes: int = 10, batch: int = 100) -> Outputs:
+    g = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(batch, num_classes, generator=g) for _ in range(2))
+    return Outputs(student, teacher, torch.randint(0, num_classes, (batch,), generator=g))
+
+
+def part(outputs: Outputs, start: int, stop: int) -> Outputs:
+    assert outputs.teacher_logits is not None and outputs.label is not None
+    here = slice(start, stop)
+    return Outputs(outputs.student_logits[here], outputs.teacher_logits[here], outputs.label[here])
+
+
+def measure(suite: Suite, *batches: Outputs) -> dict[str, float]:
+    for batch in batches:
+        suite.update(batch)
+    return suite.compute()
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "teacher", "labels", "names"),
+    [
+        (10, True, True, NAMES),
+        (10, False, True, {name for name in NAMES if name.startswith("student/")}),
+        (10, True, False, {"student/entropy", "teacher/entropy", "agreement", "kl"}),
+        (10, False, False, {"student/entropy"}),
+        (2, True, True, {name for name in NAMES if not name.endswith("top5")}),
+        (5, True, True, {name for name in NAMES if not name.endswith("top5")}),
+    ],
+)
+def test_it_gives_what_can_be_measured(num_classes: int, teacher: bool, labels: bool, names: set[str]) -> None:
+    outputs = example(num_classes)
+    given = Outputs(outputs.student_logits, outputs.teacher_logits if teacher else None, outputs.label if labels else None)
+    assert set(measure(Suite(num_classes, teacher=teacher, labels=labels), given)) == names
+
+
+def test_each_number_is_the_mean_of_its_metric_over_its_network() -> None:
+    outputs, numbers = example(), measure(Suite(10), example())
+    assert outputs.teacher_logits is not None and outputs.label is not None
+    student, teacher = (z.double().log_softmax(-1) for z in (outputs.student_logits, outputs.teacher_logits))
+    for network, log_probs in (("student", student), ("teacher", teacher)):
+        for name in ("accuracy", "top5", "nll", "brier"):
+            expected = getattr(functional, name)(log_probs, outputs.label).mean().item()
+            assert numbers[f"{network}/{name}"] == pytest.approx(expected)
+        assert numbers[f"{network}/entropy"] == pytest.approx(functional.entropy(log_probs).mean().item())
+        sums = calibration.bins(log_probs, outputs.label, 15)
+        assert numbers[f"{network}/ece"] == pytest.approx(calibration.expected_calibration_error(sums).item())
+    assert numbers["agreement"] == pytest.approx((student.argmax(-1) == teacher.argmax(-1)).double().mean().item())
+    assert numbers["kl"] == pytest.approx(functional.kl(student, teacher).mean().item())
+
+
+def test_batches_of_uneven_size_count_by_example() -> None:
+    outputs = example()
+    uneven = [part(outputs, *ends) for ends in ((0, 1), (1, 64), (64, 97), (97, 100))]
+    assert measure(Suite(10), *uneven) == pytest.approx(measure(Suite(10), outputs), rel=1e-12)
+
+
+def test_ranks_add_up_to_the_whole() -> None:
+    outputs = example()
+    first, second = Suite(10), Suite(10)
+    first.update(part(outputs, 0, 70))
+    second.update(part(outputs, 70, 100))
+    first.merge_state(second)
+    assert first.compute() == pytest.approx(measure(Suite(10), outputs), rel=1e-12)
+
+
+def test_after_a_reset_nothing_is_left_of_before() -> None:
+    suite, outputs = Suite(10), example()
+    measure(suite, part(outputs, 0, 50))
+    suite.reset()
+    assert measure(suite, outputs) == measure(Suite(10), outputs)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 1000])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_entropy_is_between_zero_and_log_k_and_all_numbers_are_finite(
+    dtype: torch.dtype, scale: float, num_classes: int
+) -> None:
+    outputs = example(num_classes)
+    assert outputs.teacher_logits is not None
+    logits = [(scale * z).clamp(-6e4, 6e4).to(dtype) for z in (outputs.student_logits, outputs.teacher_logits)]
+    numbers = measure(Suite(num_classes), Outputs(*logits, outputs.label))
+    assert all(map(math.isfinite, numbers.values()))
+    assert 0 <= numbers["student/entropy"] <= math.log(num_classes) + 1e-12
+    assert scale or numbers["student/entropy"] == pytest.approx(math.log(num_classes))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_a_teacher_that_is_the_student_agrees_with_it_at_no_distance(scale: float) -> None:
+    outputs = example()
+    logits = scale * outputs.student_logits
+    numbers = measure(Suite(10), Outputs(logits, logits.clone(), outputs.label))
+    assert (numbers["agreement"], numbers["kl"]) == (1, 0)
+    assert all(numbers[f"student/{name}"] == numbers[f"teacher/{name}"] for name in OWN)

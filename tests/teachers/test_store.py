@@ -1,0 +1,163 @@
+"""A teacher is trained once, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdx.teachers.store import WEIGHTS, Store, fingerprint
+
+PARTS: dict[str, Any] = {"config": {"lr": 0.1, "steps": [1, 2]}, "data": "abc", "kdx": "0.1.0"}
+
+
+def graduate(folder: Path) -> None:
+    """Stands for a training run."""
+    (folder / WEIGHTS).write_text("weights")
+
+
+def quiet(message: str) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "teachers")
+
+
+def test_a_teacher_that_is_there_is_not_trained_again(store: Store) -> None:
+    trained: list[Path] = []
+
+    def train(folder: Path) -> None:
+        trained.append(folder)
+        graduate(folder)
+
+    assert not store.has("key")
+    assert store.obtain("key", train, quiet) == store.obtain("key", train, quiet) == store.folder("key")
+    assert store.has("key") and not store.has("other") and len(trained) == 1
+
+
+def test_while_it_is_trained_it_is_not_there_yet(store: Store) -> None:
+    def train(folder: Path) -> None:
+        graduate(folder)
+        assert not store.has("key") and not store.folder("key").exists()
+
+    store.obtain("key", train, quiet)
+    assert store.has("key")
+
+
+def test_threads_that_ask_at_once_train_it_once_and_the_other_is_told_to_wait(store: Store) -> None:
+    trained, said, found = [], [], []
+    begun, ready = threading.Event(), threading.Event()
+
+    def train(folder: Path) -> None:
+        trained.append(folder)
+        begun.set()
+        assert ready.wait(10)
+        graduate(folder)
+
+    def say(message: str) -> None:
+        said.append(message)
+        ready.set()  # only once the second waits does the first get on
+
+    threads = [threading.Thread(target=lambda: found.append(store.obtain("key", train, say))) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(20)
+    assert len(trained) == 1 and len(said) == 1 and "waiting for another process" in said[0]
+    assert found == [store.folder("key")] * 2
+
+
+def test_processes_that_ask_at_once_train_it_once(store: Store, tmp_path: Path) -> None:
+    code = f"""
+import os, time
+from pathlib import Path
+from kdx.teachers.store import Store, WEIGHTS
+def train(folder):
+    Path({str(tmp_path)!r}, f"trained-{{os.getpid()}}").touch()
+    time.sleep(0.5)
+    (folder / WEIGHTS).write_text("weights")
+print(Store(Path({str(store.root)!r})).obtain("key", train, print))
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [run.communicate(timeout=30)[0].splitlines()[-1] for run in runs]
+    assert answers == [str(store.folder("key"))] * 3
+    assert len(list(tmp_path.glob("trained-*"))) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_is_cut_off_leaves_no_teacher_and_the_next_trains_again(
+    store: Store, error: type[BaseException]
+) -> None:
+    def crash(folder: Path) -> None:
+        graduate(folder)
+        raise error
+
+    with pytest.raises(error):
+        store.obtain("key", crash, quiet)
+    assert not store.has("key")
+    seen: list[list[Path]] = []
+
+    def train(folder: Path) -> None:
+        seen.append(list(folder.iterdir()))
+        graduate(folder)
+
+    store.obtain("key", train, quiet)
+    assert store.has("key") and seen == [[]], "the second run starts in an empty folder"
+
+
+def test_a_killed_process_leaves_no_teacher_and_no_lock(store: Store, tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from kdx.teachers.store import Store, WEIGHTS
+def train(folder):
+    (folder / WEIGHTS).write_text("half")
+    Path({str(tmp_path)!r}, "begun").touch()
+    time.sleep(60)
+Store(Path({str(store.root)!r})).obtain("key", train, print)
+"""
+    run = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(1000):
+        if (tmp_path / "begun").exists():
+            break
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    assert not store.has("key")
+    assert (store.obtain("key", graduate, quiet) / WEIGHTS).read_text() == "weights"
+
+
+def test_remains_without_weights_are_replaced(store: Store) -> None:
+    for name in ("key", "key.part"):
+        (store.root / name / "checkpoints").mkdir(parents=True)
+    folder = store.obtain("key", graduate, quiet)
+    assert [path.name for path in folder.iterdir()] == [WEIGHTS] and not (store.root / "key.part").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"lr": 0.1, "steps": [2, 1]}},
+        {"config": {"lr": 0.2, "steps": [1, 2]}},
+        {"config": {"lr": "0.1", "steps": [1, 2]}},
+        {"data": "abd"},
+        {"kdx": "0.1.1"},
+        {"more": None},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_changes_with_any_part(change: dict[str, Any]) -> None:
+    assert fingerprint(PARTS | change) != fingerprint(PARTS)
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    backwards = {"kdx": "0.1.0", "data": "abc", "config": {"steps": [1, 2], "lr": 0.1}}
+    assert fingerprint(backwards) == fingerprint(PARTS) and len(fingerprint(PARTS)) == 16

@@ -1,0 +1,156 @@
+"""Mistakes a user makes: the message names the key and the remedy, the exit status is 2, nothing was read or written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+Command = Callable[..., tuple[int, str, str]]
+
+MISTAKES = {
+    "unknown root key": (["sed=1"], "no key 'sed'", "'seed'"),
+    "unknown root key through +": (["+typo=1"], "no key 'typo'", "seed"),
+    "unknown leaf key": (["losses.kl.wieght=1"], "'losses.kl.wieght'", "'weight'"),
+    "unknown leaf key through +": (["+losses.kl.wieght=1"], "'losses.kl.wieght'", "'weight'"),
+    "unknown trainer key through +": (["+trainer.max_epoch=3"], "'trainer.max_epoch'", "'max_epochs'"),
+    "unknown teacher key through +": (["+teacher.chekpoint=x"], "'teacher.chekpoint'", "'checkpoint'"),
+    "unknown recipe key": (["+teacher.recipe.optimiser.lr=3"], "'teacher.recipe.optimiser'", "'optimizer'"),
+    "unknown option": (["data=digit"], "no 'digit' in 'data'", "'digits'"),
+    "unknown loss": (["losses=[kll]"], "no 'kll' in 'losses'", "'kl'"),
+    "unknown experiment": (["experiment=cqkd"], "no 'cqkd' in 'experiment'", "'cqkd_digits'"),
+    "unknown target": (["callbacks.best._target_=kdx.nope.X"], "callbacks.best._target_", "no module 'kdx.nope'"),
+    "wrong type in the spine": (["seed=abc"], "seed", "Integer"),
+    "wrong type in a leaf": (["temperature.value=abc"], "temperature.value=abc", "number"),
+    "wrong type for torch": (["optimizer.lr=x"], "optimizer", "'str'"),
+    "temperature 0": (["temperature.value=0"], "temperature.value=0", "greater than 0"),
+    "resolution 3": (["resolution.student=3"], "resolution.student=3", "greater than or equal to 4"),
+    "negative weight": (["losses.kl.weight=-1"], "losses.kl.weight=-1", "greater than or equal to 0"),
+    "batch of 0": (["data.batch_size=0"], "data.batch_size=0", "greater than or equal to 1"),
+    "too many processes": (["trainer=cpu", "trainer.devices=99"], "trainer.devices=99", "CPU cores"),
+    "no GPU": (["trainer=gpu"], "no GPU", "trainer=cpu"),
+    "unknown architecture": (["student.architecture=resnet1888"], "'resnet1888'", "resnet18"),
+    "missing teacher": (["teacher.checkpoint=/nope.safetensors"], "/nope.safetensors", "give a path that exists"),
+    "missing checkpoint": (["ckpt_path=/nope.ckpt"], "/nope.ckpt", "give a path that exists"),
+    "no teacher to learn from": (["experiment=none", "teacher=none"], "losses.kl", "teacher=online"),
+    "no teacher to calibrate": (["teacher=none"], "calibrate", "calibration=none"),
+    "a teacher nobody asks": (["losses=[ce]", "experiment=none"], "no loss compares with it", "teacher=none"),
+    "no temperature": (["experiment=none", "temperature=none"], "losses.kl", "temperature=constant"),
+    "mixing separate views": (["experiment=none", "mixing=mixup", "views=ind"], "mixing", "views=same"),
+    "impossible crop": (["crop@views.crop=inception", "views.crop.area=[0.5,0.1]"], "views.crop", "interval"),
+    "too few images": (["data.train_size=100000"], "data.train_size=100000", "899 images"),
+    "key inside none": (["experiment=supervised_digits", "teacher.checkpoint=x"], "group that is none", "drop it"),
+    "broken interpolation": (["name=${nope}"], "nope", "nope"),
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the messages about devices differ where there is a GPU")
+@pytest.mark.parametrize(("overrides", "what", "remedy"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_is_told_with_its_remedy(command: Command, overrides: list[str], what: str, remedy: str) -> None:
+    code, _, err = command("train", "logger=none", *overrides)
+    assert code == 2
+    told = err.strip().splitlines()[-1]
+    assert told.startswith("kdx: ") and what in told and remedy in told
+    assert "Traceback" not in err
+    assert not list(Path("outputs").glob("*/*/checkpoints"))
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def _file(kind: str) -> Path:
+    path = Path(f"teacher.{'pth' if kind in ('code', 'text') else 'safetensors'}")
+    if kind == "code":
+        path.write_bytes(pickle.dumps({"w": _Payload()}))
+    elif kind == "text":
+        path.write_text("these are not weights")
+    elif kind == "classes":
+        save_file({"fc.weight": torch.zeros(100, 64), "fc.bias": torch.zeros(100)}, path)
+    elif kind == "shapes":
+        save_file({"conv1.weight": torch.zeros(16, 3, 3, 3), "fc.weight": torch.zeros(10, 64)}, path)
+    elif kind == "truncated":
+        save_file({"fc.weight": torch.zeros(10, 64)}, path)
+        path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    {
+        "code": ["refused", "safetensors"],
+        "text": ["not a file of weights", "copy it again"],
+        "truncated": ["damaged", "copy it again"],
+        "classes": ["100 classes", "has 10"],
+        "shapes": ["conv1.weight is [16, 3, 3, 3] in the file and [16, 1, 3, 3] in the network", "Name the architecture"],
+    }.items(),
+)
+def test_bad_teacher_checkpoint_is_refused(command: Command, kind: str, told: list[str]) -> None:
+    code, _, err = command("train", "logger=none", f"teacher.checkpoint={_file(kind)}")
+    assert code == 2
+    assert all(words in err for words in told), err
+    assert not Path("executed").exists()
+
+
+def test_traceback_only_on_request(command: Command) -> None:
+    assert "Traceback" not in command("train", "temperature.value=0")[2]
+    del os.environ["KDX_FULL_ERROR"]  # left by the command above
+    done = subprocess.run(
+        [sys.executable, "-m", "kdx.commands", "temperature.value=0"],
+        env={**os.environ, "HYDRA_FULL_ERROR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--cfg", "job"], ["+typo=1"], ["data=digit"], ["seed=abc"], ["losses.kl.weight=-1"]]
+)
+def test_answers_before_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys, kdx.commands\n"
+        f"sys.argv = ['kdx-train', *{arguments!r}]\n"
+        "try: kdx.commands.train()\n"
+        "finally: assert not {'torch', 'timm', 'pytorch_lightning', 'wandb'} & set(sys.modules), 'heavy import'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "heavy import" not in done.stderr
+    assert done.returncode == (0 if arguments[0].startswith("--") else 2), done.stderr
+
+
+def test_evaluate_wants_the_folder_of_a_run(command: Command) -> None:
+    code, _, err = command("evaluate", "run=nowhere")
+    assert code == 2 and "give the folder of a finished run" in err
+
+
+def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdx.losses.ce import CE
+    from kdx.types import Outputs
+
+    calls = []
+    original = CE.forward
+
+    def poisoned(self: CE, outputs: Outputs) -> torch.Tensor:
+        calls.append(0)
+        return original(self, outputs) * (float("nan") if len(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(CE, "forward", poisoned)
+    code, _, err = command("train", "logger=none", "experiment=supervised_digits", "trainer=cpu", "trainer.max_epochs=3")
+    told = err.strip().splitlines()[-1]
+    assert code == 1
+    assert "step 19" in told and "loss_ce = nan" in told and "last.ckpt" in told
+    last = next(Path("outputs").rglob("last.ckpt"))
+    state = torch.load(last, weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())

@@ -1,0 +1,160 @@
+"""Whole runs through the command line: what they leave behind, and that it can be trusted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+import kdx.networks.cifar  # noqa: F401
+from kdx.data.digits import Digits
+
+Command = Callable[..., tuple[int, str, str]]
+TIMING = {"train/images_per_second"}
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    """The final metrics of a run."""
+    return json.loads((folder / "metrics.json").read_text())["metrics"]
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without its timing columns."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMING} for row in csv.DictReader(file)]
+
+
+def test_run_leaves_everything_behind_and_evaluate_reproduces_it_exactly(
+    train: Callable[..., Path], command: Command
+) -> None:
+    folder = train("run")
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "metrics.json", "metrics.csv", "student.safetensors", "student.json", "train.log"} <= names
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    final = json.loads((folder / "metrics.json").read_text())
+    for who in ("student", "teacher"):
+        assert {f"test/{who}/{what}" for what in ("accuracy", "ece", "entropy", "nll", "brier", "top5")} <= set(final["metrics"])
+    assert {"test/agreement", "test/kl", "calibration_temperature", "images_per_second"} <= set(final["metrics"])
+    assert final["selection"]["rule"] == "best_val"
+    assert {"git_commit", "versions", "hardware", "command"} <= set(final["provenance"])
+    for split in ("test", "val"):
+        assert command("evaluate", f"run={folder}", f"split={split}")[0] == 0
+        again = json.loads((folder / f"evaluation-{split}.json").read_text())["metrics"]
+        measured = {k: v for k, v in final["metrics"].items() if k.startswith(f"{split}/")}
+        assert measured == {k: v for k, v in again.items() if k.startswith(f"{split}/")}
+
+
+def test_the_student_file_loads_in_plain_timm(train: Callable[..., Path]) -> None:
+    folder = train("run", "experiment=supervised_digits", "resolution.student=8")
+    card = json.loads((folder / "student.json").read_text())
+    model = timm.create_model(card["architecture"], checkpoint_path=folder / "student.safetensors", **card["model_args"])
+    mean, std = (torch.tensor(card["pretrained_cfg"][key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    images = Digits().splits()["train"].images  # type: ignore[attr-defined]
+    logits = model.eval()((torch.from_numpy(images).float() / 255 - mean) / std)
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    own = {k.removeprefix("distiller.student.model."): v for k, v in state.items() if "student.model." in k}
+    assert own.keys() == model.state_dict().keys()
+    assert all(torch.equal(own[k], v) for k, v in model.state_dict().items())
+    assert logits.shape == (1797, 10)
+
+
+def test_checkpoints_hold_student_and_temperature_but_no_teacher(train: Callable[..., Path]) -> None:
+    folder = train("run", "experiment=ctkd_digits")
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert "distiller.temperature.raw" in state
+    assert not [name for name in state if "teacher" in name]
+
+
+def test_same_seed_gives_bitwise_the_same_curve(train: Callable[..., Path]) -> None:
+    first, second = train("a", "experiment=funmatch_digits"), train("b", "experiment=funmatch_digits")
+    assert curve(first) == curve(second)
+    assert curve(first) != curve(train("c", "experiment=funmatch_digits", "seed=1"))
+
+
+def test_workers_do_not_change_a_run(train: Callable[..., Path]) -> None:
+    streamed = [train(f"w{n}", "data.loader=streamed", f"data.num_workers={n}", "trainer.max_epochs=1") for n in (0, 2)]
+    resident = train("resident", "trainer.max_epochs=1")
+    assert curve(streamed[0]) == curve(streamed[1]) == curve(resident)
+
+
+class Interrupted(Exception):
+    """Stands for a power cut at some step."""
+
+
+@pytest.mark.parametrize("at", [4, 6, 8], ids=["end of epoch", "mid-epoch", "end of second epoch"])
+def test_resumed_run_is_bitwise_the_uninterrupted_one(
+    train: Callable[..., Path], command: Command, monkeypatch: pytest.MonkeyPatch, teachers: Path, tmp_path: Path, tiny: tuple[str, ...], at: int
+) -> None:
+    from kdx.training.module import DistillationModule
+
+    options = ["experiment=ctkd_digits", "teacher.recipe.trainer.max_epochs=2", "+student.args.drop_rate=0.2", "trainer.max_epochs=3"]
+    whole = train("whole", *options)
+    with monkeypatch.context() as patch:
+        original = DistillationModule.on_train_batch_start
+
+        def cut(self: DistillationModule, *args: Any) -> Any:
+            if self.global_step == at:
+                raise Interrupted
+            return original(self, *args)
+
+        patch.setattr(DistillationModule, "on_train_batch_start", cut)
+        part = tmp_path / "part"
+        code, _, _ = command("train", *tiny, f"outputs={teachers}", f"hydra.run.dir={part}", *options)
+        assert code == 1
+    resumed = train("part", *options, f"ckpt_path={part}/checkpoints/last.ckpt")
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (whole, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    ends = [[row for row in curve(f) if row["val/student/nll"]][-1] for f in (whole, resumed)]
+    assert ends[0] == ends[1]
+
+
+def test_multirun_makes_a_run_per_job_and_trains_the_teacher_once(
+    command: Command, tmp_path: Path, teachers: Path, tiny: tuple[str, ...]
+) -> None:
+    jobs = "experiment=cqkd_digits,supervised_digits"
+    overrides = [*tiny[1:3], f"outputs={teachers}", f"hydra.sweep.dir={tmp_path}/sweep", jobs, "seed=0,1", "logger=wandb"]
+    code, _, err = command("train", "-m", *overrides)
+    assert code == 0, err
+    folders = sorted((tmp_path / "sweep").glob("*-*"))
+    assert [f.name for f in folders] == ["0-cqkd_digits", "1-cqkd_digits", "2-supervised_digits", "3-supervised_digits"]
+    runs = [next(folder.glob("wandb/offline-run-*/run-*.wandb")) for folder in folders]
+    assert len({run.name for run in runs}) == 4
+    leet = Path(sys.executable).parent / "wandb"
+    for folder, run in zip(folders, runs, strict=True):
+        done = subprocess.run([leet, "leet", "inspect", "--json", run.parent], capture_output=True, text=True, check=True)
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        text = json.dumps(records)
+        assert "test/student/ece" in text and "val/student/accuracy" in text and '"sweep"' in text
+        assert metrics(folder)["test/student/accuracy"] > 0
+
+
+def test_trained_teacher_is_reused_and_another_recipe_is_another_teacher(train: Callable[..., Path], teachers: Path) -> None:
+    train("a")
+    before = {p: p.stat().st_mtime_ns for p in teachers.glob("teachers/*/student.safetensors")}
+    train("b", "seed=5", "losses.kl.weight=0.1", "temperature.value=2", "optimizer.lr=0.01")
+    assert before == {p: p.stat().st_mtime_ns for p in teachers.glob("teachers/*/student.safetensors")}
+    train("c", "teacher.recipe.seed=7")
+    assert len(list(teachers.glob("teachers/*/student.safetensors"))) == len(before) + 1
+
+
+def test_teacher_from_a_checkpoint_keeps_its_weights_and_is_recorded(train: Callable[..., Path]) -> None:
+    from kdx.networks.network import Network
+    from kdx.networks.weights import digest
+
+    first = train("teacher", "experiment=supervised_digits", "resolution.student=8", "student.architecture=cifar_resnet14")
+    file = first / "student.safetensors"
+    folder = train("student", f"teacher.checkpoint={file}", "teacher.network.architecture=cifar_resnet14")
+    network = Network("cifar_resnet14", 10, 1)
+    from kdx.networks.weights import load
+
+    load(network.model, file)
+    assert json.loads((folder / "teacher.json").read_text())["sha256"] == digest(network.model)
+    assert metrics(folder)["preflight/teacher_raw/accuracy"] == metrics(first)["val/student/accuracy"]

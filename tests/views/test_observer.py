@@ -1,0 +1,138 @@
+"""The observer: who sees which pixels, with and without mixing, on one rank or two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kdx.data.loaders import ResidentLoader
+from kdx.data.sampler import Sampler
+from kdx.data.source import ArrayImages
+from kdx.types import Batch, Examples, Pair
+from kdx.views.crops import Center, Crop, Inception, Pad, Resize
+from kdx.views.mixing import Mixup
+from kdx.views.observer import Observer
+from kdx.views.policies import SeparateViews, SharedView
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+IMAGES = ArrayImages(RNG.integers(0, 256, (22, 3, 24, 20), np.uint8), RNG.integers(0, 5, 22))
+FIX = SeparateViews(Resize(), Inception())
+IND = SeparateViews(Inception(), Inception())
+
+
+def epoch(
+    observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES
+) -> list[Examples]:
+    sampler = Sampler(len(images), 8, train=True, halo=observer.halo, rank=rank, world=world)
+    return list(ResidentLoader(images, sampler, lambda: (epoch, 0), CPU))
+
+
+def first(observer: Observer, number: int = 0, **where: int) -> Batch:
+    return observer(epoch(observer, number, **where)[0])
+
+
+def teacher_images(batch: Batch) -> Tensor:
+    assert batch.teacher_images is not None
+    return batch.teacher_images
+
+
+@pytest.mark.parametrize("mixing", [None, Mixup()], ids=["plain", "mixup"])
+@pytest.mark.parametrize("crop", [Inception(), Pad()])
+def test_same_at_one_resolution_hands_both_networks_one_tensor(crop: Crop, mixing: Mixup | None) -> None:
+    batch = first(Observer(SharedView(crop), Pair(16, 16), 5, mixing=mixing, flip=True))
+    assert batch.teacher_images is batch.student_images
+
+
+@pytest.mark.parametrize("mixing", [None, Mixup()], ids=["plain", "mixup"])
+@pytest.mark.parametrize("resolution", [Pair(16, 8), Pair(8, 16)])
+def test_same_at_two_resolutions_shows_one_region_each_drawn_from_the_original(
+    resolution: Pair, mixing: Mixup | None
+) -> None:
+    policy = SharedView(Inception())
+    both = first(Observer(policy, resolution, 5, mixing=mixing, flip=True))
+    for images, own in ((teacher_images(both), resolution.teacher), (both.student_images, resolution.student)):
+        alone = first(Observer(policy, Pair(own, own), 5, mixing=mixing, flip=True))
+        assert torch.equal(images, alone.student_images)
+
+
+def test_fix_shows_the_teacher_equal_pixels_in_every_epoch_and_the_student_new_ones() -> None:
+    seen: list[dict[int, tuple[Tensor, Tensor]]] = []
+    for number in (0, 1):
+        observer = Observer(FIX, Pair(12, 12), 5, flip=True)
+        batches = [(examples.draw.index, observer(examples)) for examples in epoch(observer, number)]
+        rows = [
+            (i, t, s)
+            for index, b in batches
+            for i, t, s in zip(index, teacher_images(b), b.student_images, strict=True)
+        ]
+        seen.append({int(i): (t, s) for i, t, s in rows})
+    both = seen[0].keys() & seen[1].keys()
+    assert len(both) >= 10
+    assert all(torch.equal(seen[0][i][0], seen[1][i][0]) for i in both)
+    assert not any(torch.equal(seen[0][i][1], seen[1][i][1]) for i in both)
+
+
+def test_ind_shows_the_networks_different_pixels() -> None:
+    batch = first(Observer(IND, Pair(16, 16), 5))
+    assert ((teacher_images(batch) - batch.student_images).abs().amax((1, 2, 3)) > 0.02).all()
+
+
+@pytest.mark.parametrize("mixing", [None, Mixup()], ids=["plain", "mixup"])
+def test_nothing_is_rendered_for_a_teacher_that_is_not_there(mixing: Mixup | None) -> None:
+    with_teacher = first(Observer(SharedView(Inception()), Pair(16, 8), 5, mixing=mixing))
+    without = first(Observer(SharedView(Inception()), Pair(16, 8), 5, mixing=mixing, teacher=False))
+    assert without.teacher_images is None
+    assert torch.equal(without.student_images, with_teacher.student_images)
+
+
+@pytest.mark.parametrize("policy", [IND, FIX], ids=["ind", "fix"])
+def test_mixing_separate_views_is_refused_with_the_remedy(policy: SeparateViews) -> None:
+    with pytest.raises(ValueError, match="use views=same, or mixing=none"):
+        Observer(policy, Pair(16, 16), 5, mixing=Mixup())
+
+
+def test_mixup_blends_each_example_with_its_predecessor_in_the_batch_and_its_target_alike() -> None:
+    plain, mixed = (Observer(SharedView(Inception()), Pair(16, 16), 5, mixing=m, flip=True) for m in (None, Mixup()))
+    for own, blend in zip(epoch(plain), epoch(mixed), strict=True):
+        lam = Mixup().share(own.draw)
+        before, after = plain(own), mixed(blend)
+        assert len(blend.images) == len(own.images) + 1 and len(after) == len(own.images)  # the halo came and went
+        assert after.label is not None and before.label is not None and torch.equal(after.label, before.label)
+        for x, y in ((before.student_images, after.student_images), (before.target, after.target)):
+            assert x is not None and y is not None
+            torch.testing.assert_close(y, lam * x + (1 - lam) * x.roll(1, 0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("policy", "mixing"),
+    [
+        (IND, None),
+        (FIX, None),
+        (SharedView(Pad()), None),
+        (SharedView(Pad()), Mixup()),
+        (SharedView(Inception()), Mixup()),
+    ],
+)
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_ranks_batches_side_by_side_are_the_batch_of_one_rank(
+    policy: SharedView | SeparateViews, mixing: Mixup | None, world: int
+) -> None:
+    observer = Observer(policy, Pair(16, 12), 5, mixing=mixing, flip=True)
+    ranks = [[observer(e) for e in epoch(observer, rank=rank, world=world)] for rank in range(world)]
+    for one, *parts in zip([observer(e) for e in epoch(observer)], *ranks, strict=True):
+        # Matrix products of other widths may sum in another order, so pixels may differ in the last bit.
+        for name, tolerance in (("student_images", 5e-7), ("teacher_images", 5e-7), ("label", 0), ("target", 0)):
+            together = torch.cat([getattr(part, name) for part in parts])
+            torch.testing.assert_close(together, getattr(one, name), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("mixing", [None, Mixup()], ids=["plain", "mixup"])
+def test_images_without_labels_are_seen_without_label_and_target(mixing: Mixup | None) -> None:
+    observer = Observer(SharedView(Center(1.0)), Pair(16, 16), 5, mixing=mixing)
+    bare = ArrayImages(IMAGES.images, None)
+    unlabelled, labelled = (observer(epoch(observer, images=images)[0]) for images in (bare, IMAGES))
+    assert unlabelled.label is None and unlabelled.target is None
+    assert torch.equal(unlabelled.student_images, labelled.student_images)
