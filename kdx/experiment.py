@@ -104,7 +104,7 @@ def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Ima
 
 def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
     """The Lightning trainer of this config. Its notes on hardware and tips are kept quiet; its warnings are not."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
+    for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank_zero_only.rank else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
     plugins = [GlobalBatchNorm()] if cfg.trainer.get("strategy", "auto") != "auto" else []
     trainer: pl.Trainer = build.make(

@@ -71,7 +71,7 @@ def test_an_unknown_argument_is_a_value_error() -> None:
 
 
 def test_an_error_of_the_constructor_itself_comes_through_unchanged() -> None:
-    with pytest.raises(ValueError, match="^no thirteen here$"):
+    with pytest.raises(ValueError, match=r"^no thirteen here$"):
         Holder(finite=13)
 
 

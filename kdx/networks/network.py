@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+import kdx.networks.cifar  # noqa: F401 - registers the CIFAR families with timm
 from kdx.networks.names import check_architecture
 from kdx.scalars import Count, validated
 

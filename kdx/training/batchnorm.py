@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from pytorch_lightning.plugins import LayerSync
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 PLAIN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+
+
+class _Mean(torch.autograd.Function):
+    """The mean of a tensor over all ranks; its gradient is the mean of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return _Mean.forward(ctx, gradient)
 
 
 class _CrossRank(nn.modules.batchnorm._BatchNorm):
@@ -22,13 +37,12 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        world = dist.get_world_size()
-        mean = all_reduce(input.mean(axes)) / world  # type: ignore[no-untyped-call]
+        mean: Tensor = _Mean.apply(input.mean(axes))
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().mean(axes)) / world  # type: ignore[no-untyped-call]
+        variance: Tensor = _Mean.apply(centred.square().mean(axes))
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
-                count = input.numel() / input.shape[1] * world
+                count = input.numel() / input.shape[1] * dist.get_world_size()
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
                 self.num_batches_tracked += 1

@@ -57,6 +57,7 @@ class DistillationModule(pl.LightningModule):
         return Progress(self.global_step / self.total_steps if self.total_steps else 1.0, self.current_epoch)
 
     def configure_optimizers(self) -> Any:
+        self.trainer.fit_loop.setup_data()  # or the number of batches is not known yet
         self.total_steps = int(self.trainer.estimated_stepping_batches)
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         learner = torch.nn.ModuleList([self.distiller, self.objective])

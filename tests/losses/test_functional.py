@@ -59,10 +59,9 @@ def test_kl_equals_torch_kl_div(temperature: float) -> None:
 class Row(nn.Module):
     """A timm model whose logits are one row of its input [B,1,2,K]."""
 
-    pretrained_cfg = {"mean": (0.0,), "std": (1.0,)}
-
     def __init__(self, row: int) -> None:
         super().__init__()
+        self.pretrained_cfg = {"mean": (0.0,), "std": (1.0,)}
         self.row, self.num_classes, self.in_chans = row, 10, 1
 
     def forward(self, images: Tensor) -> Tensor:
@@ -182,7 +181,9 @@ def test_gradients_of_kl_are_the_numerical_ones(shape: tuple[int, ...], tau_squa
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("share", [1.0, 0.7])
-def test_cross_entropy_equals_torch_with_labels_and_mixed_targets(share: float, scale: float, dtype: torch.dtype) -> None:
+def test_cross_entropy_equals_torch_with_labels_and_mixed_targets(
+    share: float, scale: float, dtype: torch.dtype
+) -> None:
     z = logits(0, 10, scale).clamp(-6e4, 6e4).to(dtype).requires_grad_()
     one_hot = F.one_hot(torch.tensor([3, 1, 4, 1, 5, 9]), 10).double()
     target = (share * one_hot + (1 - share) * one_hot.roll(1, 0)).to(torch.promote_types(dtype, torch.float32))

@@ -28,7 +28,8 @@ def test_a_name_that_can_be_built_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typo", "meant"), [("resnet81", "resnet18"), ("cifar_resnet21", "cifar_resnet20"), ("Resnet50.a1_in1k", "resnet50")]
+    ("typo", "meant"),
+    [("resnet81", "resnet18"), ("cifar_resnet21", "cifar_resnet20"), ("Resnet50.a1_in1k", "resnet50")],
 )
 def test_a_typo_is_answered_with_the_name_that_was_meant(typo: str, meant: str) -> None:
     with pytest.raises(ValueError, match=rf"no architecture '{typo}'\. Close: .*\b{meant}\b"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,14 @@ def state(network: Network) -> State:
     return dict(network.model.state_dict())
 
 
+def write(state: State, path: Path) -> None:
+    """The state dict in the format of the path."""
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path)
+
+
 def same(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -52,7 +61,10 @@ def prefixed(prefix: str) -> Callable[[State], Any]:
     [
         ("plain.pth", lambda state: state),
         ("nested.pth", lambda state: {"state_dict": state, "arch": "cifar_resnet8"}),
-        ("timm.pth.tar", lambda state: {"state_dict": prefixed("nonsense.")(state), "state_dict_ema": state, "epoch": 1}),
+        (
+            "timm.pth.tar",
+            lambda state: {"state_dict": prefixed("nonsense.")(state), "state_dict_ema": state, "epoch": 1},
+        ),
         ("run.ckpt", lightning),
         ("parallel.pth", prefixed("module.")),
         ("compiled.pth", prefixed("_orig_mod.")),
@@ -105,7 +117,7 @@ def test_a_truncated_file_is_damaged(
     tmp_path: Path, state: State, suffix: str, share: float, use: Callable[[Path], Any]
 ) -> None:
     path = tmp_path / f"cut{suffix}"
-    safetensors.torch.save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    write(state, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match=f"cut{suffix} is damaged"):
@@ -114,7 +126,8 @@ def test_a_truncated_file_is_damaged(
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize(
-    "text", ["hello world, this is text\n" * 20, "<!DOCTYPE html>\n<html>", "version https://git-lfs.github.com/spec/v1\n"]
+    "text",
+    ["hello world, this is text\n" * 20, "<!DOCTYPE html>\n<html>", "version https://git-lfs.github.com/spec/v1\n"],
 )
 def test_a_text_file_is_not_taken_for_weights(tmp_path: Path, text: str, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
@@ -133,18 +146,19 @@ class Trap:
         return Path.touch, (self.marker,)
 
 
-@pytest.mark.parametrize("place", ["whole", "zip", "checkpoint"])
+@pytest.mark.parametrize("place", ["bare pickle", "zip", "checkpoint"])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, state: State, place: str) -> None:
     path, marker = tmp_path / "trap.pth", tmp_path / "marker"
-    if place == "whole":
+    if place == "bare pickle":
         path.write_bytes(pickle.dumps(Trap(marker)))
     else:
         torch.save(Trap(marker) if place == "zip" else {"state_dict": state, "hyper_parameters": Trap(marker)}, path)
     with pytest.raises(ValueError, match="run code from the file: refused"):
         weights.read(path)
     assert not marker.exists()
-    torch.load(path, weights_only=False) if place != "whole" else pickle.loads(path.read_bytes())
+    with contextlib.suppress(pickle.UnpicklingError, RuntimeError):
+        torch.load(path, weights_only=False)
     assert marker.exists(), "the trap itself does not work"
 
 
@@ -159,8 +173,12 @@ def test_a_file_without_a_state_dict_is_told_apart_from_a_damaged_one(tmp_path: 
 @pytest.mark.parametrize("head", ["fc", "classifier", "head", "head.fc", "distiller.student.model.fc"])
 def test_a_wrong_number_of_classes_is_told_with_both_numbers(tmp_path: Path, head: str, suffix: str) -> None:
     path = tmp_path / f"teacher{suffix}"
-    tensors = {"stem.weight": torch.zeros(4, 3, 3, 3), f"{head}.weight": torch.zeros(100, 64), f"{head}.bias": torch.zeros(100)}
-    safetensors.torch.save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    tensors = {
+        "stem.weight": torch.zeros(4, 3, 3, 3),
+        f"{head}.weight": torch.zeros(100, 64),
+        f"{head}.bias": torch.zeros(100),
+    }
+    write(tensors, path)
     weights.check_classes(path, 100)
     with pytest.raises(ValueError, match="tells 100 classes apart and the data set has 10:"):
         weights.check_classes(path, 10)
@@ -172,13 +190,19 @@ def test_a_head_that_cannot_be_found_is_no_objection(tmp_path: Path) -> None:
 
 
 def without(name: str) -> Callable[[State], None]:
-    return lambda state: state.pop(name) and None
+    def change(state: State) -> None:
+        del state[name]
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.update({"fc.weight": torch.zeros(100, 64)}), r"fc\.weight is \[100, 64\] in the file and \[10, 64\] in"),
+        (
+            lambda s: s.update({"fc.weight": torch.zeros(100, 64)}),
+            r"fc\.weight is \[100, 64\] in the file and \[10, 64\] in",
+        ),
         (without("conv1.weight"), r"1 weights are not in the file, such as conv1\.weight"),
         (without("bn1.running_mean"), r"1 weights are not in the file, such as bn1\.running_mean"),
         (lambda s: s.update({"extra.weight": torch.zeros(1)}), r"1 weights in the file are unknown.*extra\.weight"),

@@ -110,7 +110,15 @@ def test_the_state_dict_holds_the_raw_parameter_and_brings_it_back() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"low": 0}, {"span": -1}, {"raw": float("nan")}, {"ramp_epochs": 0}, {"lambd": 1.1}, {"lambd": -1}, {"weight_decay": -1}],
+    [
+        {"low": 0},
+        {"span": -1},
+        {"raw": float("nan")},
+        {"ramp_epochs": 0},
+        {"lambd": 1.1},
+        {"lambd": -1},
+        {"weight_decay": -1},
+    ],
     ids=str,
 )
 def test_a_setting_out_of_range_is_a_value_error(wrong: dict[str, float]) -> None:

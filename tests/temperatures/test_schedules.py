@@ -37,5 +37,5 @@ def test_each_quarter_of_training_has_its_temperature(temperature: Temperature, 
     ids=["constant", "linear start", "linear end", "cosine start", "cosine end"],
 )
 def test_a_temperature_is_positive_and_finite(make: Callable[[float], Temperature], value: float) -> None:
-    with pytest.raises(ValueError, match="Constant|Linear|Cosine"):
+    with pytest.raises(ValueError, match=r"Constant|Linear|Cosine"):
         make(value)

@@ -20,7 +20,8 @@ def torchs(schedule: type[lr_scheduler.LRScheduler], steps: int, **kwargs: Any) 
     for _ in range(steps):
         values.append(scheduler.get_last_lr()[0])
         optimizer.step()
-        scheduler.step() if len(values) < steps else None
+        if len(values) < steps:
+            scheduler.step()
     return values
 
 

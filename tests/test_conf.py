@@ -1,0 +1,73 @@
+"""Every option of every group composes, passes the check and fits its constructors; every experiment takes steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from kdx import build
+from kdx.config import conf_dir
+
+GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ("hydra", "local"))
+MOUNTED = {"crop": "crop@views.crop", "network": "network@student"}
+# What an option needs beside itself to make sense.
+COMPANIONS = {
+    "teacher=none": ["temperature=none", "losses=[ce]"],
+    "temperature=none": ["teacher=none", "losses=[ce]"],
+    "losses=ce": ["teacher=none"],
+    "calibration=temperature": [],
+    "network@student=timm": ["student.architecture=resnet18"],
+    "callbacks=none": ["selection=last"],
+    "trainer=ddp": ["trainer.accelerator=cpu"],
+}
+
+
+def options() -> list[str]:
+    """All `group=option`, as typed on the command line; base.yaml is not an option but what the others share."""
+    found = []
+    for group in GROUPS:
+        for path in sorted((conf_dir() / group).glob("*.yaml")):
+            if path.stem != "base":
+                found.append(f"{MOUNTED.get(group, group)}={path.stem}")
+    return found
+
+
+@pytest.mark.parametrize("option", options())
+def test_option_composes_and_fits_its_constructors(config: Callable[..., DictConfig], option: str) -> None:
+    if option == "trainer=gpu" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    text = option.replace("losses=", "losses=[") + "]" if option.startswith("losses") else option
+    experiment = [] if option.startswith("experiment") else ["experiment=none"]
+    build.parts(config(*experiment, text, *COMPANIONS.get(option, [])))
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_option_file_is_short(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    exceptions = {"train.yaml": 60, "trainer/auto.yaml": 20}
+    assert len(lines) <= exceptions.get(f"{path.parent.name}/{path.name}", exceptions.get(path.name, 13))
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")))
+def test_experiment_takes_steps(train: Callable[..., Path], experiment: str) -> None:
+    folder = train("run", f"experiment={experiment}", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    assert (folder / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("debug", ["default", "fdr", "limit", "profiler"])
+def test_debug_option_runs(train: Callable[..., Path], debug: str) -> None:
+    assert (train("run", f"debug={debug}", "trainer.max_epochs=1") / "metrics.json").is_file()
+
+
+def test_local_options_come_from_a_folder_of_the_users(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "temperature"
+    mine.mkdir(parents=True)
+    (mine / "warm.yaml").write_text("_target_: kdx.temperatures.schedules.Constant\nvalue: 7.5\n")
+    for where in ([f"--config-dir={tmp_path}/mine"], [f"hydra.searchpath=[file://{tmp_path}/mine]"]):
+        code, out, _ = command("train", *where, "experiment=none", "temperature=warm", "--cfg", "job")
+        assert code == 0
+        assert "value: 7.5" in out
