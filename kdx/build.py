@@ -60,7 +60,7 @@ class Parts:
         return self.source.num_classes > 0
 
     def observers(self, resolution: Pair, teacher: bool) -> dict[str, Observer]:
-        """How each split is seen: train, val (student only: the teacher's val logits are known), test, and two for preflight."""
+        """How each split is seen; val by the student only, for the teacher's val logits are known from the preflight."""
         classes, flip = self.source.num_classes, self.source.flip
         still = SharedView(self.eval_crop)
         at_students = Pair(resolution.student, resolution.student)
@@ -78,7 +78,7 @@ class Parts:
 
 
 def parts(cfg: DictConfig) -> Parts:
-    """Build what is cheap and let the objects contradict each other, before anything is read. ConfigError ends with the remedy."""
+    """Build what is cheap and let the objects contradict each other before anything is read. ConfigError says the remedy."""
     built = Parts(
         source=make(cfg.data.source, "data.source"),
         policy=make(cfg.views, "views"),

@@ -62,7 +62,7 @@ def _evaluate(cfg: DictConfig) -> float | None:
     from kdx.folder import RunFolder
 
     folder = RunFolder(path)
-    metrics = evaluate_run(loaded, folder, cfg.split, check)
+    metrics = evaluate_run(check(loaded), folder, cfg.split)
     folder.write(f"evaluation-{cfg.split}.json", {"metrics": metrics})
     return None
 

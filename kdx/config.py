@@ -103,7 +103,7 @@ def conf_dir() -> Path:
 
 
 def check(cfg: DictConfig) -> DictConfig:
-    """The config, typed and resolved. ConfigError names the key, what is wrong, and the remedy. Reads no data, imports no torch."""
+    """The config, typed and resolved; reads no data, imports no torch. ConfigError names the key, the mistake, the remedy."""
     try:
         typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
     except OmegaConfBaseException as error:
@@ -112,11 +112,12 @@ def check(cfg: DictConfig) -> DictConfig:
     if missing:
         raise ConfigError(f"'{missing[0]}' has no value: give {missing[0]}=...")
     try:
-        plain = OmegaConf.to_container(typed, resolve=True)
+        container: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
-    assert isinstance(plain, dict)
-    plain = {key: value if value != {} or key == "losses" else None for key, value in plain.items()}  # none.yaml is empty
+    plain: Node = {
+        key: value if value != {} or key == "losses" else None for key, value in container.items()
+    }  # none.yaml is empty
     _check_ranges(RunConfig, plain)
     for path, node in targets(plain):
         _check_node(path, node)

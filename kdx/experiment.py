@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from kdx import build, teacher_training
 from kdx.config import ConfigError
@@ -28,6 +27,7 @@ from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.datamodule import DataModule
 from kdx.training.loggers import MetricsFile
 from kdx.training.module import DistillationModule
+from kdx.training.ranks import rank
 from kdx.types import Pair
 
 log = logging.getLogger("kdx")
@@ -104,7 +104,7 @@ def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Ima
 
 def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
     """The Lightning trainer of this config. Its notes on hardware and tips are kept quiet; its warnings are not."""
-    for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank_zero_only.rank else [])):
+    for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
     plugins = [GlobalBatchNorm()] if cfg.trainer.get("strategy", "auto") != "auto" else []
     trainer: pl.Trainer = build.make(
@@ -115,7 +115,7 @@ def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Tra
 
 def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
     """metrics.csv, and what the config adds; W&B learns which sweep the run belongs to."""
-    if rank_zero_only.rank > 0:
+    if rank() > 0:
         return [MetricsFile(folder.path)]
     extra = []
     for name, node in (cfg.logger or {}).items():
@@ -130,7 +130,7 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     """Train, select on val, test once; the folder then holds all of it. Returns the final metrics by flat name."""
     began = time.perf_counter()
     parts = build.parts(cfg)
-    if rank_zero_only.rank == 0:
+    if rank() == 0:
         folder.write_config(cfg)
     own = parts.source.splits()
     splits = carve_splits(cfg, own)
@@ -217,9 +217,8 @@ def parameters(experiment: Experiment) -> dict[str, float]:
     return counts
 
 
-def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName, check: Callable[[DictConfig], DictConfig]) -> dict[str, float]:
+def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName) -> dict[str, float]:
     """Metrics of a finished run's selected student (and its teacher) on a split, exactly as the run measured them."""
-    cfg = check(cfg)
     parts = build.parts(cfg)
     teacher_file: Path | None = None
     card: dict[str, Any] = {}

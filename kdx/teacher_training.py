@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 import kdx
 from kdx.config import check
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
+from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
@@ -31,7 +31,7 @@ def graduate(cfg: DictConfig) -> DictConfig:
     """
     recipe: Any = OmegaConf.to_container(cfg.teacher.recipe, resolve=True)
     resolution = {"teacher": cfg.resolution.teacher, "student": cfg.resolution.teacher}
-    fixed = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
+    fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
     fixed |= {"losses": {}, "student": cfg.teacher.network, "resolution": resolution}
     fixed |= {"logger": None, "ckpt_path": None, "callbacks": cfg.callbacks}
     run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
@@ -39,6 +39,7 @@ def graduate(cfg: DictConfig) -> DictConfig:
         for key, value in {**fixed, **recipe}.items():
             whole = key in fixed or (isinstance(value, dict) and "_target_" in value and key != "trainer")
             run[key] = value if whole or not isinstance(value, dict) else OmegaConf.merge(run[key], value)
+    assert isinstance(run, DictConfig)
     return run
 
 
@@ -53,9 +54,7 @@ def key(cfg: DictConfig, splits: Mapping[SplitName, Images]) -> str:
     return fingerprint({"config": config, "data": data_fingerprint(splits), "kdx": kdx.__version__})
 
 
-def obtain(
-    cfg: DictConfig, splits: Mapping[SplitName, Images], train: Callable[[DictConfig, Path], None]
-) -> Path | None:
+def obtain(cfg: DictConfig, splits: Mapping[SplitName, Images], train: Callable[[DictConfig, Path], None]) -> Path | None:
     """The file with the teacher's weights, after training it if nobody has yet; None where timm brings them."""
     if cfg.teacher is None:
         return None
@@ -67,7 +66,7 @@ def obtain(
     store = Store(Path(cfg.outputs) / "teachers")
     name = key(recipe, splits)
 
-    if rank_zero_only.rank > 0:  # joins the training that rank 0 does under the lock, and waits for its result
+    if rank() > 0:  # joins the training that rank 0 does under the lock, and waits for its result
         if not store.has(name):
             train(recipe, store.root / f"{name}.part")
         while not store.has(name):

@@ -133,9 +133,7 @@ def test_evaluate_wants_the_folder_of_a_run(command: Command) -> None:
     assert code == 2 and "give the folder of a finished run" in err
 
 
-def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdx.losses.ce import CE
     from kdx.types import Outputs
 

@@ -64,16 +64,12 @@ def test_each_network_sees_its_own_images_and_labels_travel_along(student: Netwo
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_the_temperature_is_computed_once_from_both_networks_logits(
-    student: Network, batch: Batch, known: bool
-) -> None:
+def test_the_temperature_is_computed_once_from_both_networks_logits(student: Network, batch: Batch, known: bool) -> None:
     witness = Witness()
     outputs = Distiller(student, Recorder(), witness)(batch, PROGRESS, torch.ones(2, 5) if known else None)
     assert len(witness.asked) == 1
     student_logits, teacher_logits, progress = witness.asked[0]
-    assert (
-        student_logits is outputs.student_logits and teacher_logits is outputs.teacher_logits and progress is PROGRESS
-    )
+    assert student_logits is outputs.student_logits and teacher_logits is outputs.teacher_logits and progress is PROGRESS
     assert isinstance(outputs.temperature, Tensor) and outputs.temperature.item() == 3
 
 

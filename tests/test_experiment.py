@@ -32,16 +32,16 @@ def curve(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k not in TIMING} for row in csv.DictReader(file)]
 
 
-def test_run_leaves_everything_behind_and_evaluate_reproduces_it_exactly(
-    train: Callable[..., Path], command: Command
-) -> None:
+def test_run_leaves_everything_behind_and_evaluate_reproduces_it_exactly(train: Callable[..., Path], command: Command) -> None:
     folder = train("run")
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "metrics.json", "metrics.csv", "student.safetensors", "student.json", "train.log"} <= names
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     final = json.loads((folder / "metrics.json").read_text())
     for who in ("student", "teacher"):
-        assert {f"test/{who}/{what}" for what in ("accuracy", "ece", "entropy", "nll", "brier", "top5")} <= set(final["metrics"])
+        assert {f"test/{who}/{what}" for what in ("accuracy", "ece", "entropy", "nll", "brier", "top5")} <= set(
+            final["metrics"]
+        )
     assert {"test/agreement", "test/kl", "calibration_temperature", "images_per_second"} <= set(final["metrics"])
     assert final["selection"]["rule"] == "best_val"
     assert {"git_commit", "versions", "hardware", "command"} <= set(final["provenance"])
@@ -91,11 +91,22 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("at", [4, 6, 8], ids=["end of epoch", "mid-epoch", "end of second epoch"])
 def test_resumed_run_is_bitwise_the_uninterrupted_one(
-    train: Callable[..., Path], command: Command, monkeypatch: pytest.MonkeyPatch, teachers: Path, tmp_path: Path, tiny: tuple[str, ...], at: int
+    train: Callable[..., Path],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    teachers: Path,
+    tmp_path: Path,
+    tiny: tuple[str, ...],
+    at: int,
 ) -> None:
     from kdx.training.module import DistillationModule
 
-    options = ["experiment=ctkd_digits", "teacher.recipe.trainer.max_epochs=2", "+student.args.drop_rate=0.2", "trainer.max_epochs=3"]
+    options = [
+        "experiment=ctkd_digits",
+        "teacher.recipe.trainer.max_epochs=2",
+        "+student.args.drop_rate=0.2",
+        "trainer.max_epochs=3",
+    ]
     whole = train("whole", *options)
     with monkeypatch.context() as patch:
         original = DistillationModule.on_train_batch_start

@@ -98,7 +98,7 @@ class StreamedLoader(Loader):
         self._loader = DataLoader(
             _Decoder(images),
             batch_sampler=self._plan,  # type: ignore[arg-type]
-            collate_fn=_as_is,
+            collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             **options,

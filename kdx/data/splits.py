@@ -52,7 +52,7 @@ def fingerprint(splits: Mapping[SplitName, Images]) -> str:
         for i in range(len(images)):
             image = images[i]
             sha.update(str(image.shape).encode())
-            sha.update(np.ascontiguousarray(image))
+            sha.update(image.tobytes())
         if images.labels is not None:
             sha.update(images.labels.tobytes())
     return sha.hexdigest()

@@ -47,12 +47,13 @@ class Objective(nn.Module):
         super().__init__()
         if not terms:
             raise ValueError("there is nothing to minimise: name at least one loss, for example losses=[ce]")
-        self.terms = nn.ModuleDict(terms)
+        self.learned = nn.ModuleDict(terms)  # what losses learn is trained and saved
+        self.terms = dict(terms)
 
     def forward(self, outputs: Outputs) -> Scored:
         """The weighted sum and its parts."""
         parts = {name: term.loss(outputs).mean() for name, term in self.terms.items()}
-        weighted = [self.terms[name].weight * part for name, part in parts.items()]
+        weighted = [term.weight * parts[name] for name, term in self.terms.items()]
         return Scored(torch.stack(weighted).sum(), parts)
 
     @property

@@ -43,7 +43,8 @@ class Network(nn.Module):
             architecture, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **self.args
         )
         if pretrained:
-            mean, std = self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
+            trained: Any = self.model.pretrained_cfg
+            mean, std = trained["mean"], trained["std"]
         for name, values in (("mean", mean), ("std", std)):
             values = list(values) if len(values) == in_channels else [sum(values) / len(values)] * in_channels
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)

@@ -88,7 +88,8 @@ class DistillationModule(pl.LightningModule):
         return scored.loss
 
     def on_train_batch_end(self, *args: Any) -> None:
-        if self.global_step % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.global_step % every == 0 or self.trainer.is_last_batch:
             self.log_training()
 
     def log_training(self) -> None:

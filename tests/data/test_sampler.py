@@ -19,9 +19,7 @@ def indices(sampler: Sampler, epoch: int = 0, first: int = 0) -> list[list[int]]
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 40), st.integers(-(2**63), 2**63), st.integers(0, 300))
-def test_ranks_share_out_every_global_training_batch_in_order(
-    world: int, local: int, rest: int, seed: int, epoch: int
-) -> None:
+def test_ranks_share_out_every_global_training_batch_in_order(world: int, local: int, rest: int, seed: int, epoch: int) -> None:
     alone = Sampler(world * local + rest, world * local, seed, train=True)
     ranks = [replace(alone, rank=rank, world=world) for rank in range(world)]
     assert {len(rank) for rank in ranks} == {len(alone)}

@@ -51,9 +51,7 @@ def test_every_split_and_every_size_of_train_has_the_classes_proportions(seed: i
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), seeds)
-def test_any_first_examples_of_a_stratified_order_have_about_the_classes_proportions(
-    labels: list[int], seed: int
-) -> None:
+def test_any_first_examples_of_a_stratified_order_have_about_the_classes_proportions(labels: list[int], seed: int) -> None:
     classes = np.array(labels)
     order = stratified_order(classes, seed)
     np.testing.assert_array_equal(np.sort(order), np.arange(len(classes)))

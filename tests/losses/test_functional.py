@@ -116,9 +116,7 @@ def test_kl_does_not_see_a_constant_added_to_the_logits(shift: str) -> None:
 def test_kl_does_not_depend_on_the_order_of_classes() -> None:
     student, teacher = logits(0, 10, 3), logits(1, 10, 3)
     order = torch.from_numpy(np.random.default_rng(2).permutation(10))
-    torch.testing.assert_close(
-        functional.kl(student[:, order], teacher[:, order], 4.0), functional.kl(student, teacher, 4.0)
-    )
+    torch.testing.assert_close(functional.kl(student[:, order], teacher[:, order], 4.0), functional.kl(student, teacher, 4.0))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -181,9 +179,7 @@ def test_gradients_of_kl_are_the_numerical_ones(shape: tuple[int, ...], tau_squa
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("share", [1.0, 0.7])
-def test_cross_entropy_equals_torch_with_labels_and_mixed_targets(
-    share: float, scale: float, dtype: torch.dtype
-) -> None:
+def test_cross_entropy_equals_torch_with_labels_and_mixed_targets(share: float, scale: float, dtype: torch.dtype) -> None:
     z = logits(0, 10, scale).clamp(-6e4, 6e4).to(dtype).requires_grad_()
     one_hot = F.one_hot(torch.tensor([3, 1, 4, 1, 5, 9]), 10).double()
     target = (share * one_hot + (1 - share) * one_hot.roll(1, 0)).to(torch.promote_types(dtype, torch.float32))

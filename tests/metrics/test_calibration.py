@@ -36,9 +36,7 @@ def loop(log_probs: Tensor, label: Tensor, num_bins: int) -> float:
 def test_ece_equals_torchmetrics(num_classes: int, scale: float, num_bins: int) -> None:
     log_probs, label = example(num_classes, scale)
     expected = multiclass_calibration_error(log_probs.exp(), label, num_classes, num_bins, norm="l1")
-    assert expected_calibration_error(bins(log_probs, label, num_bins)).item() == pytest.approx(
-        float(expected), abs=1e-6
-    )
+    assert expected_calibration_error(bins(log_probs, label, num_bins)).item() == pytest.approx(float(expected), abs=1e-6)
 
 
 SURE = torch.tensor([[0.0, -1e4, -1e4], [-1e4, 0.0, -1e4], [0.0, -1e4, -1e4], [0.0, -1e4, -1e4]])

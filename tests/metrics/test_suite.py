@@ -46,9 +46,7 @@ def measure(suite: Suite, *batches: Outputs) -> dict[str, float]:
 )
 def test_it_gives_what_can_be_measured(num_classes: int, teacher: bool, labels: bool, names: set[str]) -> None:
     outputs = example(num_classes)
-    given = Outputs(
-        outputs.student_logits, outputs.teacher_logits if teacher else None, outputs.label if labels else None
-    )
+    given = Outputs(outputs.student_logits, outputs.teacher_logits if teacher else None, outputs.label if labels else None)
     assert set(measure(Suite(num_classes, teacher=teacher, labels=labels), given)) == names
 
 

@@ -21,9 +21,7 @@ def test_it_has_the_published_number_of_parameters(depth: int, count: int) -> No
 @pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110])
 def test_depth_counts_the_layers_with_weights(depth: int) -> None:
     model = timm.create_model(f"cifar_resnet{depth}")
-    layers = [
-        m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in name
-    ]
+    layers = [m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in name]
     assert len(layers) == depth
 
 

@@ -93,9 +93,7 @@ print(Store(Path({str(store.root)!r})).obtain("key", train, print))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_run_that_is_cut_off_leaves_no_teacher_and_the_next_trains_again(
-    store: Store, error: type[BaseException]
-) -> None:
+def test_a_run_that_is_cut_off_leaves_no_teacher_and_the_next_trains_again(store: Store, error: type[BaseException]) -> None:
     def crash(folder: Path) -> None:
         graduate(folder)
         raise error

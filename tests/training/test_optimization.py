@@ -45,9 +45,7 @@ def named(module: nn.Module, groups: list[dict[str, Any]]) -> list[list[str]]:
 
 @pytest.mark.parametrize("decay", ["kernels", "all"])
 @pytest.mark.parametrize("make", [lambda: None, Constant, Curriculum], ids=["none", "constant", "curriculum"])
-def test_every_trainable_parameter_is_in_exactly_one_group(
-    make: Callable[[], Temperature | None], decay: Decay
-) -> None:
+def test_every_trainable_parameter_is_in_exactly_one_group(make: Callable[[], Temperature | None], decay: Decay) -> None:
     temperature = make()
     whole = learner(temperature)
     frozen = whole[0].student.model.conv1.weight.requires_grad_(False)

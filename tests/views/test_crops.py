@@ -44,9 +44,7 @@ crops = st.one_of(
 
 @settings(max_examples=100, deadline=None)
 @given(crops, sides, sides, st.integers())
-def test_every_box_but_pads_lies_inside_the_image_whatever_its_shape(
-    crop: Crop, height: int, width: int, seed: int
-) -> None:
+def test_every_box_but_pads_lies_inside_the_image_whatever_its_shape(crop: Crop, height: int, width: int, seed: int) -> None:
     box = boxes(crop, height, width, 50, seed)
     assert (box[:, 2:] > 0).all()
     assert (box[:, :2] >= 0).all()
@@ -117,9 +115,7 @@ def test_the_two_laws_of_inception_differ(size: tuple[int, int]) -> None:
 def test_where_no_attempt_fits_law_area_falls_back_to_torchvisions_central_crop(size: tuple[int, int]) -> None:
     top, left, height, width = RandomResizedCrop.get_params(torch.empty(1, *size), [0.5, 1.0], list(ASPECT))
     expected = np.array([top, left, height, width]) / [*size, *size]
-    np.testing.assert_allclose(
-        boxes(Inception((0.5, 1.0), ASPECT, "area"), *size, 5), np.tile(expected, (5, 1)), atol=1e-9
-    )
+    np.testing.assert_allclose(boxes(Inception((0.5, 1.0), ASPECT, "area"), *size, 5), np.tile(expected, (5, 1)), atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(30, 600), (600, 30)])
@@ -169,8 +165,6 @@ def test_pads_two_offsets_are_independent() -> None:
         (Pad, {"fraction": 1.5}, "fraction"),
     ],
 )
-def test_arguments_out_of_range_are_refused_by_name(
-    crop: type[Crop], arguments: dict[str, object], complaint: str
-) -> None:
+def test_arguments_out_of_range_are_refused_by_name(crop: type[Crop], arguments: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         crop(**arguments)

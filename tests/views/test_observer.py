@@ -23,9 +23,7 @@ FIX = SeparateViews(Resize(), Inception())
 IND = SeparateViews(Inception(), Inception())
 
 
-def epoch(
-    observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES
-) -> list[Examples]:
+def epoch(observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES) -> list[Examples]:
     sampler = Sampler(len(images), 8, train=True, halo=observer.halo, rank=rank, world=world)
     return list(ResidentLoader(images, sampler, lambda: (epoch, 0), CPU))
 
@@ -48,9 +46,7 @@ def test_same_at_one_resolution_hands_both_networks_one_tensor(crop: Crop, mixin
 
 @pytest.mark.parametrize("mixing", [None, Mixup()], ids=["plain", "mixup"])
 @pytest.mark.parametrize("resolution", [Pair(16, 8), Pair(8, 16)])
-def test_same_at_two_resolutions_shows_one_region_each_drawn_from_the_original(
-    resolution: Pair, mixing: Mixup | None
-) -> None:
+def test_same_at_two_resolutions_shows_one_region_each_drawn_from_the_original(resolution: Pair, mixing: Mixup | None) -> None:
     policy = SharedView(Inception())
     both = first(Observer(policy, resolution, 5, mixing=mixing, flip=True))
     for images, own in ((teacher_images(both), resolution.teacher), (both.student_images, resolution.student)):
@@ -63,11 +59,7 @@ def test_fix_shows_the_teacher_equal_pixels_in_every_epoch_and_the_student_new_o
     for number in (0, 1):
         observer = Observer(FIX, Pair(12, 12), 5, flip=True)
         batches = [(examples.draw.index, observer(examples)) for examples in epoch(observer, number)]
-        rows = [
-            (i, t, s)
-            for index, b in batches
-            for i, t, s in zip(index, teacher_images(b), b.student_images, strict=True)
-        ]
+        rows = [(i, t, s) for index, b in batches for i, t, s in zip(index, teacher_images(b), b.student_images, strict=True)]
         seen.append({int(i): (t, s) for i, t, s in rows})
     both = seen[0].keys() & seen[1].keys()
     assert len(both) >= 10

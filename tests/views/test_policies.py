@@ -21,9 +21,7 @@ policies = st.one_of(
 )
 
 
-def views(
-    policy: ViewPolicy, index: np.ndarray, *, seed: int = 0, epoch: int = 0, flip: bool = True
-) -> tuple[View, View]:
+def views(policy: ViewPolicy, index: np.ndarray, *, seed: int = 0, epoch: int = 0, flip: bool = True) -> tuple[View, View]:
     sizes = np.stack([30 + index % 7, 40 + index % 5], 1)
     return policy.views(Draw(seed, epoch, 0, index), sizes, flip)
 

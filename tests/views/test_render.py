@@ -45,9 +45,7 @@ def by_pil(image: Tensor, box: np.ndarray, resolution: int) -> Tensor:
 @pytest.mark.parametrize(
     ("size", "resolution"), [((32, 32), 32), ((32, 32), 16), ((64, 64), 48), ((8, 8), 4), ((8, 8), 12), ((40, 90), 24)]
 )
-def test_pixels_are_those_of_pils_crop_and_resize(
-    size: tuple[int, int], resolution: int, channels: int, flip: bool
-) -> None:
+def test_pixels_are_those_of_pils_crop_and_resize(size: tuple[int, int], resolution: int, channels: int, flip: bool) -> None:
     images = noise(60, channels, *size)
     boxes = pixel_boxes(np.random.default_rng(1), *size, len(images))
     boxes[0] = 0, 0, *size

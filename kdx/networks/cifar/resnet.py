@@ -101,34 +101,41 @@ def _create(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
 
 @register_model
 def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 8."""
     return _create(8, pretrained, **kwargs)
 
 
 @register_model
 def cifar_resnet14(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 14."""
     return _create(14, pretrained, **kwargs)
 
 
 @register_model
 def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 20."""
     return _create(20, pretrained, **kwargs)
 
 
 @register_model
 def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 32."""
     return _create(32, pretrained, **kwargs)
 
 
 @register_model
 def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 44."""
     return _create(44, pretrained, **kwargs)
 
 
 @register_model
 def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 56."""
     return _create(56, pretrained, **kwargs)
 
 
 @register_model
 def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The CIFAR ResNet of depth 110."""
     return _create(110, pretrained, **kwargs)

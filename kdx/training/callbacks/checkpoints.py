@@ -29,9 +29,7 @@ class Last(ModelCheckpoint):
     """
 
     def __init__(self) -> None:
-        super().__init__(
-            filename="last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False
-        )
+        super().__init__(filename="last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, NonFiniteLossError) and trainer.global_step > 0:
@@ -45,7 +43,7 @@ class RandomState(Callback):
         self.loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        numpy = np.random.get_state()
+        numpy: Any = np.random.get_state()
         return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -51,9 +51,7 @@ class RunProgress(ProgressBar):
             return
         numbers = trainer.callback_metrics
         score = "  ".join(
-            f"val {name} {float(numbers[key]):.4f}"
-            for name in ("accuracy", "nll")
-            if (key := f"val/student/{name}") in numbers
+            f"val {name} {float(numbers[key]):.4f}" for name in ("accuracy", "nll") if (key := f"val/student/{name}") in numbers
         )
         now = time.monotonic()
         if self.bar is not None:
