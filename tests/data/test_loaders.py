@@ -105,7 +105,7 @@ def test_workers_go_at_once_even_if_their_loader_dies_in_a_cycle() -> None:
     del loader
     gc.collect()
     assert set(multiprocessing.active_children()) <= before
-    assert time.monotonic() - start < 5  # torch's time-out for a worker that was not told
+    assert time.monotonic() - start < 9  # torch waits 5 s for each worker that was not told
 
 
 @every_loader
