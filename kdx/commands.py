@@ -82,19 +82,16 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
     except (HydraException, OmegaConfBaseException, ConfigError, YAMLError) as error:
         _say(error, explain(error), wanted)
         sys.exit(MISUSED)
-    except AssertionError as error:
-        if "Unexpected type: None" not in str(error):  # what OmegaConf says of a key inside a group that is null
-            raise
-        print("kdx: an override sets a key inside a group that is none: drop it, or choose another option", file=sys.stderr)
-        sys.exit(MISUSED)
     except KeyboardInterrupt:
         print("kdx: interrupted", file=sys.stderr)
         sys.exit(130)
     except SystemExit as error:  # Lightning leaves with 0 after SIGTERM, which a scheduler would take for success
         sys.exit(143 if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
-        _say(error, f"{type(error).__name__}: {error}", wanted)
-        sys.exit(FAILED)
+        misused = isinstance(error, AssertionError) and "Unexpected type" in str(error)  # what OmegaConf says of it
+        none = "an override sets a key inside a group that is none: drop it, or choose another option"
+        _say(error, none if misused else f"{type(error).__name__}: {error}", wanted)
+        sys.exit(MISUSED if misused else FAILED)
     sys.exit(0)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def _load(path: Path) -> Any:
     with path.open("rb") as file:
         if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or the pickle of before PyTorch 1.6
             raise ValueError("neither a PyTorch nor a safetensors file")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the pickle's protocol; what matters is said by an exception
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
