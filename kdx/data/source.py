@@ -13,8 +13,15 @@ SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
+class BadImageError(ValueError):
+    """An image that cannot be decoded. The message names the file and the remedy."""
+
+
 class Images(ABC):
-    """A sequence of decoded images, uint8 [C,H,W], and their `labels`, int64 [N], None where there are none."""
+    """A sequence of decoded images, uint8 [C,H,W], and their `labels`, int64 [N], None where there are none.
+
+    Instances are sent to worker processes, so they hold paths, not open files. `__getitem__` raises BadImageError.
+    """
 
     labels: NDArray[np.int64] | None
 
@@ -53,13 +60,21 @@ class Subset(Images):
 
 
 class Source(ABC):
-    """A data set. What is known before anything is read are attributes; `splits` does the reading."""
+    """A data set. What is known before anything is read are attributes; `check` looks whether it is there; `splits` reads it.
 
-    num_classes: int
+    A constructor stores its arguments and touches no file.
+    """
+
+    num_classes: int | None  # None: there are no labels, and the teacher knows how many classes there are
+    train_labels: bool = True  # are there labels to learn from?
+    labels: bool = True  # are there labels on val and test?
     channels: int = 3
     flip: bool = True  # does a mirrored image keep its label?
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def check(self) -> None:
+        """Raise ValueError, with the layout that is expected and how to get the data, if it is not there. Fast."""
 
     @abstractmethod
     def splits(self) -> Mapping[SplitName, Images]:

@@ -62,5 +62,5 @@ def test_the_head_can_be_changed_or_left_out(num_classes: int, width: int) -> No
 
 def test_convolutions_start_with_kaimings_fan_out_deviation() -> None:
     torch.manual_seed(0)
-    weight = timm.create_model("cifar_resnet20").layer3[1].conv2.weight
+    weight = timm.create_model("cifar_resnet20").layer3[0].conv1.weight  # 32 channels in, 64 out
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)
