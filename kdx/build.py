@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from kdx.config import ConfigError
 from kdx.data.source import Source
@@ -20,6 +20,7 @@ from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.schedules import LrSchedule
 from kdx.types import Pair
+from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Crop
 from kdx.views.mixing import Mixing
 from kdx.views.observer import Observer
@@ -47,6 +48,7 @@ class Parts:
     source: Source
     policy: ViewPolicy
     mixing: Mixing | None
+    augmentation: Augmentation | None
     eval_crop: Crop
     objective: Objective
     temperature: Temperature | None
@@ -55,26 +57,55 @@ class Parts:
     optimizer: Callable[..., torch.optim.Optimizer]
 
     @property
-    def labels(self) -> bool:
-        """Whether the examples have labels."""
-        return self.source.num_classes > 0
+    def teacher_is_stored(self) -> bool:
+        """Whether the teacher's outputs on train never change, so that they are computed once."""
+        return self.policy.teacher_fixed and self.mixing is None and self.augmentation is None
 
-    def observers(self, resolution: Pair, teacher: bool) -> dict[str, Observer]:
-        """How each split is seen; val by the student only, for the teacher's val logits are known from the preflight."""
-        classes, flip = self.source.num_classes, self.source.flip
-        still = SharedView(self.eval_crop)
-        at_students = Pair(resolution.student, resolution.student)
-        try:
-            train = Observer(self.policy, resolution, classes, mixing=self.mixing, flip=flip, teacher=teacher)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        return {
-            "train": train,
-            "val": Observer(still, resolution, classes, teacher=False),
-            "test": Observer(still, resolution, classes, teacher=teacher),
-            "preflight": Observer(still, resolution, classes),
-            "preflight_low": Observer(still, at_students, classes),
-        }
+
+def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Observer]:
+    """How each split is seen; val by the student only, for the teacher's val logits are known from the preflight."""
+    choices = student_resolutions(cfg)
+    resolution = Pair(cfg.resolution.teacher, max(choices))
+    own = (cfg.interpolation.teacher, cfg.interpolation.student)
+    still = SharedView(parts.eval_crop)
+    try:
+        train = Observer(
+            parts.policy,
+            resolution,
+            num_classes,
+            mixing=parts.mixing,
+            augmentation=parts.augmentation,
+            flip=parts.source.flip,
+            teacher=cfg.teacher is not None and not parts.teacher_is_stored,
+            student_resolutions=choices,
+            interpolations=own,
+            teacher_sees_students=cfg.data.teacher_view == "student",
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return {
+        "train": train,
+        "val": Observer(still, resolution, num_classes, teacher=False, interpolations=own),
+        "test": Observer(still, resolution, num_classes, teacher=cfg.teacher is not None, interpolations=own),
+    }
+
+
+def student_resolutions(cfg: DictConfig) -> list[int]:
+    """The resolutions that the student may see in training."""
+    student = cfg.resolution.student
+    return [int(r) for r in student] if isinstance(student, ListConfig) else [int(student)]
+
+
+def count_classes(cfg: DictConfig, parts: Parts) -> int:
+    """How many classes the networks tell apart: the data set's, else what the config or the teacher's weights say."""
+    known = parts.source.num_classes or cfg.data.num_classes
+    if known is None and cfg.teacher is not None and cfg.teacher.checkpoint is not None:
+        from kdx.networks.weights import head_classes
+
+        known = head_classes(Path(cfg.teacher.checkpoint))
+    if known is None:
+        raise ConfigError("without labels nobody knows how many classes there are: give data.num_classes=...")
+    return int(known)
 
 
 def parts(cfg: DictConfig) -> Parts:
@@ -83,6 +114,7 @@ def parts(cfg: DictConfig) -> Parts:
         source=make(cfg.data.source, "data.source"),
         policy=make(cfg.views, "views"),
         mixing=make(cfg.mixing, "mixing"),
+        augmentation=make(cfg.augmentation, "augmentation"),
         eval_crop=make(cfg.data.eval_crop, "data.eval_crop"),
         objective=Objective({name: make(term, f"losses.{name}") for name, term in cfg.losses.items()}),
         temperature=make(cfg.temperature, "temperature"),
@@ -94,20 +126,29 @@ def parts(cfg: DictConfig) -> Parts:
         built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}") from None
-    built.observers(Pair(cfg.resolution.teacher, cfg.resolution.student), cfg.teacher is not None)
+    observers(cfg, built, num_classes=2)
     taught = built.objective.needs_teacher
     if taught and cfg.teacher is None:
         raise ConfigError(f"losses.{taught[0]} compares with a teacher, and there is none: use losses=[ce], or teacher=online")
     if taught and built.temperature is None:
         raise ConfigError(f"losses.{taught[0]} needs a distillation temperature: use temperature=constant")
     labelled = built.objective.needs_label
-    if labelled and not built.labels:
+    if labelled and not built.source.train_labels:
         raise ConfigError(f"losses.{labelled[0]} needs labels, and the data set has none: use losses=[kl]")
     if cfg.teacher is not None and not taught:
         raise ConfigError("there is a teacher, but no loss compares with it: use losses=[kl], or teacher=none")
+    if not built.source.labels and cfg.monitor.startswith("val/student/") and not cfg.monitor.endswith("entropy"):
+        raise ConfigError(f"monitor={cfg.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+    if getattr(built.policy, "teacher_crops", 1) > 1 and not built.teacher_is_stored:
+        raise ConfigError("views with stored teacher crops go without augmentation: use augmentation=none")
     _check_devices(cfg)
+    try:
+        built.source.check()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    num_classes = count_classes(cfg, built)
     if cfg.teacher is not None and cfg.teacher.checkpoint is not None:
-        _check_checkpoint(Path(cfg.teacher.checkpoint), built.source.num_classes)
+        _check_checkpoint(Path(cfg.teacher.checkpoint), num_classes)
     return built
 
 

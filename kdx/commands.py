@@ -32,6 +32,27 @@ def evaluate() -> NoReturn:
     run("evaluate", _evaluate)
 
 
+def views() -> NoReturn:
+    """kdx-views: draw what the networks would see of the first batch, without training."""
+    run("train", _views)
+
+
+def prepare() -> NoReturn:
+    """kdx-prepare data=... to=DIR: write the splits of a data set as shards."""
+    run("prepare", _prepare)
+
+
+def _views(cfg: DictConfig) -> None:
+    checked = check(cfg)
+    from kdx import build
+
+    parts = build.parts(checked)
+    from kdx.experiment import show_views
+    from kdx.folder import RunFolder
+
+    print(show_views(checked, parts, RunFolder(Path(HydraConfig.get().runtime.output_dir))))
+
+
 def _train(cfg: DictConfig) -> float | None:
     checked = check(cfg)
     settings = HydraConfig.get()
@@ -65,6 +86,31 @@ def _evaluate(cfg: DictConfig) -> float | None:
     metrics = evaluate_run(check(loaded), folder, cfg.split)
     folder.write(f"evaluation-{cfg.split}.json", {"metrics": metrics})
     return None
+
+
+def _prepare(cfg: DictConfig) -> None:
+    if OmegaConf.is_missing(cfg, "to"):
+        raise ConfigError("'to' has no value: give to=FOLDER")
+    if "://" in str(cfg.to):
+        raise ConfigError(f"to={cfg.to}: shards are written to a folder: give to=FOLDER, then copy it there")
+    whole = OmegaConf.to_container(hydra.compose("train", ["experiment=none"]))
+    assert isinstance(whole, dict)
+    data = check(OmegaConf.create({**whole, "data": OmegaConf.to_container(cfg.data)})).data
+    from kdx import build
+    from kdx.data.shard_writer import write_dataset
+    from kdx.data.splits import carve
+
+    source, to = build.make(data.source, "data.source"), Path(str(cfg.to)).expanduser().resolve()
+    try:
+        source.check()
+        splits = carve(
+            source.splits(), val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed
+        )
+        write_dataset(source, splits, to, print, skip_bad=data.on_bad_image == "skip")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    crop = HydraConfig.get().runtime.choices["crop@data.eval_crop"]
+    print(f"kdx-train data=shards data.root={to} crop@data.eval_crop={crop}")
 
 
 def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:

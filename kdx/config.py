@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Len
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,10 +33,18 @@ def ranged(annotation: Any) -> Any:
 
 @dataclass
 class ResolutionConfig:
-    """Sides of the square images in px."""
+    """Sides of the square images in px; several for the student are drawn from, batch by batch, and the largest is tested."""
 
     teacher: int = ranged(Resolution)
-    student: int = ranged(Resolution)
+    student: Any = ranged(Resolution | Annotated[list[Resolution], Len(1)])  # noqa: RUF009
+
+
+@dataclass
+class InterpolationConfig:
+    """How each network's images are resized."""
+
+    teacher: str = ranged(Literal["bilinear", "bicubic", "area"])
+    student: str = ranged(Literal["bilinear", "bicubic", "area"])
 
 
 @dataclass
@@ -43,6 +52,9 @@ class DataConfig:
     """A data set and how it is split and loaded; conf/data/base.yaml explains the keys."""
 
     source: Node = MISSING
+    root: str | None = None
+    download: bool = False
+    num_classes: int | None = ranged(Count | None)
     eval_crop: Node = MISSING
     train_size: int | None = ranged(Count | None)
     val_share: float = ranged(Fraction)
@@ -52,6 +64,9 @@ class DataConfig:
     loader: str = ranged(Literal["auto", "resident", "streamed"])
     num_workers: int = ranged(Number)
     resident_budget_mb: int = ranged(Number)
+    cache: str | None = None
+    on_bad_image: str = ranged(Literal["raise", "skip"])
+    teacher_view: str = ranged(Literal["full", "student"])
 
 
 @dataclass
@@ -75,6 +90,8 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     views: Node = MISSING
     mixing: Node | None = None
+    augmentation: Node | None = None
+    interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
     student: Node = MISSING
     teacher: TeacherConfig | None = None
     calibration: Node | None = None
@@ -94,6 +111,12 @@ class RunConfig:
 
 
 ConfigStore.instance().store("schema", RunConfig)
+NESTED = {
+    "resolution": ResolutionConfig,
+    "interpolation": InterpolationConfig,
+    "data": DataConfig,
+    "teacher": TeacherConfig,
+}
 
 
 def conf_dir() -> Path:
@@ -175,7 +198,7 @@ def _check_ranges(schema: type, values: Node, path: str = "") -> None:
         where = f"{path}{item.name}"
         if "range" in item.metadata:
             _fit(where, value, item.metadata["range"])
-        nested = {"resolution": ResolutionConfig, "data": DataConfig, "teacher": TeacherConfig}.get(item.name)
+        nested = NESTED.get(item.name)
         if nested is not None and isinstance(value, dict):
             _check_ranges(nested, value, f"{where}.")
 

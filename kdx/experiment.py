@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,93 +12,48 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
 from kdx import build, teacher_training
+from kdx.assembly import Experiment, assemble, carve_splits, warn_of_duplicates
 from kdx.config import ConfigError
 from kdx.data.source import Images, SplitName
-from kdx.data.splits import carve
-from kdx.distiller import Distiller
 from kdx.folder import RunFolder, peak_memory_mb, provenance
 from kdx.networks import weights
-from kdx.networks.network import Network
+from kdx.report.panel import draw_views
 from kdx.report.summary import show
-from kdx.teachers.teacher import OnlineTeacher, Teacher
-from kdx.training import preflight
 from kdx.training.batchnorm import GlobalBatchNorm
-from kdx.training.datamodule import DataModule
 from kdx.training.loggers import MetricsFile
 from kdx.training.module import DistillationModule
 from kdx.training.ranks import rank
-from kdx.types import Pair
 
 log = logging.getLogger("kdx")
 
 
-@dataclass
-class Experiment:
-    """Everything that a run is made of."""
-
-    module: DistillationModule
-    datamodule: DataModule
-    teacher: Teacher | None
-
-
-def carve_splits(cfg: DictConfig, own: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
-    """train, val and test as the config wants them, from the data set's own splits."""
-    data = cfg.data
+def read(parts: build.Parts) -> Mapping[SplitName, Images]:
+    """The data set's own splits. ConfigError if it is not as it should be."""
     try:
-        return carve(own, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
+        return parts.source.splits()
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def make_network(cfg: DictConfig, node: str, parts: build.Parts) -> Network:
-    """The network mounted at `node`, made for the data set's classes, channels and colours."""
-    source = parts.source
-    factory = build.make(OmegaConf.select(cfg, node), node)
-    return factory(num_classes=source.num_classes, in_channels=source.channels, mean=source.mean, std=source.std)
+def pixels(cfg: DictConfig) -> dict[str, int]:
+    """At which resolutions the networks are tested."""
+    return {"teacher": cfg.resolution.teacher, "student": max(build.student_resolutions(cfg))}
 
 
-def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Images], teacher_file: Path | None) -> Experiment:
-    """Networks with their weights, data module and Lightning module."""
-    resolution = Pair(cfg.resolution.teacher, cfg.resolution.student)
-    teacher: OnlineTeacher | None = None
-    if cfg.teacher is not None:
-        network = make_network(cfg, "teacher.network", parts)
-        if teacher_file is not None:
-            try:
-                weights.load(network.model, teacher_file)
-            except ValueError as error:
-                raise ConfigError(f"teacher.checkpoint: {error}") from None
-        teacher = OnlineTeacher(network)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    distiller = Distiller(make_network(cfg, "student", parts), teacher, parts.temperature)
-    observers = parts.observers(resolution, teacher is not None)
-    datamodule = DataModule(
-        splits,
-        observers,
-        batch_size=cfg.data.batch_size,
-        seed=cfg.seed,
-        loader=cfg.data.loader,
-        num_workers=cfg.data.num_workers,
-        budget=cfg.data.resident_budget_mb << 20,
-    )
+def save_panel(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Images], folder: RunFolder) -> Path | None:
+    """Write `views.png`, the first batch as both networks see it; on the first rank."""
+    if rank() > 0:
+        return None
+    observer = build.observers(cfg, parts, num_classes=max(parts.source.num_classes or 2, 2))["train"]
+    path = folder.path / "views.png"
+    draw_views(observer, splits["train"], cfg.data.batch_size, cfg.seed, cfg.data.on_bad_image).save(path)
+    return path
 
-    def inspect_teacher(module: pl.LightningModule) -> preflight.Preflight:
-        assert teacher is not None
-        teacher.to(module.device)
-        batches = (examples.to(module.device) for examples in datamodule.val_dataloader())
-        at_own, at_students = observers["preflight"], observers["preflight_low"]
-        return preflight.inspect(teacher, batches, at_own, at_students, parts.calibration, parts.source.num_classes)
 
-    module = DistillationModule(
-        distiller,
-        parts.objective,
-        parts.optimizer,
-        parts.lr_schedule,
-        cfg.decay,
-        labels=parts.labels,
-        inspect_teacher=inspect_teacher if teacher is not None else None,
-    )
-    return Experiment(module, datamodule, teacher)
+def show_views(cfg: DictConfig, parts: build.Parts, folder: RunFolder) -> Path | None:
+    """Write the panel of a run that is not trained; gives its path."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return save_panel(cfg, parts, carve_splits(cfg, read(parts)), folder)
 
 
 def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
@@ -132,11 +86,13 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     parts = build.parts(cfg)
     if rank() == 0:
         folder.write_config(cfg)
-    own = parts.source.splits()
+    own = read(parts)
     splits = carve_splits(cfg, own)
+    duplicates = warn_of_duplicates(splits)
     teacher_file = teacher_training.obtain(cfg, own, train_teacher)
     experiment = assemble(cfg, parts, splits, teacher_file)
     module, student = experiment.module, experiment.module.distiller.student
+    save_panel(cfg, parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()]
     loggers = make_loggers(cfg, folder)
     trainer = make_trainer(cfg, folder, callbacks=callbacks, logger=loggers)
@@ -151,7 +107,7 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
         metrics["peak_memory_mb"] = peak_memory_mb()
         assert experiment.teacher is None or experiment.teacher.fingerprint == before, "the teacher's weights changed"
         if trainer.is_global_zero:
-            weights.save(student.model, {**student.card, "resolution": cfg.resolution.student}, folder.student)
+            weights.save(student.model, {**student.card, "resolution": max(build.student_resolutions(cfg))}, folder.student)
             if experiment.teacher is not None:
                 temperature = experiment.teacher.calibration_temperature
                 file = str(teacher_file.resolve()) if teacher_file else None
@@ -159,13 +115,15 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
                 folder.write("teacher.json", card)
             for logger in loggers[1:]:
                 logger.log_metrics({k: v for k, v in metrics.items() if "/" in k}, step=trainer.global_step)
-            folder.write("metrics.json", {"metrics": metrics, "selection": selected, "provenance": provenance(folder)})
+            data = {"duplicates_in_test": duplicates, "skipped": experiment.datamodule.skipped}
+            final = {"metrics": metrics, "selection": selected, "data": data, "provenance": provenance(folder)}
+            folder.write("metrics.json", final)
     finally:
         for logger in loggers[1:]:
             if hasattr(logger.experiment, "finish"):
                 logger.experiment.finish()
     if trainer.is_global_zero and not quiet:
-        show(metrics, cfg.resolution, "test" if cfg.test else "val", f"{cfg.name} · {selected['text']}", str(folder.path))
+        show(metrics, pixels(cfg), "test" if cfg.test else "val", f"{cfg.name} · {selected['text']}", str(folder.path))
     return metrics
 
 
@@ -225,7 +183,7 @@ def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName) -> dict[str, 
     if cfg.teacher is not None:
         card = folder.read("teacher.json")
         teacher_file = Path(card["weights"]) if card["weights"] else None
-    splits = carve_splits(cfg, parts.source.splits())
+    splits = carve_splits(cfg, read(parts))
     shown = {**splits, "test": splits[split]}
     experiment = assemble(cfg, parts, shown, teacher_file)
     weights.load(experiment.module.distiller.student.model, folder.student)
@@ -237,5 +195,5 @@ def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName) -> dict[str, 
     trainer.test(experiment.module, datamodule=experiment.datamodule, verbose=False)
     metrics = {f"{split}/{name}": value for name, value in experiment.module.test_metrics.items()} | parameters(experiment)
     if trainer.is_global_zero:
-        show(metrics, cfg.resolution, split, f"{cfg.name} · {split}", str(folder.path))
+        show(metrics, pixels(cfg), split, f"{cfg.name} · {split}", str(folder.path))
     return metrics

@@ -5,7 +5,8 @@ B examples · K classes · C channels · H W decoded image · R resolution · M 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -51,21 +52,48 @@ class Progress:
 
 @dataclass
 class Examples:
-    """Decoded examples of one batch on one rank, before any view: `images` uint8 [B,C,H,W], `sizes` [B,2] px (H, W).
+    """Decoded examples of one batch on one rank, before any view.
 
-    The first `halo` examples are there only to be mixed into the others (see `kdx.data.sampler`).
+    `images` is a uint8 canvas [B,C,H,W] in whose top left corners images of `sizes` [B,2] px (H, W) lie, or, in a worker, a
+    list of images [C,H,W]. The first `halo` examples are there only to be mixed into the others (see `kdx.data.sampler`).
     """
 
     draw: Draw
-    images: Tensor
+    images: Tensor | list[Tensor]
     sizes: NDArray[np.int64]
     label: Tensor | None
     halo: int = 0
 
-    def to(self, device: torch.device) -> Examples:
-        """The same examples on `device`."""
-        label = None if self.label is None else self.label.to(device, non_blocking=True)
-        return replace(self, images=self.images.to(device, non_blocking=True), label=label)
+
+@dataclass
+class Seen:
+    """The same examples as the networks look at them, not yet mixed: images [B,C,R,R], uint8 or float32 in [0,1].
+
+    `skipped` names the examples that could not be decoded and are left out: index -> why.
+    """
+
+    draw: Draw
+    student: Tensor
+    teacher: Tensor | None
+    label: Tensor | None
+    halo: int = 0
+    views: tuple[View, View] | None = None
+    skipped: dict[int, str] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Seen:
+        """The same on `device`."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Seen:
+        """The same in pinned memory; DataLoader calls this."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Seen:
+        student = change(self.student)
+        teacher = student if self.teacher is self.student else self.teacher
+        if teacher is not None and teacher is not student:
+            teacher = change(teacher)
+        return replace(self, student=student, teacher=teacher, label=None if self.label is None else change(self.label))
 
 
 @dataclass
@@ -79,6 +107,7 @@ class Batch:
     teacher_images: Tensor | None
     label: Tensor | None = None
     target: Tensor | None = None
+    index: Tensor | None = None  # of the examples in their split
 
     def __len__(self) -> int:
         return len(self.student_images)
@@ -93,8 +122,3 @@ class Outputs:
     label: Tensor | None = None
     target: Tensor | None = None
     temperature: Temperature | None = None
-
-    def detach(self) -> Outputs:
-        """The same outputs without a graph."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.detach() for k, v in values.items() if isinstance(v, Tensor)})

@@ -19,23 +19,23 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines() if "kdx-train" in line]
+COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines() if re.search("kdx-(train|views)", line)]
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command_works(line: str, command: Callable[..., tuple[int, str, str]], tiny: tuple[str, ...], teachers: Path) -> None:
-    words = shlex.split(line.split("uv run kdx-train")[1], comments=True)
+    name, *words = shlex.split(line.split("uv run kdx-")[1], comments=True)
     short = ["trainer.max_epochs=1", "logger=none", f"outputs={teachers}"]
     if not {"--cfg", "--help"} & set(words):
         words += short
     if "-m" in words:
         words = [w.replace("supervised_digits", "ctkd_digits").replace("0,1,2", "0,1") for w in words]
         words.append(f"hydra.sweep.dir={teachers}/readme")
-    if not {"--cfg", "--help"} & set(words):
+    if name == "train" and not {"--cfg", "--help"} & set(words):
         words.append("teacher.recipe.trainer.max_epochs=2")
     if "trainer=ddp" in words:
         words += ["--cfg", "job"]  # tests/test_ddp.py runs it
-    code, _, err = command("train", *words)
+    code, _, err = command(name, *words)
     assert code == 0, err
 
 

@@ -1,23 +1,30 @@
-"""Two loaders, one contract: iterate Examples. Resident keeps a whole split on the device; streamed has workers decode."""
+"""Two loaders, one contract: iterate Seen, in the sampler's order.
+
+Resident keeps a whole split, decoded once, on the device, and looks at it there. Streamed has workers decode, look, and ship
+uint8 images.
+"""
 
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdx.data.sampler import Sampler
-from kdx.data.source import Images
-from kdx.types import Draw, Examples
+from kdx.data.source import BadImageError, Images
+from kdx.types import Draw, Examples, Seen
 
 Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it that is still to come
-Decoded = tuple[Tensor, NDArray[np.int64]]
+Look = Callable[[Examples], Seen]  # how an observer looks at decoded examples
+OnBadImage = Literal["raise", "skip"]
+Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indices
 
 
 def at_start() -> tuple[int, int]:
@@ -25,22 +32,37 @@ def at_start() -> tuple[int, int]:
     return 0, 0
 
 
-def decode(images: Images, index: NDArray[np.int64]) -> Decoded:
-    """The named images as one uint8 canvas [B,C,H,W], each in its top left corner, and their sizes [B,2]."""
-    decoded = [images[int(i)] for i in index]
-    sizes = np.array([image.shape[1:] for image in decoded], np.int64).reshape(-1, 2)
-    canvas = np.zeros((len(decoded), decoded[0].shape[0], *sizes.max(0)), np.uint8)
-    for row, image in zip(canvas, decoded, strict=True):
-        row[:, : image.shape[1], : image.shape[2]] = image
-    return torch.from_numpy(canvas), sizes
+def decode(images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage) -> tuple[list[torch.Tensor], dict[int, str]]:
+    """The named images that can be decoded, uint8 [C,H,W] each, and why the others cannot: index -> message."""
+    decoded, bad = [], {}
+    for i in index.tolist():
+        try:
+            decoded.append(torch.from_numpy(images[i]))
+        except BadImageError as error:
+            if on_bad_image == "raise":
+                raise
+            bad[i] = str(error)
+    return decoded, bad
 
 
-class Loader:
-    """Iterates one epoch of Examples, in the given order, from `position()` on."""
+def without(draw: Draw, halo: int, bad: dict[int, str]) -> Draw:
+    """The draw without bad examples. If the halo is bad, the first good example stands in for it."""
+    rows = np.flatnonzero(~np.isin(draw.index, list(bad))) if bad else np.arange(len(draw.index))
+    own = rows[rows >= halo]
+    if not len(own):
+        raise BadImageError(f"no image of batch {draw.batch} can be decoded: {next(iter(bad.values()))}")
+    if halo and not (rows < halo).any():
+        rows = np.concatenate([own[:1], own])
+    return replace(draw, index=draw.index[rows])
 
-    def __init__(self, images: Images, order: Sampler, position: Position = at_start) -> None:
-        self.images, self.order, self.position = images, order, position
-        self.labels = None if images.labels is None else torch.from_numpy(images.labels)
+
+class Loader(ABC):
+    """Iterates one epoch of what the observer sees, from `position()` on. `skipped` collects images left out, and why."""
+
+    def __init__(self, images: Images, order: Sampler, look: Look, position: Position, on_bad_image: OnBadImage) -> None:
+        self.images, self.order, self.look, self.position = images, order, look, position
+        self.on_bad_image = on_bad_image
+        self.skipped: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.order)
@@ -49,55 +71,71 @@ class Loader:
         """Nothing: `position` and the order's seed say all. Its presence tells Lightning that the loader can be resumed."""
         return {}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:  # noqa: B027
         """Nothing to load."""
 
-    def __iter__(self) -> Iterator[Examples]:
+    def __iter__(self) -> Iterator[Seen]:
         epoch, first = self.position()
-        planned = list(self.order.batches(epoch, first))
-        for (number, index), (pixels, sizes) in zip(planned, self._decoded(planned), strict=True):
-            draw = Draw(self.order.seed, epoch, number, index)
-            label = None if self.labels is None else self.labels[torch.from_numpy(index).to(self.labels.device)]
-            yield Examples(draw, pixels, sizes, label, self.order.halo)
+        for seen in self._seen((epoch, number, index) for number, index in self.order.batches(epoch, first)):
+            self.skipped |= seen.skipped
+            yield seen
 
-    def _decoded(self, planned: list[tuple[int, NDArray[np.int64]]]) -> Iterator[Decoded]:
-        raise NotImplementedError
+    @abstractmethod
+    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]: ...
 
 
 class ResidentLoader(Loader):
     """The whole split, decoded once, lives on `device`; a batch is a gather."""
 
-    def __init__(self, images: Images, order: Sampler, position: Position, device: torch.device) -> None:
-        super().__init__(images, order, position)
-        pixels, self.sizes = decode(images, np.arange(len(images)))
-        self.pixels = pixels.to(device)
-        self.labels = None if self.labels is None else self.labels.to(device)
+    def __init__(
+        self,
+        images: Images,
+        order: Sampler,
+        look: Look,
+        position: Position = at_start,
+        on_bad_image: OnBadImage = "raise",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(images, order, look, position, on_bad_image)
+        index = np.arange(len(images))
+        decoded, self.skipped = decode(images, index, on_bad_image)
+        good = np.setdiff1d(index, list(self.skipped))
+        if not decoded:
+            raise BadImageError(f"none of {len(images)} images can be decoded: {next(iter(self.skipped.values()), 'empty')}")
+        self.sizes = np.zeros((len(images), 2), np.int64)
+        self.sizes[good] = [image.shape[1:] for image in decoded]
+        canvas = torch.zeros(len(images), len(decoded[0]), *self.sizes.max(0).tolist(), dtype=torch.uint8)
+        for i, image in zip(good, decoded, strict=True):
+            canvas[i, :, : image.shape[1], : image.shape[2]] = image
+        self.pixels = canvas.to(device)
+        self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
 
-    def _decoded(self, planned: list[tuple[int, NDArray[np.int64]]]) -> Iterator[Decoded]:
-        for _, index in planned:
-            yield self.pixels[torch.from_numpy(index).to(self.pixels.device)], self.sizes[index]
-
-
-class _Decoder(Dataset[Decoded]):
-    """Decodes a whole batch in one call of a worker."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-
-    def __getitems__(self, index: list[int]) -> Decoded:
-        return decode(self.images, np.array(index))
+    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]:
+        for epoch, number, index in tickets:
+            draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, self.skipped)
+            rows = torch.from_numpy(draw.index).to(self.pixels.device, non_blocking=True)
+            label = None if self.labels is None else self.labels[rows]
+            yield self.look(Examples(draw, self.pixels[rows], self.sizes[draw.index], label, self.order.halo))
 
 
 class StreamedLoader(Loader):
-    """Workers decode while the device computes. They are kept over epochs and ship uint8 pixels."""
+    """Workers decode and look while the device computes. They are kept over epochs and ship uint8 images."""
 
-    def __init__(self, images: Images, order: Sampler, position: Position, num_workers: int) -> None:
-        super().__init__(images, order, position)
-        self._plan = _Plan()
+    def __init__(
+        self,
+        images: Images,
+        order: Sampler,
+        look: Look,
+        position: Position = at_start,
+        on_bad_image: OnBadImage = "raise",
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(images, order, look, position, on_bad_image)
+        self._tickets = _Tickets(len(order))
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if num_workers else {}
         self._loader = DataLoader(
-            _Decoder(images),
-            batch_sampler=self._plan,  # type: ignore[arg-type]
+            _Work(images, order, look, on_bad_image),
+            batch_sampler=self._tickets,  # type: ignore[arg-type]
             collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
@@ -107,23 +145,42 @@ class StreamedLoader(Loader):
         # queues, it would wait 5 s for each worker. So nothing in it may refer back to this loader.
         weakref.finalize(self, lambda held: None, self._loader)
 
-    def _decoded(self, planned: list[tuple[int, NDArray[np.int64]]]) -> Iterator[Decoded]:
-        self._plan.batches = [index.tolist() for _, index in planned]
+    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]:
+        self._tickets.coming = tickets
         yield from self._loader
 
 
-class _Plan:
+class _Tickets:
     """The batch sampler of a DataLoader that outlives epochs: what is to come in the current one."""
 
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.coming: Iterator[Ticket] = iter(())
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        return ([ticket] for ticket in self.coming)  # DataLoader asks for two iterators, and uses the second
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self.length
 
 
-def _as_is(decoded: Decoded) -> Decoded:
-    return decoded
+class _Work(Dataset[Seen]):
+    """Does a whole batch in one call of a worker."""
+
+    def __init__(self, images: Images, order: Sampler, look: Look, on_bad_image: OnBadImage) -> None:
+        self.images, self.order, self.look, self.on_bad_image = images, order, look, on_bad_image
+
+    def __getitems__(self, tickets: list[Ticket]) -> Seen:
+        ((epoch, number, index),) = tickets
+        decoded, bad = decode(self.images, index, self.on_bad_image)
+        draw = Draw(self.order.seed, epoch, number, index)
+        kept = without(draw, self.order.halo, bad)
+        place = {i: k for k, i in enumerate(i for i in index.tolist() if i not in bad)}
+        chosen = [decoded[place[i]] for i in kept.index.tolist()]
+        sizes = np.array([image.shape[1:] for image in chosen], np.int64)
+        label = None if self.images.labels is None else torch.from_numpy(self.images.labels[kept.index])
+        return replace(self.look(Examples(kept, chosen, sizes, label, self.order.halo)), skipped=bad)
+
+
+def _as_is(seen: Seen) -> Seen:
+    return seen

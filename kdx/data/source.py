@@ -73,7 +73,7 @@ class Source(ABC):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most sources have nothing to look for
         """Raise ValueError, with the layout that is expected and how to get the data, if it is not there. Fast."""
 
     @abstractmethod

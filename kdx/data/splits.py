@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.data.source import Images, SplitName, Subset
-from kdx.random import uniform
+from kdx.random import permutation, uniform
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -26,11 +26,13 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def carve(
     splits: Mapping[SplitName, Images], *, val: float, test: float, train_size: int | None, seed: int
 ) -> dict[SplitName, Images]:
-    """train, val and test. A missing one gets its share of train; then train is cut to `train_size` examples."""
+    """train, val and test. A missing one gets its share of train; then train is cut to `train_size` examples.
+
+    All have the classes' proportions; without labels, it is chance alone that decides. ValueError if `train_size` is too many.
+    """
     given = dict(splits)
     train = given["train"]
-    assert train.labels is not None
-    order = stratified_order(train.labels, seed)
+    order = permutation(seed, "split", 0, len(train)) if train.labels is None else stratified_order(train.labels, seed)
     shares: list[tuple[SplitName, float]] = [("test", test), ("val", val)]
     for name, share in shares:
         if name not in given:
@@ -39,7 +41,10 @@ def carve(
             order = order[size:]
     if train_size is not None:
         if train_size > len(order):
-            raise ValueError(f"data.train_size={train_size}, but only {len(order)} images are left for training")
+            raise ValueError(
+                f"data.train_size={train_size}, but only {len(order)} images are left for training: "
+                f"set data.train_size to at most {len(order)}"
+            )
         order = order[:train_size]
     return {**given, "train": Subset(train, np.sort(order))}
 

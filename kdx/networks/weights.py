@@ -85,12 +85,18 @@ def shapes(path: Path) -> dict[str, list[int]]:
         raise ValueError(_damaged(path, error)) from None
 
 
+def head_classes(path: Path) -> int | None:
+    """How many classes the network in the file tells apart; None where that is not clear."""
+    heads = {shape[0] for name, shape in shapes(path).items() if re.search(HEADS, name)}
+    return heads.pop() if len(heads) == 1 else None
+
+
 def check_classes(path: Path, num_classes: int) -> None:
     """Raise ValueError if the network in the file clearly tells apart another number of classes."""
-    heads = {shape[0] for name, shape in shapes(path).items() if re.search(HEADS, name)}
-    if len(heads) == 1 and num_classes not in heads:
+    found = head_classes(path)
+    if found not in (None, num_classes):
         raise ValueError(
-            f"{path} tells {heads.pop()} classes apart and the data set has {num_classes}: "
+            f"{path} tells {found} classes apart and the data set has {num_classes}: "
             "give weights that were trained for these classes"
         )
 

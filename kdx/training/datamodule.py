@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 
-from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, at_start
+from kdx.data.loaders import Loader, OnBadImage, Position, ResidentLoader, StreamedLoader, at_start
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName
-from kdx.types import Batch, Examples
+from kdx.types import Batch, Seen
 from kdx.views.observer import Observer
+
+log = logging.getLogger("kdx")
 
 
 class DataModule(pl.LightningDataModule):
-    """Loaders of Examples for Lightning, and the observers that turn them into batches on the device.
+    """Loaders for Lightning, and the observers that say how each split is seen.
 
     `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels fit `budget` bytes.
     """
@@ -31,49 +34,80 @@ class DataModule(pl.LightningDataModule):
         loader: Literal["auto", "resident", "streamed"] = "auto",
         num_workers: int = 0,
         budget: int = 2 << 30,
+        on_bad_image: OnBadImage = "raise",
     ) -> None:
         super().__init__()
         self.splits, self.observers = splits, observers
         self.batch_size, self.seed = batch_size, seed
-        self.kind, self.num_workers, self.budget = loader, num_workers, budget
+        self.kind, self.num_workers, self.budget, self.on_bad_image = loader, num_workers, budget, on_bad_image
+        self.loaders: list[tuple[SplitName, Loader]] = []
 
-    def _loader(self, split: SplitName, position: Position = at_start) -> Loader:
+    def resident(self, split: SplitName) -> bool:
+        """Whether this split is decoded once and kept on the device."""
+        images = self.splits[split]
+        return self.kind == "resident" or (self.kind == "auto" and _bytes(images) <= self.budget)
+
+    def loader(self, split: SplitName, observer: Observer, position: Position = at_start, *, train: bool = False) -> Loader:
+        """A loader of a split as `observer` sees it: shuffled for training, else every example once."""
         assert self.trainer is not None
         images = self.splits[split]
-        sampler = Sampler(
+        order = Sampler(
             len(images),
             self.batch_size,
             self.seed,
-            train=split == "train",
-            halo=self.observers[split].halo,
+            train=train,
+            halo=observer.halo if train else 0,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
-        resident = self.kind == "resident" or (self.kind == "auto" and images[0].nbytes * len(images) <= self.budget)
-        if resident:
-            return ResidentLoader(images, sampler, position, self.trainer.strategy.root_device)
-        return StreamedLoader(images, sampler, position, self.num_workers)
+        device = self.trainer.strategy.root_device
+        loader: Loader
+        if self.resident(split):
+            loader = ResidentLoader(images, order, observer.look, position, self.on_bad_image, device)
+        else:
+            loader = StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
+        self.loaders.append((split, loader))
+        return loader
+
+    def batches(self, split: SplitName, observer: Observer, device: torch.device) -> Iterator[Batch]:
+        """Every example of a split once, on `device`, outside of Lightning's loops."""
+        for seen in self.loader(split, observer):
+            yield observer.finish(seen.to(device))
 
     def train_dataloader(self) -> Loader:
-        return self._loader("train", self._position)
+        return self.loader("train", self.observers["train"], self._position, train=True)
 
     def val_dataloader(self) -> Loader:
-        return self._loader("val")
+        return self.loader("val", self.observers["val"])
 
     def test_dataloader(self) -> Loader:
-        return self._loader("test")
+        return self.loader("test", self.observers["test"])
 
     def _position(self) -> tuple[int, int]:
         """Where training is: asked when the first batch of a pass is, so after a resume it is the batch to go on with."""
         assert self.trainer is not None
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
-    def transfer_batch_to_device(self, batch: Examples, device: torch.device, dataloader_idx: int) -> Examples:
+    def transfer_batch_to_device(self, batch: Seen, device: torch.device, dataloader_idx: int) -> Seen:
         return batch.to(device)
 
-    def on_after_batch_transfer(self, batch: Examples, dataloader_idx: int) -> Batch:
-        """The views, rendered on the device."""
+    def on_after_batch_transfer(self, batch: Seen, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
         if self.trainer.testing:
-            return self.observers["test"](batch)
-        return self.observers["train" if self.trainer.training else "val"](batch)
+            return self.observers["test"].finish(batch)
+        return self.observers["train" if self.trainer.training else "val"].finish(batch)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Images that could not be decoded and were left out: "split/index" -> why."""
+        return {f"{split}/{i}": why for split, loader in self.loaders for i, why in sorted(loader.skipped.items())}
+
+
+def _bytes(images: Images) -> int:
+    """About how many bytes the decoded pixels take, from the first image that can be decoded."""
+    for i in range(min(len(images), 8)):
+        try:
+            return images[i].nbytes * len(images)
+        except ValueError:
+            continue
+    return 1 << 62

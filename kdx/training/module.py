@@ -23,7 +23,8 @@ from kdx.types import Batch, Progress
 class DistillationModule(pl.LightningModule):
     """Trains `distiller.student` (and a learned temperature) on the objective.
 
-    `inspect_teacher(device)` runs once before the first step and gives the Preflight. Checkpoints hold the student, the
+    `inspect_teacher` runs once before the first step and gives the Preflight; then `store_targets`, if the teacher's views on
+    train never change, gives its logits there, and it is not run in training. Checkpoints hold the student, the
     temperature and what losses learn; never the teacher.
     """
 
@@ -36,12 +37,14 @@ class DistillationModule(pl.LightningModule):
         decay: Decay = "kernels",
         *,
         labels: bool = True,
-        inspect_teacher: Callable[[pl.LightningModule], Preflight] | None = None,
+        inspect_teacher: Callable[[DistillationModule], Preflight] | None = None,
+        store_targets: Callable[[DistillationModule], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.distiller, self.objective = distiller, objective
         self.make_optimizer, self.lr_schedule, self.decay = optimizer, lr_schedule, decay
-        self.inspect_teacher = inspect_teacher
+        self.inspect_teacher, self.store_targets = inspect_teacher, store_targets
+        self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
         self.preflight: Preflight | None = None
         num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None
         self.val_suite = Suite(num_classes, teacher=teacher, labels=labels)
@@ -68,6 +71,8 @@ class DistillationModule(pl.LightningModule):
         if self.inspect_teacher is not None:
             self.preflight = self.inspect_teacher(self)
             self.log_now({f"preflight/{name}": value for name, value in self.preflight.metrics.items()})
+        if self.store_targets is not None:
+            self.targets = self.store_targets(self)
 
     def on_test_start(self) -> None:
         if self.distiller.teacher is not None:
@@ -77,7 +82,8 @@ class DistillationModule(pl.LightningModule):
         self.telemetry.restart()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        outputs = self.distiller(batch, self.progress)
+        known = None if self.targets is None or batch.index is None else self.targets[batch.index]
+        outputs = self.distiller(batch, self.progress, known)
         scored = self.objective(outputs)
         values = {"loss": scored.loss, **{f"loss_{name}": part for name, part in scored.parts.items()}}
         if isinstance(outputs.temperature, Tensor):
@@ -139,3 +145,8 @@ class DistillationModule(pl.LightningModule):
         """A cut-off run finds its calibration again, though it is also fitted anew from the same val."""
         if self.preflight is not None:
             checkpoint["calibration_temperature"] = self.preflight.calibration_temperature
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, NumPy and Python, for initial weights and dropout; views and order have seeds of their own."""
+    pl.seed_everything(seed, workers=True, verbose=False)

@@ -12,8 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from kdx.metrics.suite import Suite
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.teachers.teacher import Teacher
-from kdx.types import Examples, Outputs
-from kdx.views.observer import Observer
+from kdx.types import Batch, Outputs
 
 
 @dataclass
@@ -26,15 +25,8 @@ class Preflight:
 
 
 @torch.no_grad()
-def inspect(
-    teacher: Teacher,
-    batches: Iterable[Examples],
-    at_own: Observer,
-    at_students: Observer,
-    calibration: TemperatureScaling | None,
-    num_classes: int,
-) -> Preflight:
-    """Measure the teacher on val at both resolutions, and calibrate it there if asked.
+def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: TemperatureScaling | None, num_classes: int) -> Preflight:
+    """Measure the teacher on val at its own resolution and on the student's images, and calibrate it there if asked.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
     `teacher_at_student_resolution/...` after calibration. The teacher keeps its `calibration_temperature`.
@@ -43,13 +35,12 @@ def inspect(
     own: list[Tensor] = []
     low: list[Tensor] = []
     labels: list[Tensor] = []
-    for examples in batches:
-        views, low_views = at_own(examples), at_students(examples)
-        assert views.teacher_images is not None and low_views.teacher_images is not None
-        own.append(teacher(views.teacher_images))
-        low.append(teacher(low_views.teacher_images))
-        if views.label is not None:
-            labels.append(views.label)
+    for batch in batches:
+        assert batch.teacher_images is not None
+        own.append(teacher(batch.teacher_images))
+        low.append(teacher(batch.student_images))
+        if batch.label is not None:
+            labels.append(batch.label)
     metrics = {f"teacher_raw/{name}": value for name, value in _measure(own, labels, num_classes).items()}
     if calibration is not None:
         if not labels:

@@ -48,6 +48,24 @@ class Center(Crop):
 
 
 @validated
+class Mild(Crop):
+    """A box whose sides are `fraction` of the image's, at a uniform place: the image is moved, not scaled at random.
+
+    `fraction=0.8` is the mild crop of FunMatch (arXiv:2106.05237): stretched to 1.25 R, then a random R x R cut out.
+    """
+
+    draws = 2
+
+    def __init__(self, fraction: Fraction = 0.8) -> None:
+        if fraction == 0:
+            raise ValueError("Mild: fraction must be in (0, 1], got 0")
+        self.fraction = fraction
+
+    def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
+        return np.concatenate([uniform * (1 - self.fraction), np.full_like(uniform, self.fraction)], 1)
+
+
+@validated
 class Pad(Crop):
     """The whole image, moved by up to `fraction` of its size in whole pixels; what moves in from outside is black.
 
@@ -70,9 +88,10 @@ class Inception(Crop):
     """A box of random area and aspect ratio at a random place (Szegedy et al. 2015).
 
     `law="side"` is what TensorFlow's `sample_distorted_bounding_box`, and so FunMatch, draws: the aspect ratio is
-    uniform, then the height is uniform among those whose area is in range and whose box fits. `law="area"` is torchvision's
-    `RandomResizedCrop`: the area is uniform and the aspect ratio log-uniform, ten attempts, then the central crop.
-    A box that cannot fit becomes the whole image.
+    uniform among those for which a box fits, then the height is uniform among those whose area is in range and whose box fits;
+    where no aspect leaves room, the box is the whole image. TensorFlow draws again until a box fits, a hundred times; here the
+    law that this converges to is drawn at once. `law="area"` is torchvision's `RandomResizedCrop`: the area is uniform and the
+    aspect ratio log-uniform, ten attempts, then the central crop.
     """
 
     def __init__(
@@ -96,11 +115,14 @@ class Inception(Crop):
         return np.concatenate([place * (1 - extent), extent], 1)
 
     def _by_side(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        aspect = (self.aspect[0] + uniform[:, 2] * (self.aspect[1] - self.aspect[0])) * ratio
+        # In fractions of the image: an aspect a has a height h <= 1 with h a <= 1 and h h a >= area if area <= a <= 1 / area.
+        low = np.maximum(self.aspect[0] * ratio, self.area[0])
+        high = np.minimum(self.aspect[1] * ratio, 1 / self.area[0])
+        fits = low <= high * (1 + 1e-12)
+        aspect = np.where(fits, low + uniform[:, 2] * (high - low), 1.0)
         least = np.sqrt(self.area[0] / aspect)
         most = np.minimum(np.sqrt(self.area[1] / aspect), np.minimum(1.0, 1.0 / aspect))
-        height = least + uniform[:, 3] * (most - least)
-        fits = least <= most
+        height = np.minimum(least + uniform[:, 3] * (most - least), most)
         return np.where(fits, height, 1.0), np.where(fits, height * aspect, 1.0), fits
 
     def _by_area(self, uniform: Floats, ratio: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:

@@ -3,47 +3,108 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdx.random import uniform
 from kdx.scalars import Positive, validated
 from kdx.types import Draw
+from kdx.views.render import coverage
+
+Floats = NDArray[np.float64]
+Per = Literal["batch", "example"]
+
+
+@dataclass(frozen=True, eq=False)
+class Blend(ABC):
+    """How each example is mixed with its partner, the one before it; `lam` [B] is its own share.
+
+    Tensors come with one example in front (the halo), which is only a partner. They are left as they were.
+    """
+
+    lam: Floats
+
+    @abstractmethod
+    def images(self, images: Tensor) -> Tensor:
+        """Mixed images [B,C,R,R] from images [1+B,C,R,R], of any resolution."""
+
+    def target(self, target: Tensor) -> Tensor:
+        """Mixed target probabilities [B,K] from [1+B,K]."""
+        return torch.lerp(target[:-1], target[1:], torch.from_numpy(self.lam[:, None]).to(target))
+
+
+class Faded(Blend):
+    """lam·x + (1-lam)·partner."""
+
+    def images(self, images: Tensor) -> Tensor:
+        return torch.lerp(images[:-1], images[1:], torch.from_numpy(self.lam[:, None, None, None]).to(images))
+
+
+@dataclass(frozen=True, eq=False)
+class Pasted(Blend):
+    """The partner's pixels within `box` [B,4], in fractions of the view; a pixel on its edge is blended by area."""
+
+    box: Floats
+
+    def images(self, images: Tensor) -> Tensor:
+        return torch.lerp(images[1:], images[:-1], coverage(torch.from_numpy(self.box).to(images.device), images.shape[-1]))
 
 
 class Mixing(ABC):
-    """Blends a batch with itself. Tensors come with one example in front (the halo), the first one's partner."""
+    """Draws how a batch is blended with itself."""
 
     @abstractmethod
-    def share(self, draw: Draw) -> float:
-        """`lam`, the example's own share, for the global batch that `draw` names."""
+    def draw(self, draw: Draw) -> Blend:
+        """The blend for the examples `draw.index[1:]`; the first index is the partner of the second."""
 
-    @abstractmethod
-    def mix(self, images: Tensor, lam: float) -> Tensor:
-        """Blended images [B,...] from images [1+B,...]."""
 
-    def mix_target(self, target: Tensor, lam: float) -> Tensor:
-        """Blended target probabilities [B,K] from [1+B,K]."""
-        return target[1:].mul(lam).add_(target[:-1], alpha=1 - lam)
+def shares(concentration: float, number: Floats) -> Floats:
+    """Beta(concentration, concentration) variates from uniform numbers."""
+    from scipy.special import betaincinv
+
+    return number if concentration == 1 else np.asarray(betaincinv(concentration, concentration, number))
+
+
+def numbers(draw: Draw, per: Per, count: int) -> Floats:
+    """Uniform numbers [B,count] for `draw.index[1:]`: from each example's own index, or one row from the batch's number."""
+    index = draw.index[1:] if per == "example" else np.array([draw.batch])
+    drawn = uniform(draw.seed, "mixing" if per == "batch" else "mixing per example", draw.epoch, index, count)
+    return np.broadcast_to(drawn, (len(draw.index) - 1, count)).copy()
 
 
 @validated
 class Mixup(Mixing):
-    """lam·x + (1-lam)·partner with one lam for the global batch, lam = max(a, 1-a), a ~ Beta(concentration, concentration).
+    """lam = max(a, 1-a), a ~ Beta(concentration, concentration): one lam for the global batch, or one per example.
 
-    As in FunMatch (arXiv:2106.05237, section 3.1.1), where the concentration is 1 and so lam is uniform in [0.5, 1].
+    As in FunMatch (arXiv:2106.05237, section 3.1.1), where it is per batch and the concentration 1: lam uniform in [0.5, 1].
     """
 
-    def __init__(self, concentration: Positive = 1.0) -> None:
-        self.concentration = concentration
+    def __init__(self, concentration: Positive = 1.0, per: Literal["batch", "example"] = "batch") -> None:
+        self.concentration, self.per = concentration, per
 
-    def share(self, draw: Draw) -> float:
-        from scipy.special import betaincinv
+    def draw(self, draw: Draw) -> Blend:
+        a = shares(self.concentration, numbers(draw, self.per, 1)[:, 0])
+        return Faded(np.maximum(a, 1 - a))
 
-        number = uniform(draw.seed, "mixing", draw.epoch, np.array([draw.batch]), 1)[0, 0]
-        a = float(number if self.concentration == 1 else betaincinv(self.concentration, self.concentration, number))
-        return max(a, 1 - a)
 
-    def mix(self, images: Tensor, lam: float) -> Tensor:
-        return images[1:].mul(lam).add_(images[:-1], alpha=1 - lam)
+@validated
+class Cutmix(Mixing):
+    """A box of the partner is pasted in: area 1 - a, a ~ Beta(concentration, concentration), shaped as the view.
+
+    Its centre is uniform in the view, and what leaves the view is cut off (Yun et al. 2019, arXiv:1905.04899). lam is the
+    area that is left to the example, exactly, at every resolution.
+    """
+
+    def __init__(self, concentration: Positive = 1.0, per: Literal["batch", "example"] = "batch") -> None:
+        self.concentration, self.per = concentration, per
+
+    def draw(self, draw: Draw) -> Blend:
+        drawn = numbers(draw, self.per, 3)
+        half = np.sqrt(1 - shares(self.concentration, drawn[:, :1])) / 2
+        low, high = np.maximum(drawn[:, 1:] - half, 0), np.minimum(drawn[:, 1:] + half, 1)
+        return Pasted(1 - (high - low).prod(1), np.concatenate([low, high - low], 1))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdx.random import uniform
-from kdx.scalars import validated
+from kdx.scalars import Count, validated
 from kdx.types import Draw, View
 from kdx.views.crops import Crop
 
@@ -17,11 +18,16 @@ class ViewPolicy(ABC):
     """Hands each network its view of a batch."""
 
     shared: bool  # both networks always get one and the same view, so images may be mixed
-    teacher_fixed: bool  # the teacher's view of an example never changes, so its outputs may be stored
+    teacher_fixed: bool  # the teacher's views of an example are known beforehand, so its outputs may be stored
+    teacher_crops: int = 1  # how many views of an example a fixed teacher has
 
     @abstractmethod
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
         """The teacher's and the student's view of the drawn examples; `flip` lets half of them be mirrored."""
+
+    @abstractmethod
+    def stored_teacher_view(self, k: int, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
+        """View number `k` < `teacher_crops` of a teacher whose views are fixed, whatever the epoch."""
 
 
 def look(crop: Crop, stream: str, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
@@ -46,17 +52,35 @@ class SharedView(ViewPolicy):
         view = look(self.crop, "view", draw, sizes, flip)
         return view, view
 
+    def stored_teacher_view(self, k: int, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
+        assert self.teacher_fixed and k == 0
+        return look(self.crop, "view", draw, sizes, flip)
+
 
 @validated
 class SeparateViews(ViewPolicy):
-    """A view of its own for each network: `ind`, or `fix` when the teacher's crop is deterministic."""
+    """A view of its own for each network: `ind`, or `fix` when the teacher's crop is deterministic.
+
+    With `teacher_crops` > 1 the teacher's views are that many random ones, drawn once: FunMatch's `fix/ic_ens`, where the
+    target is the mean of the probabilities over all of them. Epoch e alone shows view e modulo `teacher_crops`.
+    """
 
     shared = False
 
-    def __init__(self, teacher_crop: Crop, student_crop: Crop) -> None:
-        self.teacher_crop, self.student_crop = teacher_crop, student_crop
-        self.teacher_fixed = teacher_crop.draws == 0
+    def __init__(self, teacher_crop: Crop, student_crop: Crop, teacher_crops: Count = 1) -> None:
+        if teacher_crops > 1 and teacher_crop.draws == 0:
+            raise ValueError(
+                f"SeparateViews: teacher_crops={teacher_crops} of a crop that never changes are one and the same: "
+                "use teacher_crops=1, or a random teacher_crop"
+            )
+        self.teacher_crop, self.student_crop, self.teacher_crops = teacher_crop, student_crop, teacher_crops
+        self.teacher_fixed = teacher_crop.draws == 0 or teacher_crops > 1
 
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
-        teacher = look(self.teacher_crop, "teacher view", draw, sizes, flip)
+        number = draw.epoch % self.teacher_crops if self.teacher_fixed else draw.epoch
+        teacher = look(self.teacher_crop, "teacher view", replace(draw, epoch=number), sizes, flip)
         return teacher, look(self.student_crop, "student view", draw, sizes, flip)
+
+    def stored_teacher_view(self, k: int, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
+        assert self.teacher_fixed and 0 <= k < self.teacher_crops
+        return look(self.teacher_crop, "teacher view", replace(draw, epoch=k), sizes, flip)

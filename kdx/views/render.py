@@ -1,57 +1,168 @@
-"""Pixels from boxes: every image of a batch cropped and resized in two batched matrix products, with antialias."""
+"""Pixels from boxes: images cropped and resized with antialias, one axis after the other, from the few pixels that count."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdx.types import View
 
+Interpolation = Literal["bilinear", "bicubic", "area"]
+SMALL = 64  # px: up to here one dense matrix product per batch beats a loop over the images on a CPU
+TINY = 1e-6  # px: a pixel's centre this near to an edge lies on it
 
-def render(images: Tensor, view: View, resolution: int, sizes: Tensor | None = None) -> Tensor:
+
+def triangle(x: Tensor) -> Tensor:
+    """The linear kernel, PIL's BILINEAR."""
+    return (1 - x.abs()).clamp_(min=0)
+
+
+def cubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution with a = -0.5, PIL's BICUBIC; it has negative lobes."""
+    x = x.abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def flat(x: Tensor) -> Tensor:
+    """PIL's BOX: of two pixels that are equally near, the later one."""
+    return ((x > -0.5 + TINY) & (x <= 0.5 + TINY)).to(x.dtype)
+
+
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "bilinear": (triangle, 1),
+    "bicubic": (cubic, 2),
+    "area": (flat, 0.5),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """How to resize one axis: pixel r is the sum over t of weight[b,r,t] times the line at index[b,r,t]; both [B,R,T]."""
+
+    index: Tensor
+    weight: Tensor
+    first: list[int]  # [B]: the first line that counts
+    end: list[int]  # [B]: the line after the last one
+    count: list[int]  # [B]: how many of the T taps this image needs
+
+    def to(self, device: torch.device) -> Taps:
+        """The same on `device`."""
+        return replace(self, index=self.index.to(device, non_blocking=True), weight=self.weight.to(device, non_blocking=True))
+
+    def matrices(self, size: int) -> Tensor:
+        """The same as matrices [B,R,size]."""
+        zeros = self.weight.new_zeros(*self.index.shape[:2], size)
+        return zeros.scatter_add_(2, self.index, self.weight)
+
+
+def render(
+    images: Tensor, view: View, resolution: int, sizes: Tensor | None = None, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """The regions in `view` as float32 images [B,C,R,R] in [0,1], from uint8 images [B,C,H,W].
 
-    The filter is the triangle whose width grows with the scale (PIL's and torchvision's antialiased bilinear), clipped to
-    the region as if it had been cut out first. What a box covers outside of its image is black. `sizes` [B,2] holds the true
-    height and width in px where images of different sizes lie in the top left corners of one canvas.
+    The filter's width grows with the scale (PIL's and torchvision's antialias), and it is clipped to the region as if that
+    had been cut out first. What a box covers outside of its image is black. `sizes` [B,2] holds the true height and width in
+    px where images of different sizes lie in the top left corners of one canvas. Pixels do not depend on the rest of the
+    batch.
     """
-    device = images.device
     if sizes is None:
         sizes = torch.tensor(images.shape[-2:]).expand(len(images), 2)
-    start, length, margin = region(torch.from_numpy(view.box), sizes.to(torch.float64))
-    (top, left), (height, width) = (x.to(torch.float32).T.to(device, non_blocking=True) for x in (start, length))
-    pixels = F.pad(images.to(torch.float32), [margin] * 4)
-    flip = torch.from_numpy(view.flip).to(device, non_blocking=True)
-    down = weights(top, height, pixels.shape[2], resolution)
-    across = weights(left, width, pixels.shape[3], resolution)
-    across = torch.where(flip[:, None, None], across.flip(1), across)
-    rows = torch.matmul(down[:, None], pixels)
-    return torch.matmul(rows, across.transpose(1, 2)[:, None]).mul_(1 / 255)
+    down, across = plan(view, resolution, sizes, interpolation)
+    if images.device.type != "cpu" or max(images.shape[-2:]) <= SMALL:
+        down, across = down.to(images.device), across.to(images.device)
+        left_to_right = across.matrices(images.shape[3]).transpose(1, 2)
+        rows = torch.bmm(images.to(torch.float32).flatten(1, 2), left_to_right).unflatten(1, images.shape[1:3])
+        top_to_bottom = down.matrices(images.shape[2])  # by channel: matmul would first copy these for each
+        pixels = torch.stack([torch.bmm(top_to_bottom, channel) for channel in rows.unbind(1)], 1)
+    else:
+        pixels = torch.empty(len(images), images.shape[1], resolution, resolution)
+        for number, image in enumerate(images):
+            resize(image, down, across, number, out=pixels[number])
+    return pixels.clamp_(0, 1) if interpolation == "bicubic" else pixels
 
 
-def region(box: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Start and length [B,2] in px of boxes [B,4], in images that are to be padded by `margin` px, and that margin.
+def render_each(images: Sequence[Tensor], view: View, resolution: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """What `render` gives, rounded to uint8 [B,C,R,R], for uint8 images [C,H,W] of any sizes: for worker processes."""
+    sizes = torch.tensor([image.shape[-2:] for image in images]).reshape(-1, 2)
+    down, across = plan(view, resolution, sizes, interpolation)
+    pixels = torch.empty(len(images), images[0].shape[0], resolution, resolution, dtype=torch.uint8)
+    buffer = torch.empty(pixels.shape[1:])
+    for number, image in enumerate(images):
+        resize(image, down, across, number, out=buffer)
+        pixels[number] = buffer.mul_(255).round_().clamp_(0, 255)
+    return pixels
 
-    A box narrower than a pixel is widened to one, for it may hold no pixel's centre.
-    """
+
+def resize(image: Tensor, down: Taps, across: Taps, number: int, out: Tensor) -> None:
+    """Write to `out` [C,R,R] what the taps of image `number` make of `image` uint8 [C,H,W]; touches its window only."""
+    (top, bottom), (left, right) = ((taps.first[number], taps.end[number]) for taps in (down, across))
+    channels, height, resolution = len(image), bottom - top, out.shape[-1]
+    lines = image[:, top:bottom, left:right].to(torch.float32, memory_format=torch.contiguous_format).flatten(0, 1)
+    index, weight = (x[number, :, : down.count[number]] for x in (down.index, down.weight))
+    index = torch.cat([index + (height * channel - top) for channel in range(channels)])
+    rows = weighted(lines, index, weight.repeat(channels, 1))
+    index, weight = (x[number, :, : across.count[number]] for x in (across.index, across.weight))
+    turned = weighted(rows.t().contiguous(), index - left, weight.contiguous())
+    out.view(channels * resolution, resolution).copy_(turned.t())
+
+
+def weighted(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Sums [N,W] over t of weight[n,t] times line index[n,t], of lines [L,W]."""
+    starts = torch.arange(0, index.numel(), index.shape[1])
+    return torch.embedding_bag(lines, index.flatten(), starts, mode=0, per_sample_weights=weight.flatten())[0]
+
+
+def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolation) -> tuple[Taps, Taps]:
+    """How to resize the two axes: the taps down and across, the latter mirrored where the view is; values 0..255 -> 0..1."""
+    start, length = region(torch.from_numpy(view.box), sizes.to(torch.float64))
+    down, across = (taps(start[:, axis], length[:, axis], sizes[:, axis], resolution, interpolation) for axis in (0, 1))
+    flip = torch.from_numpy(view.flip)[:, None, None]
+    index, weight = (torch.where(flip, x.flip(1), x) for x in (across.index, across.weight))
+    return replace(down, weight=down.weight / 255), replace(across, index=index, weight=weight)
+
+
+def region(box: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and length [B,2] in px of boxes [B,4]. A box narrower than a pixel is widened to one: it may hold no centre."""
     start, extent = box[:, :2] * sizes, box[:, 2:] * sizes
     length = extent.clamp(min=1)
     widened = torch.minimum((start - (length - extent) / 2).clamp(min=0), sizes - 1)
-    start = torch.where(extent < 1, widened, start)
-    outside = torch.maximum(-start, start + length - sizes)
-    margin = max(0, math.ceil(outside.max().item() - 1e-6)) if len(box) else 0
-    return start + margin, length, margin
+    return torch.where(extent < 1, widened, start), length
 
 
-def weights(start: Tensor, length: Tensor, size: int, resolution: int) -> Tensor:
-    """The matrices [B,resolution,size] that resize [start, start + length) px of a line of `size` px."""
-    start, length = start[:, None, None], length[:, None, None]
-    scale = length / resolution
-    centre = start + (torch.arange(resolution, device=start.device)[None, :, None] + 0.5) * scale
-    pixel = torch.arange(size, device=start.device)[None, None] + 0.5
-    weight = (1 - ((pixel - centre) / scale.clamp(min=1)).abs()).clamp_(min=0)
-    weight *= (pixel > start - 1e-4) & (pixel < start + length + 1e-4)  # the tolerance: boxes come in float32
-    return weight / weight.sum(-1, keepdim=True)
+def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpolation: Interpolation) -> Taps:
+    """How to resize [start, start + length) px of lines of `size` px, each [B]. Only pixels whose centre is inside count.
+
+    Pixels outside of the line are black: they count in the sum that normalises, and then weigh nothing.
+    """
+    kernel, radius = KERNELS[interpolation]
+    scale = (length / resolution)[:, None]
+    support = radius * scale.clamp(min=1)
+    least = (start - 0.5 - TINY).ceil()[:, None]
+    most = (start + length - 0.5 + TINY).floor()[:, None]
+    centre = start[:, None] + (torch.arange(resolution) + 0.5) * scale
+    # A box that starts behind a pixel's centre would leave the narrow area filter nothing there.
+    centre = torch.minimum(torch.maximum(centre, least + 1 - support), most + support)
+    counts = (2 * support[:, 0] - TINY).ceil().long().tolist()
+    first = (centre - support - 0.5 + TINY).floor()[..., None] + 1
+    index = first + torch.arange(max(counts, default=1))
+    weight = kernel((index + 0.5 - centre[..., None]) / scale.clamp(min=1)[..., None])
+    weight = weight * ((index >= least[..., None]) & (index <= most[..., None]))
+    weight = weight / weight.sum(-1, keepdim=True)
+    last = (size - 1)[:, None, None]
+    weight = (weight * ((index >= 0) & (index <= last))).to(torch.float32)
+    low, high = (torch.minimum(x[..., None].clamp(min=0), last).long() for x in (least, most))
+    index = torch.minimum(torch.maximum(index.long(), low), high)
+    return Taps(index, weight, low.flatten().tolist(), (high + 1).flatten().tolist(), counts)
+
+
+def coverage(box: Tensor, resolution: int) -> Tensor:
+    """The share of each pixel that lies in boxes [B,4] (fractions of the view): [B,1,R,R]. Its mean is the box's area."""
+    pixel = torch.arange(resolution, device=box.device)
+    low, high = (box[:, :2, None] * resolution, (box[:, :2, None] + box[:, 2:, None]) * resolution)
+    side = (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)
+    return (side[:, 0, :, None] * side[:, 1, None, :])[:, None].to(torch.float32)

@@ -13,12 +13,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, at_start
+from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
-from kdx.data.source import ArrayImages, Images
-from kdx.types import Examples
-
-CPU = torch.device("cpu")
+from kdx.data.source import ArrayImages, BadImageError, Images
+from kdx.types import Examples, Pair, Seen
+from kdx.views.crops import Inception
+from kdx.views.mixing import Mixup
+from kdx.views.observer import Observer
+from kdx.views.policies import SharedView
 
 
 class Uneven(Images):
@@ -36,11 +38,24 @@ class Uneven(Images):
 
 
 EVEN = ArrayImages(np.random.default_rng(0).integers(0, 256, (50, 1, 6, 7), np.uint8), np.arange(50) % 7)
+
+
+def as_canvas(examples: Examples) -> Seen:
+    """Looks at nothing: hands on the whole images, each in the top left corner of one canvas."""
+    images = examples.images
+    if isinstance(images, list):
+        canvas = torch.zeros(len(images), len(images[0]), *examples.sizes.max(0).tolist(), dtype=torch.uint8)
+        for row, image in zip(canvas, images, strict=True):
+            row[:, : image.shape[1], : image.shape[2]] = image
+        images = canvas
+    return Seen(examples.draw, images, None, examples.label, examples.halo)
+
+
 Build = Callable[[Images, Sampler, Position], Loader]
 BUILDS: dict[str, Build] = {
-    "resident": lambda images, order, position: ResidentLoader(images, order, position, CPU),
-    "streamed": lambda images, order, position: StreamedLoader(images, order, position, 0),
-    "two workers": lambda images, order, position: StreamedLoader(images, order, position, 2),
+    "resident": lambda images, order, position: ResidentLoader(images, order, as_canvas, position),
+    "streamed": lambda images, order, position: StreamedLoader(images, order, as_canvas, position),
+    "two workers": lambda images, order, position: StreamedLoader(images, order, as_canvas, position, num_workers=2),
 }
 every_loader = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
@@ -50,15 +65,16 @@ def positions(*places: tuple[int, int]) -> Position:
     return lambda: next(remaining)
 
 
-def assert_is_the_plan(found: Iterable[Examples], images: Images, order: Sampler, epoch: int, first: int = 0) -> None:
+def assert_is_the_plan(found: Iterable[Seen], images: Images, order: Sampler, epoch: int, first: int = 0) -> None:
     """Each example is, pixel by pixel, what the images say of the index that the sampler planned there."""
     for examples, (number, index) in itertools.zip_longest(found, order.batches(epoch, first)):
         assert (examples.draw.seed, examples.draw.epoch, examples.draw.batch) == (order.seed, epoch, number)
         np.testing.assert_array_equal(examples.draw.index, index)
-        assert examples.halo == order.halo and examples.images.dtype == torch.uint8
+        assert examples.halo == order.halo and examples.student.dtype == torch.uint8
         assert images.labels is not None
         np.testing.assert_array_equal(examples.label, images.labels[index])
-        for canvas, (height, width), i in zip(examples.images.numpy(), examples.sizes, index, strict=True):
+        for canvas, i in zip(examples.student.numpy(), index, strict=True):
+            height, width = images[int(i)].shape[1:]
             np.testing.assert_array_equal(canvas[:, :height, :width], images[int(i)])
             assert canvas[:, height:].sum() == canvas[:, :, width:].sum() == 0
 
@@ -93,13 +109,13 @@ def test_an_epoch_that_is_left_early_leaves_nothing_behind_for_the_next(build: B
 def test_evaluation_ends_with_the_short_batch(build: Build) -> None:
     order = Sampler(50, 8)
     loader = build(Uneven(50), order, positions((0, 0), (0, 0)))
-    assert [len(examples.images) for examples in loader] == [8] * 6 + [2]
+    assert [len(examples.student) for examples in loader] == [8] * 6 + [2]
     assert_is_the_plan(loader, Uneven(50), order, 0)
 
 
 def test_workers_go_at_once_even_if_their_loader_dies_in_a_cycle() -> None:
     before, start = set(multiprocessing.active_children()), time.monotonic()
-    loader = StreamedLoader(EVEN, Sampler(50, 8), at_start, 2)
+    loader = StreamedLoader(EVEN, Sampler(50, 8), as_canvas, num_workers=2)
     loader.position = lambda cycle=loader: (0, 0)  # as a trainer's does, which holds the loader
     assert len(list(loader)) == 7
     del loader
@@ -112,3 +128,63 @@ def test_workers_go_at_once_even_if_their_loader_dies_in_a_cycle() -> None:
 def test_images_without_labels_load_without_labels(build: Build) -> None:
     bare = ArrayImages(EVEN.images, None)
     assert all(examples.label is None for examples in build(bare, Sampler(50, 25), positions((0, 0))))
+
+
+class Damaged(Uneven):
+    """Some of the images cannot be decoded."""
+
+    def __init__(self, count: int, bad: set[int]) -> None:
+        super().__init__(count)
+        self.bad = bad
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        if index in self.bad:
+            raise BadImageError(f"{index}.jpg cannot be decoded")
+        return super().__getitem__(index)
+
+
+SKIPPING: dict[str, Callable[..., Loader]] = {
+    "resident": lambda *given: ResidentLoader(*given, on_bad_image="skip"),
+    "streamed": lambda *given: StreamedLoader(*given, on_bad_image="skip"),
+    "two workers": lambda *given: StreamedLoader(*given, on_bad_image="skip", num_workers=2),
+}
+
+
+@pytest.mark.parametrize("build", SKIPPING.values(), ids=SKIPPING)
+@pytest.mark.parametrize("mixing", [None, Mixup()], ids=["plain", "mixup"])
+def test_skipping_a_bad_image_changes_no_other_images_view(build: Callable[..., Loader], mixing: Mixup | None) -> None:
+    observer = Observer(SharedView(Inception()), Pair(8, 6), 7, mixing=mixing, flip=True)
+    order = Sampler(50, 10, train=True, halo=observer.halo)
+    index = [i for _, i in order.batches(0)]
+    bad = {int(index[0][0]), int(index[0][3]), int(index[1][1])}  # the first is the halo of its batch
+    loader = build(Damaged(50, bad), order, observer.look, positions((0, 0)))
+    whole = StreamedLoader(Uneven(50), order, observer.look, positions((0, 0)))
+    for found, expected in zip(loader, whole, strict=True):
+        rows = {int(i): k for k, i in enumerate(expected.draw.index)}
+        for k, i in enumerate(found.draw.index.tolist()):
+            assert i not in bad
+            difference = as_unit(found.student[k]) - as_unit(expected.student[rows[i]])
+            assert difference.abs().max() <= 1 / 255 + 1e-6
+        assert len(observer.finish(found)) == len(found.draw.index) - observer.halo
+    assert set(loader.skipped) == bad
+
+
+def as_unit(image: torch.Tensor) -> torch.Tensor:
+    """An image as floats in [0,1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+@pytest.mark.parametrize("build", [ResidentLoader, StreamedLoader])
+def test_a_bad_image_stops_the_run_unless_it_may_be_skipped(build: Callable[..., Loader]) -> None:
+    with pytest.raises(BadImageError, match=r"3\.jpg cannot be decoded"):
+        list(build(Damaged(10, {3}), Sampler(10, 5), as_canvas))
+
+
+def test_resident_and_streamed_show_the_same_pixels_within_a_step_of_uint8() -> None:
+    observer = Observer(SharedView(Inception()), Pair(12, 8), 7, mixing=Mixup(), flip=True)
+    order = Sampler(50, 8, train=True, halo=1)
+    for one, other in zip(*(list(b(Uneven(50), order, observer.look)) for b in (ResidentLoader, StreamedLoader)), strict=True):
+        a, b = observer.finish(one), observer.finish(other)
+        assert a.teacher_images is not None and b.teacher_images is not None
+        for x, y in ((a.student_images, b.student_images), (a.teacher_images, b.teacher_images)):
+            assert (x - y).abs().max() <= 1 / 255 + 1e-6

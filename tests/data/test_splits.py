@@ -94,3 +94,17 @@ def test_a_split_the_data_set_has_is_left_as_it_is() -> None:
 def test_more_training_images_than_there_are_is_refused_with_the_number_left() -> None:
     with pytest.raises(ValueError, match=r"data\.train_size=351, but only 350 images"):
         carved(0, 351)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_without_labels_chance_decides(seed: int) -> None:
+    pixels = source(CLASSES).images
+    splits, other = (
+        carve({"train": ArrayImages(pixels, None)}, val=0.1, test=0.2, train_size=200, seed=s) for s in (seed, seed + 1)
+    )
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [200, 50, 100]
+    drawn = [members(splits[name]) for name in ("train", "val", "test")]
+    assert len({i for part in drawn for i in part}) == 350 and all(part == sorted(part) for part in drawn)
+    assert drawn != [members(other[name]) for name in ("train", "val", "test")]
+    assert all(images.labels is None for images in splits.values())

@@ -17,7 +17,7 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from kdx.random import uniform
-from kdx.views.crops import Center, Crop, Inception, Pad, Resize
+from kdx.views.crops import Center, Crop, Inception, Mild, Pad, Resize
 
 Floats = NDArray[np.float64]
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
@@ -37,6 +37,7 @@ sides = st.sampled_from([1, 8, 30, 31, 224, 600, 5000]) | st.integers(1, 1000)
 crops = st.one_of(
     st.just(Resize()),
     st.builds(Center, st.floats(0.01, 1)),
+    st.builds(Mild, st.floats(0.01, 1)),
     st.builds(Inception, st.sampled_from([(0.05, 1.0), (0.25, 1.0), (0.3, 0.3), (1.0, 1.0)]), law=st.just("side")),
     st.builds(Inception, st.sampled_from([(0.05, 1.0), (0.25, 1.0), (0.3, 0.3), (1.0, 1.0)]), law=st.just("area")),
 )
@@ -59,7 +60,7 @@ def test_every_box_but_pads_lies_inside_the_image_whatever_its_shape(crop: Crop,
     st.tuples(st.floats(0.3, 1), st.floats(1, 3)),
     st.integers(),
 )
-def test_an_inception_box_is_in_range_and_the_whole_image_only_where_an_aspect_may_leave_no_room(
+def test_an_inception_box_is_in_range_and_the_whole_image_only_where_every_aspect_leaves_no_room(
     height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], seed: int
 ) -> None:
     box = boxes(Inception(area, aspect), height, width, 50, seed)
@@ -67,20 +68,24 @@ def test_an_inception_box_is_in_range_and_the_whole_image_only_where_an_aspect_m
     within = lambda x, low, high: (x > low - 1e-9) & (x < high + 1e-9)  # noqa: E731
     good = within(areas, *area) & within(aspects, *aspect)
     whole = (box == [0, 0, 1, 1]).all(1)
-    assert (good | whole).all()
-    if area[0] <= min(aspect[0] * height / width, width / height / aspect[1]):
-        assert good.all()
+    least, most = aspect[0] * height / width, aspect[1] * height / width
+    if abs(least * area[0] - 1) > 1e-9 and abs(most / area[0] - 1) > 1e-9:  # else rounding decides
+        assert (good if least * area[0] < 1 and most > area[0] else whole).all()
 
 
 def by_rejection(height: int, width: int, count: int) -> Floats:
-    """TensorFlow's rule in px: a uniform aspect, then heights until a box fits and has its area in range."""
+    """TensorFlow's rule in px: uniform aspects until one leaves room, then heights until a box fits, its area in range."""
     rng, found = random.Random(0), []
     for _ in range(count):
-        aspect = rng.uniform(*ASPECT)
         while True:
-            h = rng.uniform(0, height)
+            aspect = rng.uniform(*ASPECT)
+            tallest = min(height, width / aspect)
+            if tallest**2 * aspect >= AREA[0] * height * width:
+                break
+        while True:
+            h = rng.uniform(0, tallest)
             w = h * aspect
-            if w <= width and AREA[0] <= h * w / (height * width) <= AREA[1]:
+            if AREA[0] <= h * w / (height * width) <= AREA[1]:
                 break
         found.append([rng.uniform(0, height - h) / height, rng.uniform(0, width - w) / width, h / height, w / width])
     return np.array(found)
@@ -103,6 +108,24 @@ def test_inception_boxes_have_the_distribution_of_an_independent_sampler(
     mine, theirs = boxes(Inception(AREA, ASPECT, law), *size, 20_000), reference(*size, 4000)
     for one, other in zip((*mine.T, *shape(mine, *size)), (*theirs.T, *shape(theirs, *size)), strict=True):
         assert stats.ks_2samp(one, other).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [(30, 500), (500, 30), (40, 600), (600, 34)])
+def test_where_some_aspects_leave_no_room_law_side_draws_among_the_others(size: tuple[int, int]) -> None:
+    mine, theirs = boxes(Inception(AREA, ASPECT), *size, 20_000), by_rejection(*size, 4000)
+    assert not (mine == [0, 0, 1, 1]).all(1).any()
+    for one, other in zip((*mine.T, *shape(mine, *size)), (*theirs.T, *shape(theirs, *size)), strict=True):
+        assert stats.ks_2samp(one, other).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("size", "aspects"), [((30, 600), (1.0, 4 / 3)), ((600, 30), (3 / 4, 1.0))])
+def test_a_strip_of_1_to_20_has_boxes_whose_aspect_fits_and_never_the_whole_strip(
+    size: tuple[int, int], aspects: tuple[float, float]
+) -> None:
+    box = boxes(Inception(AREA, ASPECT), *size, 20_000)
+    areas, drawn = shape(box, *size)
+    assert areas.min() >= AREA[0] - 1e-9 and areas.max() <= 4 / 3 / 20 + 1e-9
+    assert stats.kstest(drawn, stats.uniform(aspects[0], aspects[1] - aspects[0]).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (1000, 2500)])
@@ -129,6 +152,15 @@ def test_center_is_the_central_224_of_an_image_whose_smaller_side_is_256(size: t
     top, left, height, width = boxes(Center(0.875), *size, 1)[0] * [*size, *size]
     assert (height, width) == pytest.approx((side, side))
     assert (top, left) == pytest.approx(((size[0] - side) / 2, (size[1] - side) / 2))
+
+
+@pytest.mark.parametrize("size", [(160, 160), (31, 500)])
+def test_mild_is_a_box_of_fixed_size_at_a_uniform_place(size: tuple[int, int]) -> None:
+    box = boxes(Mild(), *size, 4000)
+    assert (box[:, 2:] == 0.8).all()
+    for corner in box[:, :2].T:
+        assert stats.kstest(corner, stats.uniform(0, 0.2).cdf).pvalue > 1e-3
+    assert abs(np.corrcoef(box[:, :2].T)[0, 1]) < 0.06
 
 
 @pytest.mark.parametrize(
@@ -161,6 +193,8 @@ def test_pads_two_offsets_are_independent() -> None:
         (Inception, {"law": "x"}, "law"),
         (Center, {"fraction": 0}, "fraction"),
         (Center, {"fraction": 2}, "fraction"),
+        (Mild, {"fraction": 0}, "fraction"),
+        (Mild, {"fraction": 1.1}, "fraction"),
         (Pad, {"fraction": -0.1}, "fraction"),
         (Pad, {"fraction": 1.5}, "fraction"),
     ],

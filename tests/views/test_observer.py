@@ -5,31 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdx.data.loaders import ResidentLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages
-from kdx.types import Batch, Examples, Pair
+from kdx.types import Batch, Pair, Seen
+from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Center, Crop, Inception, Pad, Resize
 from kdx.views.mixing import Mixup
 from kdx.views.observer import Observer
 from kdx.views.policies import SeparateViews, SharedView
 
-CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 IMAGES = ArrayImages(RNG.integers(0, 256, (22, 3, 24, 20), np.uint8), RNG.integers(0, 5, 22))
 FIX = SeparateViews(Resize(), Inception())
 IND = SeparateViews(Inception(), Inception())
 
 
-def epoch(observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES) -> list[Examples]:
+def epoch(observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES) -> list[Seen]:
     sampler = Sampler(len(images), 8, train=True, halo=observer.halo, rank=rank, world=world)
-    return list(ResidentLoader(images, sampler, lambda: (epoch, 0), CPU))
+    return list(ResidentLoader(images, sampler, observer.look, lambda: (epoch, 0)))
 
 
 def first(observer: Observer, number: int = 0, **where: int) -> Batch:
-    return observer(epoch(observer, number, **where)[0])
+    return observer.finish(epoch(observer, number, **where)[0])
 
 
 def teacher_images(batch: Batch) -> Tensor:
@@ -55,16 +56,16 @@ def test_same_at_two_resolutions_shows_one_region_each_drawn_from_the_original(r
 
 
 def test_fix_shows_the_teacher_equal_pixels_in_every_epoch_and_the_student_new_ones() -> None:
-    seen: list[dict[int, tuple[Tensor, Tensor]]] = []
+    shown: list[dict[int, tuple[Tensor, Tensor]]] = []
     for number in (0, 1):
         observer = Observer(FIX, Pair(12, 12), 5, flip=True)
-        batches = [(examples.draw.index, observer(examples)) for examples in epoch(observer, number)]
+        batches = [(seen.draw.index, observer.finish(seen)) for seen in epoch(observer, number)]
         rows = [(i, t, s) for index, b in batches for i, t, s in zip(index, teacher_images(b), b.student_images, strict=True)]
-        seen.append({int(i): (t, s) for i, t, s in rows})
-    both = seen[0].keys() & seen[1].keys()
+        shown.append({int(i): (t, s) for i, t, s in rows})
+    both = shown[0].keys() & shown[1].keys()
     assert len(both) >= 10
-    assert all(torch.equal(seen[0][i][0], seen[1][i][0]) for i in both)
-    assert not any(torch.equal(seen[0][i][1], seen[1][i][1]) for i in both)
+    assert all(torch.equal(shown[0][i][0], shown[1][i][0]) for i in both)
+    assert not any(torch.equal(shown[0][i][1], shown[1][i][1]) for i in both)
 
 
 def test_ind_shows_the_networks_different_pixels() -> None:
@@ -89,9 +90,9 @@ def test_mixing_separate_views_is_refused_with_the_remedy(policy: SeparateViews)
 def test_mixup_blends_each_example_with_its_predecessor_in_the_batch_and_its_target_alike() -> None:
     plain, mixed = (Observer(SharedView(Inception()), Pair(16, 16), 5, mixing=m, flip=True) for m in (None, Mixup()))
     for own, blend in zip(epoch(plain), epoch(mixed), strict=True):
-        lam = Mixup().share(own.draw)
-        before, after = plain(own), mixed(blend)
-        assert len(blend.images) == len(own.images) + 1 and len(after) == len(own.images)  # the halo came and went
+        lam = float(Mixup().draw(blend.draw).lam[0])
+        before, after = plain.finish(own), mixed.finish(blend)
+        assert len(blend.student) == len(own.student) + 1 and len(after) == len(own.student)  # the halo came and went
         assert after.label is not None and before.label is not None and torch.equal(after.label, before.label)
         for x, y in ((before.student_images, after.student_images), (before.target, after.target)):
             assert x is not None and y is not None
@@ -113,8 +114,8 @@ def test_the_ranks_batches_side_by_side_are_the_batch_of_one_rank(
     policy: SharedView | SeparateViews, mixing: Mixup | None, world: int
 ) -> None:
     observer = Observer(policy, Pair(16, 12), 5, mixing=mixing, flip=True)
-    ranks = [[observer(e) for e in epoch(observer, rank=rank, world=world)] for rank in range(world)]
-    for one, *parts in zip([observer(e) for e in epoch(observer)], *ranks, strict=True):
+    ranks = [[observer.finish(e) for e in epoch(observer, rank=rank, world=world)] for rank in range(world)]
+    for one, *parts in zip([observer.finish(e) for e in epoch(observer)], *ranks, strict=True):
         # Matrix products of other widths may sum in another order, so pixels may differ in the last bit.
         for name, tolerance in (("student_images", 5e-7), ("teacher_images", 5e-7), ("label", 0), ("target", 0)):
             together = torch.cat([getattr(part, name) for part in parts])
@@ -125,6 +126,39 @@ def test_the_ranks_batches_side_by_side_are_the_batch_of_one_rank(
 def test_images_without_labels_are_seen_without_label_and_target(mixing: Mixup | None) -> None:
     observer = Observer(SharedView(Center(1.0)), Pair(16, 16), 5, mixing=mixing)
     bare = ArrayImages(IMAGES.images, None)
-    unlabelled, labelled = (observer(epoch(observer, images=images)[0]) for images in (bare, IMAGES))
+    unlabelled, labelled = (observer.finish(epoch(observer, images=images)[0]) for images in (bare, IMAGES))
     assert unlabelled.label is None and unlabelled.target is None
     assert torch.equal(unlabelled.student_images, labelled.student_images)
+
+
+def test_the_students_resolution_is_drawn_from_several_once_a_batch_and_evenly() -> None:
+    observer = Observer(SharedView(Inception()), Pair(16, 12), 5, student_resolutions=[8, 10, 12])
+    sides = [seen.student.shape[-1] for number in range(60) for seen in epoch(observer, number)]
+    assert set(sides) == {8, 10, 12}
+    assert all(0.2 < sides.count(side) / len(sides) < 0.47 for side in (8, 10, 12))
+    assert all(seen.teacher is not None and seen.teacher.shape[-1] == 16 for seen in epoch(observer))
+
+
+def test_the_control_hands_the_teacher_the_students_own_pixels() -> None:
+    batch = first(Observer(SharedView(Inception()), Pair(16, 8), 5, teacher_sees_students=True))
+    assert batch.teacher_images is batch.student_images
+    assert batch.student_images.shape[-1] == 8
+
+
+@pytest.mark.parametrize(("policy", "alike"), [(SharedView(Resize()), True), (SeparateViews(Resize(), Resize()), False)])
+def test_augmentation_is_drawn_once_under_a_shared_view_and_twice_under_separate_ones(
+    policy: SharedView | SeparateViews, alike: bool
+) -> None:
+    class Shade(Augmentation):
+        """Takes a number off every image."""
+
+        draws = 1
+
+        def apply(self, images: Tensor, numbers: NDArray[np.float64]) -> Tensor:
+            return images - torch.from_numpy(numbers).float()[:, :, None, None]
+
+    plain, shaded = (first(Observer(policy, Pair(16, 8), 5, augmentation=a)) for a in (None, Shade()))
+    teacher = (teacher_images(plain) - teacher_images(shaded)).mean((1, 2, 3))
+    student = (plain.student_images - shaded.student_images).mean((1, 2, 3))
+    assert torch.allclose(teacher, student, atol=1e-5) == alike
+    assert student.std() > 0.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from kdx.types import View
-from kdx.views.render import render
+from kdx.views import render as module
+from kdx.views.render import Interpolation, coverage, render, render_each
 
 ROUNDING = 1.001 / 255  # PIL rounds to uint8 after each of its two passes
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -32,11 +35,14 @@ def pixel_boxes(rng: np.random.Generator, height: int, width: int, count: int, l
     return np.concatenate([rng.integers(0, np.array([height, width]) - extent + 1), extent], 1)
 
 
-def by_pil(image: Tensor, box: np.ndarray, resolution: int) -> Tensor:
-    """PIL's crop and antialiased bilinear resize, a channel at a time, [C,R,R] in [0,1]."""
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
+
+
+def by_pil(image: Tensor, box: np.ndarray, resolution: int, interpolation: str = "bilinear") -> Tensor:
+    """PIL's crop and antialiased resize, a channel at a time, [C,R,R] in [0,1]."""
     top, left, height, width = (int(x) for x in box)
     cut = [Image.fromarray(c.numpy()).crop((left, top, left + width, top + height)) for c in image]
-    done = [np.array(c.resize((resolution, resolution), Image.Resampling.BILINEAR)) for c in cut]
+    done = [np.array(c.resize((resolution, resolution), FILTERS[interpolation])) for c in cut]
     return torch.from_numpy(np.stack(done)).float() / 255
 
 
@@ -131,3 +137,107 @@ def test_a_low_resolution_is_drawn_from_the_original_not_from_a_higher_resolutio
     again = render((high * 255).round().to(torch.uint8), at(WHOLE), 12)
     assert (low - by_pil(images[0], box, 12)).abs().max() <= ROUNDING
     assert (low - again).abs().max() > 5 * ROUNDING
+
+
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+@pytest.mark.parametrize(
+    ("size", "resolution"), [((32, 32), 32), ((32, 32), 16), ((64, 64), 48), ((224, 224), 128), ((8, 8), 12), ((70, 90), 70)]
+)
+@pytest.mark.parametrize("small", [0, 4096])
+def test_every_filter_is_pils_in_the_loop_and_in_the_matrix_product(
+    interpolation: Interpolation, size: tuple[int, int], resolution: int, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL", small)
+    images = noise(12, 3, *size)
+    tolerance = ROUNDING
+    if interpolation == "bicubic":
+        # The kernel's weights sum to 1.25 in absolute value, so PIL's first rounding counts as 0.625, its second as 0.5. PIL
+        # also clips between its two passes, which we do not, so the contrast is kept low enough for nothing to overshoot.
+        images, tolerance = images.clamp(48, 207), 1.13 / 255
+    boxes = pixel_boxes(np.random.default_rng(1), *size, len(images))
+    boxes[0] = 0, 0, *size
+    flip = np.arange(12) % 2 == 0
+    mine = render(images, View(boxes / [*size, *size], flip), resolution, interpolation=interpolation)
+    for pixels, image, box, mirrored in zip(mine, images, boxes, flip, strict=True):
+        theirs = by_pil(image, box, resolution, interpolation)
+        error = ((pixels.flip(-1) if mirrored else pixels) - theirs).abs()
+        if (
+            interpolation == "area"
+        ):  # where an edge meets a pixel's centre, PIL's choice is rounding noise, ours the later pixel
+            error = error[:, ~ties(int(box[2]), resolution)][:, :, ~ties(int(box[3]), resolution)]
+        assert error.numel() and error.max() <= tolerance
+
+
+def ties(length: int, resolution: int) -> Tensor:
+    """Which output pixels of PIL's BOX filter have an edge on the centre of an input pixel."""
+    scale = length / resolution
+    centre = (torch.arange(resolution, dtype=torch.float64) + 0.5) * scale
+    edges = torch.stack([centre - max(scale, 1) / 2, centre + max(scale, 1) / 2]) - 0.5
+    return ((edges - edges.round()).abs() < 1e-9).any(0)
+
+
+def test_bicubic_overshoots_at_an_edge_and_is_cut_to_the_range() -> None:
+    images = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    images[..., 4:8] = 255
+    images[..., 8:] = 128
+    smooth = render(images, at(WHOLE), 32, interpolation="bicubic")
+    assert smooth.min() == 0 and smooth.max() == 1
+    theirs = by_pil(images[0], np.array([0, 0, 16, 16]), 32, "bicubic")
+    assert (smooth[0] - theirs).abs().max() <= ROUNDING
+
+
+random_views = st.lists(
+    st.tuples(fractions, fractions, fractions, fractions, st.booleans(), st.integers(1, 90), st.integers(1, 90)),
+    min_size=1, max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(random_views, st.sampled_from(get_args(Interpolation)), st.sampled_from([4, 13, 80]))
+def test_the_loop_the_matrix_product_and_the_workers_agree_on_any_images_and_boxes(
+    drawn: list[tuple[float, float, float, float, bool, int, int]], interpolation: Interpolation, resolution: int
+) -> None:
+    sizes = [(height, width) for *_, height, width in drawn]
+    images = [noise(3, *size, seed=i) for i, size in enumerate(sizes)]
+    box = np.array([(top * (1 - height), left * (1 - width), height, width) for top, left, height, width, *_ in drawn])
+    view = View(box, np.array([row[4] for row in drawn]))
+    canvas = torch.zeros(len(images), 3, 90, 90, dtype=torch.uint8)
+    for row, image in zip(canvas, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    done = []
+    for small in (0, 4096):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "SMALL", small)
+            done.append(render(canvas, view, resolution, torch.tensor(sizes), interpolation))
+    torch.testing.assert_close(*done, rtol=0, atol=2e-6)
+    assert done[0].isfinite().all() and done[0].min() >= 0 and done[0].max() <= 1 + 1e-6
+    shipped = render_each(images, view, resolution, interpolation)
+    assert shipped.dtype == torch.uint8
+    assert torch.equal(shipped, (done[0] * 255).round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("side", [24, 100])
+def test_an_examples_pixels_do_not_depend_on_the_rest_of_the_batch(side: int) -> None:
+    images, rng = noise(9, 3, side, side), np.random.default_rng(0)
+    extent = rng.uniform(0.05, 1, (9, 2))
+    box = np.concatenate([rng.uniform(-0.5, 1.2 - extent), extent], 1)  # some reach out of their images, by different margins
+    view = View(box, rng.uniform(size=9) < 0.5)
+    together = render(images, view, 32)
+    for i in range(9):
+        alone = render(images[i : i + 1], View(box[i : i + 1], view.flip[i : i + 1]), 32)
+        if side > module.SMALL:
+            assert torch.equal(alone[0], together[i])
+        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=2e-7)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(fractions, fractions), st.tuples(fractions, fractions), st.sampled_from([(224, 57), (4, 64), (7, 13)]))
+def test_the_coverage_of_a_box_has_its_area_at_every_resolution(
+    extent: tuple[float, float], place: tuple[float, float], resolutions: tuple[int, int]
+) -> None:
+    corner = (place[0] * (1 - extent[0]), place[1] * (1 - extent[1]))
+    box = torch.tensor([[*corner, *extent]], dtype=torch.float64)
+    for resolution in resolutions:
+        covered = coverage(box, resolution)
+        assert covered.min() >= 0 and covered.max() <= 1
+        assert covered.double().mean().item() == pytest.approx(extent[0] * extent[1], abs=1e-6)

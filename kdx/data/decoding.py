@@ -1,0 +1,97 @@
+"""Pixels from image files of any kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from kdx.data.source import BadImageError, Images
+
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+UNPACKED = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # modes that PIL converts best by way of another
+
+
+def decode_image(path: str, channels: int) -> NDArray[np.uint8]:
+    """The image in a file, uint8 [C,H,W], upright: C = 1 is grey, C = 3 is RGB. Of an animation, the first frame.
+
+    Colours are what PIL's `convert("RGB")`, and so torchvision's loader, makes of them: transparency is dropped and shows
+    what it hid, palettes are looked up, CMYK is converted without a colour profile. But 16-bit grey is scaled, 65535 to 255,
+    not clipped. BadImageError if the file cannot be read, is no image, is cut short, or holds floats or 32-bit integers.
+    """
+    assert channels in (1, 3)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _pixels(_upright(image), channels)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can lead PIL's readers into any error
+        raise BadImageError(
+            f"{path} cannot be decoded ({_reason(path, error)}): copy it again, or use data.on_bad_image=skip"
+        ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data say. Unlike `ImageOps.exif_transpose` it never writes them, which can fail."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # damaged EXIF data say nothing about the pixels
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels: which value is white is not known")
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError("pixels beyond 16 bits: which value is white is not known")
+        grey = ((deep + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[None], channels, 0)
+    unpacked = image.convert(UNPACKED.get(image.mode, image.mode))
+    if channels == 1:
+        return np.array(unpacked.convert("L"))[None]
+    return np.array(np.asarray(unpacked.convert("RGB")).transpose(2, 0, 1), order="C")
+
+
+def _reason(path: str, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image" if os.path.getsize(path) else "the file is empty"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class ImageFiles(Images):
+    """Images decoded from files when they are asked for."""
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[int] | NDArray[np.int64] | None, channels: int) -> None:
+        # One array, not a list: forked workers would copy a list page by page as they count references to its strings.
+        self.paths = np.array([os.fsencode(path) for path in paths], np.bytes_)
+        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return decode_image(self.path(index), self.channels)
+
+    def path(self, index: int) -> str:
+        """The file that holds an image."""
+        return os.fsdecode(self.paths[index])

@@ -1,0 +1,149 @@
+"""Writes what `kdx.data.shards` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdx.data.shards import INDEX, VERSION, decoded
+from kdx.data.source import BadImageError, Images, Source, SplitName, Subset
+
+SHARD_BYTES = 32 * 2**20
+EVERY_S = 10.0  # seconds between two lines of progress
+
+
+def write_dataset(
+    source: Source, splits: Mapping[SplitName, Images], root: Path, say: Callable[[str], None], skip_bad: bool = False
+) -> None:
+    """Write all splits as shards below `root`. `root/index.json` comes last: without it there is no data set.
+
+    ValueError, with the remedy, if there is one already or the disk is full.
+    """
+    if (root / INDEX).exists():
+        raise ValueError(f"{root / INDEX}: there is a data set already: remove {root}, or choose another folder")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{root} cannot be made ({error}): choose another folder") from None
+    for name, images in splits.items():
+        write_shards(images, root / name, say, skip_bad)
+    about = {
+        "version": VERSION,
+        "splits": list(splits),
+        "num_classes": source.num_classes,
+        "train_labels": source.train_labels,
+        "labels": source.labels,
+        "channels": source.channels,
+        "flip": source.flip,
+        "mean": list(source.mean),
+        "std": list(source.std),
+        "names": getattr(source, "names", None),
+    }
+    draft = root / f".{INDEX}.part"
+    draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, root / INDEX)
+
+
+def write_shards(images: Images, folder: Path, say: Callable[[str], None], skip_bad: bool = False) -> None:
+    """Write one split into `folder`, which appears whole or not at all, in place of what was there.
+
+    JPEG and PNG files are taken as they are where they decode to the same pixels; all else becomes PNG.
+    BadImageError where one cannot be decoded, unless `skip_bad`: then it is left out, and said. ValueError: the disk is full.
+    """
+    draft = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        index = _fill(images, draft, say, folder.name, skip_bad)
+        (draft / INDEX).write_text(json.dumps(index, separators=(",", ":")) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error}): make space, or choose another folder") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    total = sum(shard["bytes"] for shard in index["shards"])
+    say(f"{folder.name}: {len(index['sizes'])} images, {total / 1e6:.1f} MB in {len(index['shards'])} shards")
+
+
+def _fill(images: Images, draft: Path, say: Callable[[str], None], name: str, skip_bad: bool) -> dict[str, Any]:
+    shards: list[dict[str, Any]] = []
+    kept: list[int] = []
+    sizes: list[int] = []
+    waiting: list[bytes] = []
+
+    def flush() -> None:
+        content = b"".join(waiting)
+        file = f"{len(shards):05}.shard"
+        (draft / file).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        shards.append({"file": file, "images": len(waiting), "bytes": len(content), "sha256": digest})
+        waiting.clear()
+
+    began = told = time.monotonic()
+    held = 0
+    for i in range(len(images)):
+        try:
+            encoded = _encoded(images, i)
+        except BadImageError as error:
+            if not skip_bad:
+                raise
+            say(f"left out: {error}")
+            continue
+        if waiting and held + len(encoded) > SHARD_BYTES:
+            flush()
+            held = 0
+        waiting.append(encoded)
+        kept.append(i)
+        sizes.append(len(encoded))
+        held += len(encoded)
+        now = time.monotonic()
+        if now - told > EVERY_S:
+            told = now
+            left = (now - began) / (i + 1) * (len(images) - i - 1)
+            say(f"{name}: wrote {i + 1} of {len(images)} images, {sum(sizes) / 1e6:.1f} MB, {left:.0f} s to go")
+    if waiting:
+        flush()
+    labels = None if images.labels is None else images.labels[kept].tolist()
+    return {"version": VERSION, "labels": labels, "sizes": sizes, "shards": shards}
+
+
+def _encoded(images: Images, index: int) -> bytes:
+    """Image `index` as a file whose pixels are exactly `images[index]`."""
+    pixels = images[index]
+    path = _path(images, index)
+    if path is not None:
+        original = path.read_bytes()
+        try:
+            if np.array_equal(decoded(original), pixels):
+                return original
+        except Exception:  # another format, or one that needs more than decoding: EXIF, CMYK, a palette
+            pass
+    return _png(pixels)
+
+
+def _path(images: Images, index: int) -> Path | None:
+    """The file that image `index` comes from, if it comes from one."""
+    if isinstance(images, Subset):
+        return _path(images.images, int(images.index[index]))
+    paths = getattr(images, "paths", None)
+    return None if paths is None else Path(os.fsdecode(paths[index]))
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    if pixels.shape[0] not in (1, 3):
+        raise ValueError(f"images with {pixels.shape[0]} channels cannot be written as shards, only with 1 or 3")
+    file = io.BytesIO()
+    Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0).copy()).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,226 @@
+"""Public data sets in the formats they are published in, found and downloaded by torchvision.
+
+Where a data set has no val, one is carved from train by seed, in the classes' proportions. The papers take "the last 10 %",
+which tensorflow-datasets has shuffled; in these files the last 10 % would be the last few classes.
+torchvision takes seconds to import, so only functions do.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from kdx.data.cifar import intact, read_batch
+from kdx.data.decoding import ImageFiles
+from kdx.data.folders import existing
+from kdx.data.source import ArrayImages, Images, Source, SplitName
+
+
+class VisionSource(Source):
+    """A data set that torchvision knows. `layout` says what the root holds, `needed` what must be there without a download."""
+
+    num_classes: int
+    layout: str
+    needed: tuple[str, ...]
+
+    def __init__(self, root: str | None, download: bool = False) -> None:
+        self.root, self.download = root, download
+
+    def check(self) -> None:
+        if self.download and self.root is not None:
+            return
+        root = existing(self.root, self.layout, "data.download=true downloads it")
+        for name in self.needed:
+            if not (root / name).exists():
+                raise ValueError(f"{root / name} is not there. Expected layout: {self.layout}. data.download=true downloads it")
+
+    def splits(self) -> Mapping[SplitName, Images]:
+        self.check()
+        root = Path(str(self.root)).expanduser()
+        if not self.download:
+            return self._checked(self._read(root))
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"data.root={root} cannot be made ({error.strerror}): give a folder you may write to") from error
+        with FileLock(root / ".download.lock"):  # several processes may want the same data
+            return self._checked(self._read(root))
+
+    @abstractmethod
+    def _read(self, root: Path) -> dict[SplitName, Images]: ...
+
+    def _checked(self, splits: dict[SplitName, Images]) -> dict[SplitName, Images]:
+        for split, images in splits.items():
+            assert images.labels is not None
+            found = f"{self.root}: {split} of {type(self).__name__} has"
+            remedy = f"delete {self.needed[0]} there and run with data.download=true"
+            if len(images) != len(images.labels) or not len(images):
+                raise ValueError(f"{found} {len(images)} images and {len(images.labels)} labels: {remedy}")
+            for label in (images.labels.min(), images.labels.max()):
+                if not 0 <= label < self.num_classes:
+                    raise ValueError(f"{found} label {label}, out of range 0 to {self.num_classes - 1}: {remedy}")
+        return splits
+
+    def _index(self, dataset: type, root: Path, **arguments: Any) -> Any:
+        """The data set as torchvision indexes it. ValueError, with the remedy, where it cannot be downloaded or read."""
+        try:
+            return dataset(str(root), download=self.download, **arguments)
+        except Exception as error:  # a damaged list can lead torchvision into any error
+            raise self._failed(root, error) from error
+
+    def _failed(self, root: Path, error: Exception) -> ValueError:
+        remedy = (
+            f"copy it there by hand ({self.layout})"
+            if self.download
+            else f"delete {root / self.needed[0]}, use data.download=true"
+        )
+        return ValueError(
+            f"{root}: {type(self).__name__} cannot be {'downloaded' if self.download else 'read'} ({error}): {remedy}"
+        )
+
+
+class _Cifar(VisionSource):
+    """50,000 training and 10,000 test photographs of 32x32 px. (Krizhevsky 2009)"""
+
+    key: str  # of the labels in a batch file
+
+    @abstractmethod
+    def _published(self) -> Any:
+        """The class of torchvision that knows the address and the checksums."""
+
+    def _read(self, root: Path) -> dict[SplitName, Images]:
+        known = self._published()
+        folder = root / known.base_folder
+        parts: dict[SplitName, Any] = {"train": known.train_list, "test": known.test_list}
+        if self.download and not all(intact(folder / name, md5) for part in parts.values() for name, md5 in part):
+            from torchvision.datasets.utils import download_and_extract_archive
+
+            try:
+                download_and_extract_archive(known.url, str(root), filename=known.filename, md5=known.tgz_md5)
+            except (OSError, RuntimeError) as error:
+                raise self._failed(root, error) from error
+        splits: dict[SplitName, Images] = {}
+        for split, files in parts.items():
+            images, labels = zip(*(read_batch(folder / name, md5, self.key) for name, md5 in files), strict=True)
+            splits[split] = ArrayImages(np.concatenate(images), np.concatenate(labels))
+        return splits
+
+
+class Cifar10(_Cifar):
+    """CIFAR-10: ten kinds of animals and vehicles, train and test."""
+
+    num_classes = 10
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+    layout = "ROOT/cifar-10-batches-py/ with data_batch_1 to data_batch_5 and test_batch (the python version)"
+    needed = ("cifar-10-batches-py", "cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/test_batch")
+    key = "labels"
+
+    def _published(self) -> Any:
+        from torchvision.datasets import CIFAR10
+
+        return CIFAR10
+
+
+class Cifar100(_Cifar):
+    """CIFAR-100: a hundred fine classes, train and test."""
+
+    num_classes = 100
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
+    layout = "ROOT/cifar-100-python/ with train and test (the python version)"
+    needed = ("cifar-100-python", "cifar-100-python/train", "cifar-100-python/test")
+    key = "fine_labels"
+
+    def _published(self) -> Any:
+        from torchvision.datasets import CIFAR100
+
+        return CIFAR100
+
+
+class FashionMnist(VisionSource):
+    """70,000 grey pictures of clothes, 28x28 px, train and test. (Xiao et al. 2017) A mirrored shoe is still a shoe."""
+
+    num_classes = 10
+    channels = 1
+    mean = (0.2860,)
+    std = (0.3530,)
+    layout = "ROOT/FashionMNIST/raw/ with {train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte, unpacked"
+    needed = ("FashionMNIST/raw", "FashionMNIST/raw/train-images-idx3-ubyte", "FashionMNIST/raw/t10k-images-idx3-ubyte")
+
+    def _read(self, root: Path) -> dict[SplitName, Images]:
+        from torchvision.datasets import FashionMNIST
+
+        splits: dict[SplitName, Images] = {}
+        parts: dict[SplitName, bool] = {"train": True, "test": False}
+        for split, train in parts.items():
+            found = self._index(FashionMNIST, root, train=train)
+            splits[split] = ArrayImages(found.data.numpy()[:, None], found.targets.numpy())
+        return splits
+
+
+class Flowers102(VisionSource):
+    """102 kinds of flowers, 1,020 train, 1,020 val and 6,149 test. (Nilsback and Zisserman 2008)"""
+
+    num_classes = 102
+    layout = "ROOT/flowers-102/ with jpg/, imagelabels.mat and setid.mat"
+    needed = ("flowers-102", "flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat")
+
+    def _read(self, root: Path) -> dict[SplitName, Images]:
+        from torchvision.datasets import Flowers102 as Published
+
+        names: tuple[SplitName, ...] = ("train", "val", "test")
+        found = {name: self._index(Published, root, split=name) for name in names}
+        return {name: _files(split._image_files, split._labels) for name, split in found.items()}
+
+
+class Pets(VisionSource):
+    """37 breeds of cats and dogs (Oxford-IIIT), 3,680 trainval and 3,669 test. (Parkhi et al. 2012)"""
+
+    num_classes = 37
+    layout = "ROOT/oxford-iiit-pet/ with images/ and annotations/ (trainval.txt, test.txt)"
+    needed = ("oxford-iiit-pet/annotations", "oxford-iiit-pet/images")
+
+    def _read(self, root: Path) -> dict[SplitName, Images]:
+        from torchvision.datasets import OxfordIIITPet
+
+        train, test = (self._index(OxfordIIITPet, root, split=name) for name in ("trainval", "test"))
+        return {"train": _files(train._images, train._labels), "test": _files(test._images, test._labels)}
+
+
+class Food101(VisionSource):
+    """101 dishes, 75,750 train with some wrong labels and 25,250 test. (Bossard et al. 2014)"""
+
+    num_classes = 101
+    layout = "ROOT/food-101/ with images/ and meta/ (train.json, test.json)"
+    needed = ("food-101/meta", "food-101/images")
+
+    def _read(self, root: Path) -> dict[SplitName, Images]:
+        from torchvision.datasets import Food101 as Published
+
+        train, test = (self._index(Published, root, split=name) for name in ("train", "test"))
+        return {"train": _files(train._image_files, train._labels), "test": _files(test._image_files, test._labels)}
+
+
+class Sun397(VisionSource):
+    """397 kinds of places, 108,754 images without a published split that everyone uses: all of it is train, to be carved."""
+
+    num_classes = 397
+    layout = "ROOT/SUN397/ with ClassName.txt and LETTER/CLASS/sun_*.jpg"
+    needed = ("SUN397", "SUN397/ClassName.txt")
+
+    def _read(self, root: Path) -> dict[SplitName, Images]:
+        from torchvision.datasets import SUN397
+
+        found = self._index(SUN397, root)
+        order = sorted(zip(map(str, found._image_files), found._labels, strict=True))  # torchvision's is the disk's
+        return {"train": _files([path for path, _ in order], [label for _, label in order])}
+
+
+def _files(paths: Any, labels: Any) -> ImageFiles:
+    return ImageFiles([str(path) for path in paths], labels, channels=3)

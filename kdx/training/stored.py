@@ -1,0 +1,56 @@
+"""A teacher whose view of an example never changes need look only once: its outputs over train, as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdx.teachers.teacher import Teacher
+from kdx.types import Batch, Draw, View
+from kdx.views.policies import ViewPolicy
+
+
+class StoredCrop(ViewPolicy):
+    """Both networks get the teacher's stored view number `crop` of another policy."""
+
+    shared = True
+    teacher_fixed = True
+
+    def __init__(self, policy: ViewPolicy, crop: int) -> None:
+        self.policy, self.crop = policy, crop
+
+    def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
+        view = self.policy.stored_teacher_view(self.crop, draw, sizes, flip)
+        return view, view
+
+    def stored_teacher_view(self, k: int, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
+        return self.policy.stored_teacher_view(self.crop, draw, sizes, flip)
+
+
+@torch.no_grad()
+def table(teacher: Teacher, passes: Iterable[Iterable[Batch]], size: int, device: torch.device) -> Tensor:
+    """The teacher's logits [N,K] for every example of train, row by index, on all ranks.
+
+    One pass per stored crop. Of several, the probabilities are averaged and their logarithm is kept; of one, the logits as they
+    are. Rows of examples that are skipped stay 0 and are never asked for.
+    """
+    logits: Tensor | None = None
+    total: Tensor | None = None  # log of the sum of probabilities
+    count = 0
+    for batches in passes:
+        count += 1
+        logits = torch.zeros(size, teacher.num_classes, device=device)
+        for batch in batches:
+            assert batch.teacher_images is not None and batch.index is not None
+            logits[batch.index] = teacher(batch.teacher_images)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(logits)
+        log_probs = logits.log_softmax(-1)
+        total = log_probs if total is None else torch.logaddexp(total, log_probs)
+    assert logits is not None and total is not None, "no stored crop"
+    return logits if count == 1 else total - math.log(count)
