@@ -122,6 +122,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
     # Lightning starts inherit it, so what the user wanted travels in another.
     wanted = os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: torch, imported later, renders large batches faster
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)
     try:
         app()

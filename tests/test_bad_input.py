@@ -25,7 +25,7 @@ MISTAKES = {
     "unknown recipe key": (["+teacher.recipe.optimiser.lr=3"], "'teacher.recipe.optimiser'", "'optimizer'"),
     "unknown option": (["data=digit"], "no 'digit' in 'data'", "'digits'"),
     "unknown loss": (["losses=[kll]"], "no 'kll' in 'losses'", "'kl'"),
-    "unknown experiment": (["experiment=cqkd"], "no 'cqkd' in 'experiment'", "'cqkd_digits'"),
+    "unknown experiment": (["experiment=cqkd_digit"], "no 'cqkd_digit' in 'experiment'", "'cqkd_digits'"),
     "unknown target": (["callbacks.best._target_=kdx.nope.X"], "callbacks.best._target_", "no module 'kdx.nope'"),
     "wrong type in the spine": (["seed=abc"], "seed", "Integer"),
     "wrong type in a leaf": (["temperature.value=abc"], "temperature.value=abc", "number"),

@@ -13,6 +13,7 @@ from kdx.types import View
 
 Interpolation = Literal["bilinear", "bicubic", "area"]
 SMALL = 64  # px: up to here one dense matrix product per batch beats a loop over the images on a CPU
+CHUNK = 32  # images at once on a CPU: what is in between stays in its cache
 TINY = 1e-6  # px: a pixel's centre this near to an edge lies on it
 
 
@@ -76,14 +77,22 @@ def render(
     if images.device.type != "cpu" or max(images.shape[-2:]) <= SMALL:
         down, across = down.to(images.device), across.to(images.device)
         left_to_right = across.matrices(images.shape[3]).transpose(1, 2)
-        rows = torch.bmm(images.to(torch.float32).flatten(1, 2), left_to_right).unflatten(1, images.shape[1:3])
-        top_to_bottom = down.matrices(images.shape[2])  # by channel: matmul would first copy these for each
-        pixels = torch.stack([torch.bmm(top_to_bottom, channel) for channel in rows.unbind(1)], 1)
+        top_to_bottom = down.matrices(images.shape[2])
+        at_once = CHUNK if images.device.type == "cpu" else max(len(images), 1)
+        parts = (part.split(at_once) for part in (images, left_to_right, top_to_bottom))
+        pixels = torch.cat([dense(*part) for part in zip(*parts, strict=True)])
     else:
         pixels = torch.empty(len(images), images.shape[1], resolution, resolution)
         for number, image in enumerate(images):
             resize(image, down, across, number, out=pixels[number])
     return pixels.clamp_(0, 1) if interpolation == "bicubic" else pixels
+
+
+def dense(images: Tensor, left_to_right: Tensor, top_to_bottom: Tensor) -> Tensor:
+    """Images [B,C,R,R] from images [B,C,H,W] and matrices [B,W,R] and [B,R,H]."""
+    rows = torch.bmm(images.to(torch.float32).flatten(1, 2), left_to_right).unflatten(1, images.shape[1:3])
+    # By channel: matmul would first copy the matrices for each.
+    return torch.stack([torch.bmm(top_to_bottom, channel) for channel in rows.unbind(1)], 1)
 
 
 def render_each(images: Sequence[Tensor], view: View, resolution: int, interpolation: Interpolation = "bilinear") -> Tensor:
