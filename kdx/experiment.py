@@ -92,9 +92,12 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     teacher_file = teacher_training.obtain(cfg, own, train_teacher)
     experiment = assemble(cfg, parts, splits, teacher_file)
     module, student = experiment.module, experiment.module.distiller.student
-    save_panel(cfg, parts, splits, folder)
+    picture = save_panel(cfg, parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()]
     loggers = make_loggers(cfg, folder)
+    for logger in loggers:
+        if picture is not None and hasattr(logger, "log_image"):
+            logger.log_image("views", [str(picture)])
     trainer = make_trainer(cfg, folder, callbacks=callbacks, logger=loggers)
     if experiment.teacher is not None:
         log.info("teacher: %s", teacher_file or "timm's pretrained weights")

@@ -23,6 +23,9 @@ log = logging.getLogger("kdx")
 # What a trained network's weights do not depend on.
 IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test")
 
+# What of the data settings they do; the images themselves have a fingerprint of their own.
+DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
+
 
 def graduate(cfg: DictConfig) -> DictConfig:
     """The config of the run that trains the teacher of `cfg`: this run, without a teacher, changed by `teacher.recipe`.
@@ -50,7 +53,7 @@ def key(cfg: DictConfig, splits: Mapping[SplitName, Images]) -> str:
     config["resolution"] = plain["resolution"]["student"]
     hardware = ("devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar", "log_every_n_steps")
     config["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}
-    config["data"] = {k: v for k, v in plain["data"].items() if k not in ("loader", "num_workers", "resident_budget_mb")}
+    config["data"] = {k: v for k, v in plain["data"].items() if k in DETERMINING}
     return fingerprint({"config": config, "data": data_fingerprint(splits), "kdx": kdx.__version__})
 
 

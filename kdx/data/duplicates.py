@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import os
 from pathlib import Path
 
 from kdx.data.source import ArrayImages, Images, Subset
@@ -32,11 +32,8 @@ def _contents(images: Images) -> list[tuple[int, Path | bytes]] | None:
     paths = getattr(images, "paths", None)
     if paths is None:
         return None
-    files = [Path(str(path)) for path in paths]
-    found = Counter[Path]()
-    for path in files:
-        found[path] = path.stat().st_size if path.is_file() else -1
-    return [(found[path], path) for path in files]
+    files = [Path(os.fsdecode(path)) for path in paths]
+    return [(path.stat().st_size if path.is_file() else -1, path) for path in files]
 
 
 def _digest(content: Path | bytes) -> bytes:
