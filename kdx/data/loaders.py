@@ -84,19 +84,10 @@ class Loader(ABC):
     def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]: ...
 
 
-class ResidentLoader(Loader):
-    """The whole split, decoded once, lives on `device`; a batch is a gather."""
+class Resident:
+    """A whole split, decoded once, on `device`: one canvas uint8 [N,C,H,W], sizes [N,2], labels [N]; what is bad is 0."""
 
-    def __init__(
-        self,
-        images: Images,
-        order: Sampler,
-        look: Look,
-        position: Position = at_start,
-        on_bad_image: OnBadImage = "raise",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(images, order, look, position, on_bad_image)
+    def __init__(self, images: Images, on_bad_image: OnBadImage = "raise", device: torch.device | str = "cpu") -> None:
         index = np.arange(len(images))
         decoded, self.skipped = decode(images, index, on_bad_image)
         good = np.setdiff1d(index, list(self.skipped))
@@ -110,12 +101,31 @@ class ResidentLoader(Loader):
         self.pixels = canvas.to(device)
         self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
 
+
+class ResidentLoader(Loader):
+    """A batch is a gather from a split that lives on the device; several loaders may share what is `held` there."""
+
+    def __init__(
+        self,
+        images: Images,
+        order: Sampler,
+        look: Look,
+        position: Position = at_start,
+        on_bad_image: OnBadImage = "raise",
+        device: torch.device | str = "cpu",
+        held: Resident | None = None,
+    ) -> None:
+        super().__init__(images, order, look, position, on_bad_image)
+        self.held = held or Resident(images, on_bad_image, device)
+        self.skipped = dict(self.held.skipped)
+
     def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]:
+        held = self.held
         for epoch, number, index in tickets:
-            draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, self.skipped)
-            rows = torch.from_numpy(draw.index).to(self.pixels.device, non_blocking=True)
-            label = None if self.labels is None else self.labels[rows]
-            yield self.look(Examples(draw, self.pixels[rows], self.sizes[draw.index], label, self.order.halo))
+            draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, held.skipped)
+            rows = torch.from_numpy(draw.index).to(held.pixels.device, non_blocking=True)
+            label = None if held.labels is None else held.labels[rows]
+            yield self.look(Examples(draw, held.pixels[rows], held.sizes[draw.index], label, self.order.halo))
 
 
 class StreamedLoader(Loader):

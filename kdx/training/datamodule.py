@@ -9,7 +9,7 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 
-from kdx.data.loaders import Loader, OnBadImage, Position, ResidentLoader, StreamedLoader, at_start
+from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, at_start
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName
 from kdx.types import Batch, Seen
@@ -41,6 +41,7 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.kind, self.num_workers, self.budget, self.on_bad_image = loader, num_workers, budget, on_bad_image
         self.loaders: list[tuple[SplitName, Loader]] = []
+        self.held: dict[SplitName, Resident] = {}
 
     def resident(self, split: SplitName) -> bool:
         """Whether this split is decoded once and kept on the device."""
@@ -60,10 +61,11 @@ class DataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
-        device = self.trainer.strategy.root_device
         loader: Loader
         if self.resident(split):
-            loader = ResidentLoader(images, order, observer.look, position, self.on_bad_image, device)
+            if split not in self.held:
+                self.held[split] = Resident(images, self.on_bad_image, self.trainer.strategy.root_device)
+            loader = ResidentLoader(images, order, observer.look, position, self.on_bad_image, held=self.held[split])
         else:
             loader = StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
         self.loaders.append((split, loader))
