@@ -45,6 +45,7 @@ def save_panel(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, I
     if rank() > 0:
         return None
     observer = build.observers(cfg, parts, num_classes=max(parts.source.num_classes or 2, 2))["train"]
+    observer.teacher = cfg.teacher is not None  # also where its outputs are stored and it is not run in training
     path = folder.path / "views.png"
     draw_views(observer, splits["train"], cfg.data.batch_size, cfg.seed, cfg.data.on_bad_image).save(path)
     return path

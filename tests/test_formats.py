@@ -9,6 +9,7 @@ from pathlib import Path
 import formats
 import pytest
 import torch
+from PIL import Image
 
 from kdx.networks import weights
 from kdx.networks.network import Network
@@ -102,6 +103,16 @@ def test_views_draws_a_panel_without_training(command: Command, tmp_path: Path) 
     assert code == 0, err
     assert out.strip().endswith("views.png")
     assert Path(out.strip()).is_file()
+
+
+def test_the_panel_shows_the_teachers_view_also_where_its_outputs_are_stored(command: Command, tmp_path: Path) -> None:
+    heights = []
+    for views in ("same_ic", "fix_ic_ens", "same_resize"):
+        code, out, err = command("views", "experiment=none", f"views={views}", f"hydra.run.dir={tmp_path}/{views}")
+        assert code == 0, err
+        with Image.open(out.strip()) as picture:
+            heights.append(picture.height)
+    assert len(set(heights)) == 1
 
 
 def test_a_teacher_whose_views_never_change_is_asked_once_and_gives_the_same_curve(
