@@ -145,6 +145,7 @@ def test_multirun_makes_a_run_per_job_and_trains_the_teacher_once(
         done = subprocess.run([leet, "leet", "inspect", "--json", run.parent], capture_output=True, text=True, check=True)
         records = [json.loads(line) for line in done.stdout.splitlines()]
         text = json.dumps(records)
+        assert list(run.parent.glob("files/media/images/views*.png"))
         assert "test/student/ece" in text and "val/student/accuracy" in text and '"sweep"' in text
         assert metrics(folder)["test/student/accuracy"] > 0
 

@@ -70,6 +70,32 @@ def test_a_student_learns_on_images_without_labels(command: Command, tmp_path: P
     assert not [name for name in found if "accuracy" in name or "ece" in name]
 
 
+def test_a_student_learns_one_domain_from_images_of_another(command: Command, tmp_path: Path) -> None:
+    formats.write_pets(tmp_path / "data")
+    formats.write_food101(tmp_path / "data")
+    torch.manual_seed(0)
+    network = Network("cifar_resnet8", 37, 3)
+    weights.save(network.model, network.card, tmp_path / "pets.safetensors")
+    own = [f"teacher.checkpoint={tmp_path}/pets.safetensors", "teacher.network.architecture=cifar_resnet8", "losses=[kl]"]
+    folder = [f"data.root={tmp_path}/data", f"hydra.run.dir={tmp_path}/run"]
+    code, _, err = command("train", "experiment=none", "data=out_of_domain", *own, *folder, *STEPS)
+    assert code == 0, err
+    assert "test/student/accuracy" in json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+
+
+def test_a_cache_of_decoded_pixels_changes_nothing(command: Command, tmp_path: Path) -> None:
+    formats.write_tree(tmp_path / "data", {"cat": 30, "dog": 30})
+    found = []
+    for name in ("without", "first", "again"):
+        cache = [] if name == "without" else [f"data.cache={tmp_path}/cache"]
+        own = [f"data.root={tmp_path}/data", f"hydra.run.dir={tmp_path}/{name}", *cache, *SUPERVISED, *STEPS]
+        code, _, err = command("train", "experiment=none", "data=imagefolder", "resolution.student=8", *own)
+        assert code == 0, err
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text())["metrics"]["test/student/nll"])
+    assert found[0] == found[1] == found[2]
+    assert any((tmp_path / "cache").iterdir())
+
+
 def test_labels_are_asked_for_only_by_losses_that_need_them(command: Command, tmp_path: Path, teacher: Path) -> None:
     formats.save(tmp_path / "data" / "0.png", formats.smooth(0))
     own = ["experiment=none", "data=images", f"data.root={tmp_path}/data", f"teacher.checkpoint={teacher}"]
