@@ -133,6 +133,9 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
         print("kdx: interrupted", file=sys.stderr)
         sys.exit(130)
     except SystemExit as error:  # Lightning leaves with 0 after SIGTERM, which a scheduler would take for success
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning saved last.ckpt and left with 1
+            print("kdx: interrupted; ckpt_path=RUN/checkpoints/last.ckpt goes on from here", file=sys.stderr)
+            sys.exit(130)
         sys.exit(143 if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
         misused = isinstance(error, AssertionError) and "Unexpected type" in str(error)  # what OmegaConf says of it

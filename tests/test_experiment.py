@@ -57,7 +57,7 @@ def test_the_student_file_loads_in_plain_timm(train: Callable[..., Path]) -> Non
     card = json.loads((folder / "student.json").read_text())
     model = timm.create_model(card["architecture"], checkpoint_path=folder / "student.safetensors", **card["model_args"])
     mean, std = (torch.tensor(card["pretrained_cfg"][key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-    images = Digits().splits()["train"].images  # type: ignore[attr-defined]
+    images = Digits().splits()["train"].images
     logits = model.eval()((torch.from_numpy(images).float() / 255 - mean) / std)
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     own = {k.removeprefix("distiller.student.model."): v for k, v in state.items() if "student.model." in k}

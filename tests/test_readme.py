@@ -44,7 +44,7 @@ def test_student_snippet_and_evaluate_work(train: Callable[..., Path], command: 
     snippet = next(block for block in blocks("python") if "create_model" in block)
     scope: dict[str, object] = {}
     exec(snippet.replace("DIR", str(folder)), scope)
-    assert sum(p.numel() for p in scope["model"].parameters()) == 77754  # type: ignore[attr-defined]
+    assert sum(p.numel() for p in scope["model"].parameters()) == 77754
     assert "kdx-evaluate run=DIR" in README
     assert command("evaluate", f"run={folder}")[0] == 0
 

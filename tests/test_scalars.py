@@ -67,7 +67,7 @@ def test_positional_arguments_are_checked_too() -> None:
 
 def test_an_unknown_argument_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="Holder: typo"):
-        Holder(typo=1)  # type: ignore[call-arg]
+        Holder(typo=1)
 
 
 def test_an_error_of_the_constructor_itself_comes_through_unchanged() -> None:

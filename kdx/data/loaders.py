@@ -145,7 +145,7 @@ class StreamedLoader(Loader):
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if num_workers else {}
         self._loader = DataLoader(
             _Work(images, order, look, on_bad_image),
-            batch_sampler=self._tickets,  # type: ignore[arg-type]
+            batch_sampler=self._tickets,
             collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),

@@ -39,5 +39,5 @@ class TemperatureScaling:
             return loss
 
         with torch.enable_grad():
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
+            optimizer.step(closure)
         return float(log_temperature.detach().exp().clamp(0.01, 100))

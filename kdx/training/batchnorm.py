@@ -22,7 +22,7 @@ class _Mean(torch.autograd.Function):
         return total / dist.get_world_size()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Mean.forward(ctx, gradient)
 
 

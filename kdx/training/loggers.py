@@ -26,7 +26,7 @@ class _Writer(ExperimentWriter):
             with path.open(newline="", encoding="utf-8") as file:
                 self.before = list(csv.DictReader(file))
 
-    def log_metrics(self, metrics_dict: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics_dict: Mapping[str, float], step: int | None = None) -> None:
         if self.before:
             kept = [row for row in self.before if int(row["step"]) < (step or 0)]
             Path(self.metrics_file_path).unlink()
@@ -48,7 +48,7 @@ class MetricsFile(CSVLogger):
             self._experiment = _Writer(self.log_dir)
         return self._experiment
 
-    def log_hyperparams(self, params: Any = None) -> None:  # type: ignore[override]
+    def log_hyperparams(self, params: Any = None) -> None:
         """config.yaml has them."""
 
 

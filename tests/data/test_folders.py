@@ -20,7 +20,7 @@ CLASSES = {"cat": 3, "ant": 2, "Bee": 4}
 def assert_same(images: Images, expected: tuple[list[np.ndarray], list[int]], tolerance: int = 0) -> None:
     pixels, labels = expected
     assert len(images) == len(pixels)
-    np.testing.assert_array_equal(images.labels, labels)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(images.labels, labels)
     copy = pickle.loads(pickle.dumps(images))
     for i, one in enumerate(pixels):
         assert np.abs(images[i].astype(int) - one).max() <= tolerance
@@ -196,8 +196,8 @@ def test_imagenet(tmp_path: Path) -> None:
     found = source.splits()
     assert set(found) == {"train", "test"}
     for name, (pixels, labels) in written.items():
-        images = found[name]  # type: ignore[index]
-        np.testing.assert_array_equal(images.labels, labels)  # type: ignore[arg-type]
+        images = found[name]
+        np.testing.assert_array_equal(images.labels, labels)
         for i in range(0, 1000, 97):
             assert np.abs(images[i].astype(int) - pixels[i]).max() <= 4
     shutil.rmtree(tmp_path / "val" / "n01440764")

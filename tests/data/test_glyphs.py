@@ -16,12 +16,12 @@ from kdx.data import glyphs
 from kdx.data.glyphs import Glyphs
 from kdx.data.source import SPLITS
 
-YAML = OmegaConf.to_container(OmegaConf.load(conf_dir() / "data" / "glyphs.yaml").source)  # type: ignore[union-attr]
-YAML.pop("_target_")  # type: ignore[union-attr, call-arg]
+YAML = OmegaConf.to_container(OmegaConf.load(conf_dir() / "data" / "glyphs.yaml").source)
+YAML.pop("_target_")
 
 
 def small(**arguments: object) -> Glyphs:
-    return Glyphs(**{**YAML, "train": 96, "val": 32, "test": 48, "size": 32, **arguments})  # type: ignore[arg-type, dict-item]
+    return Glyphs(**{**YAML, "train": 96, "val": 32, "test": 48, "size": 32, **arguments})
 
 
 def test_splits_have_the_sizes_asked_for_and_balanced_classes() -> None:
@@ -56,7 +56,7 @@ def test_the_end_of_a_split_is_an_index_error() -> None:
 
 
 def test_mean_and_std_are_those_of_the_pixels() -> None:
-    images = Glyphs(**YAML).splits()["train"]  # type: ignore[arg-type]
+    images = Glyphs(**YAML).splits()["train"]
     found = np.stack([images[i] for i in range(1600)]) / 255
     assert Glyphs.mean == pytest.approx((found.mean(),), abs=5e-3)
     assert Glyphs.std == pytest.approx((found.std(),), abs=5e-3)
@@ -70,7 +70,7 @@ def test_classes_that_cannot_be_drawn_are_refused(classes: str) -> None:
 
 def test_fewer_classes() -> None:
     source = small(classes="8B5S")
-    assert source.num_classes == 4 and set(source.splits()["train"].labels.tolist()) == {0, 1, 2, 3}  # type: ignore[union-attr]
+    assert source.num_classes == 4 and set(source.splits()["train"].labels.tolist()) == {0, 1, 2, 3}
 
 
 def test_without_the_faces_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Grey(Source):
     std = (0.2,)
     names = ("a", "b", "c")
 
-    def splits(self) -> dict[str, Images]:  # type: ignore[override]
+    def splits(self) -> dict[str, Images]:
         pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 9, 7), np.uint8)
         labels = np.arange(40) % 3
         return {"train": ArrayImages(pixels[:30], labels[:30]), "test": ArrayImages(pixels[30:, :, :5], labels[30:])}
@@ -69,7 +69,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_dataset(Grey(), Grey().splits(), tmp_path / "root", lambda line: None)  # type: ignore[arg-type]
+    write_dataset(Grey(), Grey().splits(), tmp_path / "root", lambda line: None)
     return tmp_path / "root"
 
 
@@ -275,13 +275,13 @@ def test_a_full_disk_leaves_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ValueError, match=r"No space left on device.*make space, or choose another folder"):
-        write_dataset(Grey(), Grey().splits(), tmp_path / "root", lambda line: None)  # type: ignore[arg-type]
+        write_dataset(Grey(), Grey().splits(), tmp_path / "root", lambda line: None)
     assert not list((tmp_path / "root").iterdir())
 
 
 def test_an_existing_data_set_is_not_overwritten(root: Path) -> None:
     with pytest.raises(ValueError, match="there is a data set already"):
-        write_dataset(Grey(), Grey().splits(), root, lambda line: None)  # type: ignore[arg-type]
+        write_dataset(Grey(), Grey().splits(), root, lambda line: None)
 
 
 def test_processes_share_a_download(server: Server, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_processes_share_a_download(server: Server, tmp_path: Path) -> None:
 
     images = Shards(server.url, str(tmp_path / "cache")).splits()["train"]
     _ = images[0]  # the file system has been used before the fork
-    workers = DataLoader(images, batch_size=None, num_workers=2, sampler=list(range(30)))  # type: ignore[arg-type, var-annotated]
+    workers = DataLoader(images, batch_size=None, num_workers=2, sampler=list(range(30)))
     for i, image in enumerate(workers):
         np.testing.assert_array_equal(image, images[i])
     fetched = [path for path in server.asked if path.endswith(".shard")]

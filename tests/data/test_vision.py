@@ -194,7 +194,7 @@ def test_fashion_mnist_with_fewer_labels_than_images(tmp_path: Path, monkeypatch
 def test_missing_image_of_a_list_is_a_bad_image(tmp_path: Path) -> None:
     formats.write_food101(tmp_path)
     images = vision.Food101(str(tmp_path)).splits()["train"]
-    path = images.path(3)  # type: ignore[attr-defined]
+    path = images.path(3)
     os.remove(path)
     with pytest.raises(ValueError, match=r"No such file.*data.on_bad_image=skip") as told:
         images[3]

@@ -123,4 +123,4 @@ def test_the_state_dict_holds_the_raw_parameter_and_brings_it_back() -> None:
 )
 def test_a_setting_out_of_range_is_a_value_error(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"Curriculum: {next(iter(wrong))}"):
-        Curriculum(**wrong)  # type: ignore[arg-type]
+        Curriculum(**wrong)

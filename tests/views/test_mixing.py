@@ -21,7 +21,7 @@ def batch(epoch: int = 0, number: int = 0, size: int = 8, seed: int = 0) -> Draw
 
 
 def shares(mixing: Mixing, count: int) -> np.ndarray:
-    if mixing.per == "example":  # type: ignore[attr-defined]
+    if mixing.per == "example":
         return mixing.draw(batch(size=count)).lam
     return np.array([mixing.draw(batch(b // 100, b % 100, 1)).lam[0] for b in range(count)])
 
