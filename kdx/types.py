@@ -5,7 +5,7 @@ B examples · K classes · C channels · H W decoded image · R resolution · M 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -14,7 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Temperature = Tensor | tuple[Tensor, Tensor]  # one for both networks, or (teacher's, student's); each [] or [B,1]
+
+class Apart(NamedTuple):
+    """A temperature for each network, each [] or [B,1], and the `squared` one that keeps the size of the gradient."""
+
+    teacher: Tensor
+    student: Tensor
+    squared: Tensor
+
+
+Temperature = Tensor | Apart  # one for both networks, [] or [B,1], or one for each
 
 
 class Pair(NamedTuple):
@@ -115,10 +124,35 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What the networks said of one batch: float32 logits [B,K], the target, and the distillation temperature."""
+    """What the networks said of one batch: float32 logits [B,K], the target, and the distillation temperature.
+
+    `member_logits` [M,B,K] are those of an ensemble whose members each teach with a loss of their own. Features are there where
+    a loss asks for them, by the path of the module that gave them.
+    """
 
     student_logits: Tensor
     teacher_logits: Tensor | None = None
     label: Tensor | None = None
     target: Tensor | None = None
     temperature: Temperature | None = None
+    member_logits: Tensor | None = None
+    index: Tensor | None = None  # of the examples in their split
+    progress: Progress = Progress(1.0, 0)
+    student_features: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a loss may know of the networks and the data before the first step.
+
+    Shapes of features are without the batch. `train_labels` [N] are there where the data set has labels; `teacher_classifier`
+    is the teacher's frozen last layer, pooled features [B,F] -> logits [B,K], where there is one teacher.
+    """
+
+    num_classes: int
+    train_size: int
+    train_labels: Tensor | None = None
+    student_features: Mapping[str, torch.Size] = field(default_factory=dict)
+    teacher_features: Mapping[str, torch.Size] = field(default_factory=dict)
+    teacher_classifier: Callable[[Tensor], Tensor] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdx.types import Temperature
+from kdx.types import Apart, Temperature
 
 
 def upcast(logits: Tensor) -> Tensor:
@@ -22,9 +22,14 @@ def log_probs(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     return torch.log_softmax(upcast(logits) / temperature, -1)
 
 
-def split(temperature: Temperature | float) -> tuple[Tensor | float, Tensor | float]:
-    """The teacher's and the student's temperature."""
-    return temperature if isinstance(temperature, tuple) else (temperature, temperature)
+def split(temperature: Temperature | float) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+    """The teacher's temperature, the student's, and the square that keeps the size of the gradient."""
+    return temperature if isinstance(temperature, Apart) else (temperature, temperature, temperature * temperature)
+
+
+def scaled(loss: Tensor, squared: Tensor | float) -> Tensor:
+    """loss [B] times τ², which is a number, [] or [B,1]."""
+    return loss * (squared.reshape(-1) if isinstance(squared, Tensor) else squared)
 
 
 def kl(
@@ -33,16 +38,13 @@ def kl(
     """KL(teacher || student) of the tempered distributions in nats, [B]; times τ² if `tau_squared`.
 
     τ² keeps the gradient's size when τ is large: its limit is that of ½·Σ(Δz - mean Δz)²/K. With a temperature for each
-    network the factor is their product. Source: Hinton et al., arXiv:1503.02531, section 2.
+    network it is what `Apart.squared` says. Source: Hinton et al., arXiv:1503.02531, section 2.
     """
-    teacher_temperature, student_temperature = split(temperature)
+    teacher_temperature, student_temperature, squared = split(temperature)
     teacher = log_probs(teacher_logits, teacher_temperature)
     student = log_probs(student_logits, student_temperature)
     divergence = (teacher.exp() * (teacher - student)).sum(-1)
-    if not tau_squared:
-        return divergence
-    factor = teacher_temperature * student_temperature
-    return divergence * (factor.reshape(-1) if isinstance(factor, Tensor) else factor)
+    return scaled(divergence, squared) if tau_squared else divergence
 
 
 def cross_entropy(student_logits: Tensor, target: Tensor) -> Tensor:

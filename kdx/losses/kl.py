@@ -15,6 +15,7 @@ class KL(Loss):
     """KL(teacher || student) in nats per example [B] at the step's temperature τ, times τ² unless switched off."""
 
     needs_teacher = True
+    needs_temperature = True
 
     def __init__(self, tau_squared: bool = True) -> None:
         super().__init__()

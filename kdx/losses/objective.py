@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kdx.scalars import NonNegative, validated
-from kdx.types import Outputs
+from kdx.scalars import Count, NonNegative, Number, validated
+from kdx.types import Outputs, Progress, Surroundings
 
 
 class Loss(nn.Module, ABC):
-    """Outputs -> loss per example [B]; or a scalar [] where it is defined over a batch and not over an example."""
+    """Outputs -> loss per example [B]; or a scalar [] where it is defined over a batch and not over an example.
+
+    `student_features` and `teacher_features` are paths of modules (see `kdx.networks.features`) whose outputs it needs.
+    """
 
     needs_teacher: bool = False
+    needs_temperature: bool = False
     needs_label: bool = False
+    student_features: tuple[str, ...] = ()
+    teacher_features: tuple[str, ...] = ()
+
+    def connect(self, surroundings: Surroundings) -> None:
+        """Build what depends on the networks and the data, such as projectors; called once, before the optimizer is made."""
 
     @abstractmethod
     def forward(self, outputs: Outputs) -> Tensor:
@@ -26,11 +36,23 @@ class Loss(nn.Module, ABC):
 
 @validated
 class Term(nn.Module):
-    """A loss and the weight of its mean in the objective."""
+    """A loss and the weight of its mean in the objective.
 
-    def __init__(self, loss: Loss, weight: NonNegative = 1.0) -> None:
+    The weight rises in equal steps over the first `warmup_epochs` (epoch 0 has 1/warmup_epochs of it), and is 0 from the
+    0-based epoch `stop_epoch` on.
+    """
+
+    def __init__(
+        self, loss: Loss, weight: NonNegative = 1.0, warmup_epochs: Number = 0, stop_epoch: Count | None = None
+    ) -> None:
         super().__init__()
-        self.loss, self.weight = loss, weight
+        self.loss, self.weight, self.warmup_epochs, self.stop_epoch = loss, weight, warmup_epochs, stop_epoch
+
+    def weight_at(self, progress: Progress) -> float:
+        """The weight in this epoch."""
+        if self.stop_epoch is not None and progress.epoch >= self.stop_epoch:
+            return 0.0
+        return self.weight * (min(1.0, (progress.epoch + 1) / self.warmup_epochs) if self.warmup_epochs else 1.0)
 
 
 class Scored(NamedTuple):
@@ -52,9 +74,29 @@ class Objective(nn.Module):
 
     def forward(self, outputs: Outputs) -> Scored:
         """The weighted sum and its parts."""
-        parts = {name: term.loss(outputs).mean() for name, term in self.terms.items()}
-        weighted = [term.weight * parts[name] for name, term in self.terms.items()]
+        parts = {name: _mean(term.loss, outputs) for name, term in self.terms.items()}
+        weighted = [term.weight_at(outputs.progress) * parts[name] for name, term in self.terms.items()]
         return Scored(torch.stack(weighted).sum(), parts)
+
+    def connect(self, surroundings: Surroundings) -> None:
+        """Let every loss build what depends on the networks and the data."""
+        for term in self.terms.values():
+            term.loss.connect(surroundings)
+
+    @property
+    def student_features(self) -> list[str]:
+        """Paths of the student's modules whose outputs some loss needs."""
+        return sorted({path for term in self.terms.values() for path in term.loss.student_features})
+
+    @property
+    def teacher_features(self) -> list[str]:
+        """Paths of the teacher's modules whose outputs some loss needs."""
+        return sorted({path for term in self.terms.values() for path in term.loss.teacher_features})
+
+    @property
+    def needs_temperature(self) -> list[str]:
+        """Names of the terms that need a distillation temperature."""
+        return [name for name, term in self.terms.items() if term.loss.needs_temperature]
 
     @property
     def needs_teacher(self) -> list[str]:
@@ -65,3 +107,11 @@ class Objective(nn.Module):
     def needs_label(self) -> list[str]:
         """Names of the terms that need labels."""
         return [name for name, term in self.terms.items() if term.loss.needs_label]
+
+
+def _mean(loss: Loss, outputs: Outputs) -> Tensor:
+    """The loss's mean; over the members too where each of an ensemble teaches for itself."""
+    if outputs.member_logits is None or not loss.needs_teacher:
+        return loss(outputs).mean()
+    members = [replace(outputs, teacher_logits=logits) for logits in outputs.member_logits]
+    return torch.stack([loss(member).mean() for member in members]).mean()
