@@ -6,24 +6,27 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from kdx import build
-from kdx.config import ConfigError
+from kdx.config import ConfigError, members
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import carve
-from kdx.distiller import Distiller
+from kdx.distiller import Cohort, Distiller
 from kdx.networks import weights
 from kdx.networks.network import Network
+from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
 from kdx.training.datamodule import DataModule
 from kdx.training.module import DistillationModule, seed_everything
-from kdx.types import Pair
+from kdx.types import Pair, Surroundings
 from kdx.views.observer import Observer
 
 log = logging.getLogger("kdx")
@@ -65,32 +68,83 @@ def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
 
 
 def make_network(cfg: DictConfig, node: str, parts: build.Parts, num_classes: int) -> Network:
-    """The network mounted at `node`, made for the data set's classes, channels and colours."""
+    """The network mounted at `node`, made for the data set's classes, channels and colours (unless it knows its own)."""
     source = parts.source
-    factory = build.make(OmegaConf.select(cfg, node), node)
-    network: Network = factory(num_classes=num_classes, in_channels=source.channels, mean=source.mean, std=source.std)
+    config: Any = OmegaConf.select(cfg, node)
+    colours = {} if config.get("mean") is not None else {"mean": source.mean, "std": source.std}
+    factory = build.make(config, node)
+    try:
+        network: Network = factory(num_classes=num_classes, in_channels=source.channels, **colours)
+    except ValueError as error:
+        raise ConfigError(f"{node}: {error}") from None
     return network
 
 
-def load_teacher(cfg: DictConfig, parts: build.Parts, num_classes: int, file: Path | None) -> OnlineTeacher | None:
-    """The teacher with its weights; ConfigError if they do not fit."""
-    if cfg.teacher is None:
+def load_teacher(
+    cfg: DictConfig, parts: build.Parts, num_classes: int, files: Mapping[str, Path | None]
+) -> OnlineTeacher | Ensemble | None:
+    """The teacher, or the ensemble of its members, with weights from `files`; ConfigError if they do not fit."""
+    loaded: dict[str, OnlineTeacher] = {}
+    for path, member in members(cfg).items():
+        network = make_network(cfg, f"{path}.network", parts, num_classes)
+        name = path.rpartition(".")[2]
+        file = files[name]
+        if file is not None:
+            try:
+                weights.load(network.model, file)
+            except ValueError as error:
+                raise ConfigError(f"{path}.checkpoint: {error}") from None
+        loaded[name] = OnlineTeacher(network, member.resolution)
+    if not loaded:
         return None
-    network = make_network(cfg, "teacher.network", parts, num_classes)
-    if file is not None:
-        try:
-            weights.load(network.model, file)
-        except ValueError as error:
-            raise ConfigError(f"teacher.checkpoint: {error}") from None
-    return OnlineTeacher(network)
+    if cfg.teacher.members is None:
+        return loaded["teacher"]
+    try:
+        return Ensemble(loaded, cfg.teacher.combine)
+    except ValueError as error:
+        raise ConfigError(f"teacher.members: {error}") from None
 
 
-def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Images], file: Path | None) -> Experiment:
-    """Networks with their weights, data module and Lightning module. `file` holds the teacher's weights."""
+def make_distiller(cfg: DictConfig, parts: build.Parts, num_classes: int, teacher: Teacher | None) -> Distiller | Cohort:
+    """The student with its teacher, or with its peers."""
+    student = make_network(cfg, "student", parts, num_classes)
+    if parts.temperature is not None:
+        parts.temperature.connect(num_classes)
+    if cfg.peers is not None:
+        peers = {name: make_network(cfg, f"peers.members.{name}", parts, num_classes) for name in cfg.peers.members}
+        return Cohort(student, peers, parts.temperature, cfg.peers.combine)
+    wanted = parts.objective.student_features, parts.objective.teacher_features
+    try:
+        return Distiller(student, teacher, parts.temperature, *wanted)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def connect(cfg: DictConfig, parts: build.Parts, distiller: Distiller | Cohort, train: Images) -> None:
+    """Let the losses build their projectors and memories, which depend on the networks and the data."""
+    channels = parts.source.channels
+    sides = max(build.student_resolutions(cfg)), cfg.resolution.teacher
+    labels = None if train.labels is None else torch.from_numpy(train.labels)
+    images = [torch.zeros(2, channels, side, side) for side in sides]
+    if isinstance(distiller, Cohort):
+        around = Surroundings(distiller.student.num_classes, len(train), labels)
+    else:
+        around = distiller.surroundings(images[0], images[1], labels, len(train))
+    try:
+        parts.objective.connect(around)
+    except ValueError as error:
+        raise ConfigError(f"losses: {error}") from None
+
+
+def assemble(
+    cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Images], files: Mapping[str, Path | None]
+) -> Experiment:
+    """Networks with their weights, data module and Lightning module. `files` hold the weights of the teacher's members."""
     num_classes = build.count_classes(cfg, parts)
-    teacher = load_teacher(cfg, parts, num_classes, file)
+    teacher = load_teacher(cfg, parts, num_classes, files)
     seed_everything(cfg.seed)
-    distiller = Distiller(make_network(cfg, "student", parts, num_classes), teacher, parts.temperature)
+    distiller = make_distiller(cfg, parts, num_classes, teacher)
+    connect(cfg, parts, distiller, splits["train"])
     observers = build.observers(cfg, parts, num_classes)
     datamodule = DataModule(
         splits,
@@ -115,7 +169,11 @@ def assemble(cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Ima
         crops = range(parts.policy.teacher_crops)
         filters = (cfg.interpolation.teacher, cfg.interpolation.teacher)
         views = [stored.StoredCrop(parts.policy, crop) for crop in crops]
-        looks = [Observer(view, own, num_classes, flip=parts.source.flip, interpolations=filters) for view in views]
+        others = build.other_resolutions(cfg)
+        looks = [
+            Observer(view, own, num_classes, flip=parts.source.flip, interpolations=filters, other_resolutions=others)
+            for view in views
+        ]
         passes = (datamodule.batches("train", look, module.device) for look in looks)
         return stored.table(teacher, passes, len(splits["train"]), module.device)
 

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
-from kdx.config import ConfigError
+from kdx.config import ConfigError, members
 from kdx.data.source import Source
 from kdx.losses.objective import Objective
 from kdx.teachers.calibration import TemperatureScaling
@@ -55,11 +55,13 @@ class Parts:
     calibration: TemperatureScaling | None
     lr_schedule: LrSchedule
     optimizer: Callable[..., torch.optim.Optimizer]
+    separate: bool  # does each member of the teacher teach with a loss of its own?
 
     @property
     def teacher_is_stored(self) -> bool:
-        """Whether the teacher's outputs on train never change, so that they are computed once."""
-        return self.policy.teacher_fixed and self.mixing is None and self.augmentation is None
+        """Whether all that is asked of the teacher on train is one answer that never changes, so that it is asked once."""
+        still = self.policy.teacher_fixed and self.mixing is None and self.augmentation is None
+        return still and not self.objective.teacher_features and not self.separate
 
 
 def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Observer]:
@@ -68,6 +70,7 @@ def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Obse
     resolution = Pair(cfg.resolution.teacher, max(choices))
     own = (cfg.interpolation.teacher, cfg.interpolation.student)
     still = SharedView(parts.eval_crop)
+    others = other_resolutions(cfg)
     try:
         train = Observer(
             parts.policy,
@@ -80,14 +83,23 @@ def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Obse
             student_resolutions=choices,
             interpolations=own,
             teacher_sees_students=cfg.data.teacher_view == "student",
+            other_resolutions=others,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return {
         "train": train,
         "val": Observer(still, resolution, num_classes, teacher=False, interpolations=own),
-        "test": Observer(still, resolution, num_classes, teacher=cfg.teacher is not None, interpolations=own),
+        "test": Observer(
+            still, resolution, num_classes, teacher=cfg.teacher is not None, interpolations=own, other_resolutions=others
+        ),
     }
+
+
+def other_resolutions(cfg: DictConfig) -> list[int]:
+    """The resolutions, beside the teacher's, that members of an ensemble ask for."""
+    asked = {member.resolution for member in members(cfg).values()}
+    return sorted(asked - {None, cfg.resolution.teacher})
 
 
 def student_resolutions(cfg: DictConfig) -> list[int]:
@@ -99,10 +111,11 @@ def student_resolutions(cfg: DictConfig) -> list[int]:
 def count_classes(cfg: DictConfig, parts: Parts) -> int:
     """How many classes the networks tell apart: the data set's, else what the config or the teacher's weights say."""
     known = parts.source.num_classes or cfg.data.num_classes
-    if known is None and cfg.teacher is not None and cfg.teacher.checkpoint is not None:
-        from kdx.networks.weights import head_classes
+    for member in members(cfg).values():
+        if known is None and member.checkpoint is not None:
+            from kdx.networks.weights import head_classes
 
-        known = head_classes(Path(cfg.teacher.checkpoint))
+            known = head_classes(Path(member.checkpoint))
     if known is None:
         raise ConfigError("without labels nobody knows how many classes there are: give data.num_classes=...")
     return int(known)
@@ -121,35 +134,57 @@ def parts(cfg: DictConfig) -> Parts:
         calibration=make(cfg.calibration, "calibration"),
         lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
         optimizer=make(cfg.optimizer, "optimizer"),
+        separate=cfg.teacher is not None and cfg.teacher.members is not None and cfg.teacher.combine == "losses",
     )
     try:
         built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}") from None
     observers(cfg, built, num_classes=2)
-    taught = built.objective.needs_teacher
-    if taught and cfg.teacher is None:
-        raise ConfigError(f"losses.{taught[0]} compares with a teacher, and there is none: use losses=[ce], or teacher=online")
-    if taught and built.temperature is None:
-        raise ConfigError(f"losses.{taught[0]} needs a distillation temperature: use temperature=constant")
-    labelled = built.objective.needs_label
-    if labelled and not built.source.train_labels:
-        raise ConfigError(f"losses.{labelled[0]} needs labels, and the data set has none: use losses=[kl]")
-    if cfg.teacher is not None and not taught:
-        raise ConfigError("there is a teacher, but no loss compares with it: use losses=[kl], or teacher=none")
-    if not built.source.labels and cfg.monitor.startswith("val/student/") and not cfg.monitor.endswith("entropy"):
-        raise ConfigError(f"monitor={cfg.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
-    if getattr(built.policy, "teacher_crops", 1) > 1 and not built.teacher_is_stored:
-        raise ConfigError("views with stored teacher crops go without augmentation: use augmentation=none")
+    _check_terms(cfg, built)
     _check_devices(cfg)
     try:
         built.source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
     num_classes = count_classes(cfg, built)
-    if cfg.teacher is not None and cfg.teacher.checkpoint is not None:
-        _check_checkpoint(Path(cfg.teacher.checkpoint), num_classes)
+    for path, member in members(cfg).items():
+        if member.checkpoint is not None:
+            _check_checkpoint(path, Path(member.checkpoint), num_classes)
     return built
+
+
+def _check_terms(cfg: DictConfig, parts: Parts) -> None:
+    """Every loss finds what it needs, and nothing is there for no loss."""
+    objective = parts.objective
+    taught, tempered = objective.needs_teacher, objective.needs_temperature
+    if taught and cfg.teacher is None and cfg.peers is None:
+        raise ConfigError(f"losses.{taught[0]} compares with a teacher, and there is none: use losses=[ce], or teacher=online")
+    if tempered and parts.temperature is None:
+        raise ConfigError(f"losses.{tempered[0]} needs a distillation temperature: use temperature=constant")
+    labelled = objective.needs_label
+    if labelled and not parts.source.train_labels:
+        raise ConfigError(f"losses.{labelled[0]} needs labels, and the data set has none: use losses=[kl]")
+    single = objective.needs_one_label
+    if single and parts.mixing is not None:
+        raise ConfigError(f"losses.{single[0]} needs one class per image, and a mixed image has two: use mixing=none")
+    if cfg.teacher is not None and not taught:
+        raise ConfigError("there is a teacher, but no loss compares with it: use losses=[kl], or teacher=none")
+    if cfg.peers is not None and not taught:
+        raise ConfigError("there are peers, but no loss compares with them: use losses=[kd], or peers=none")
+    compared = [name for name, term in objective.terms.items() if term.loss.teacher_features or term.loss.student_features]
+    if compared and (cfg.peers is not None or (cfg.teacher is not None and cfg.teacher.members is not None)):
+        raise ConfigError(f"losses.{compared[0]} compares features, which needs one teacher: use teacher=online")
+    stored = getattr(parts.policy, "teacher_crops", 1) > 1
+    if stored and compared:
+        raise ConfigError(f"losses.{compared[0]} needs features, and a stored teacher has only logits: use views=ind_ic")
+    if stored and not parts.teacher_is_stored:
+        raise ConfigError(
+            "views with stored teacher crops need a teacher that gives one answer per image: "
+            "use augmentation=none, and combine=logits or probs in an ensemble"
+        )
+    if not parts.source.labels and cfg.monitor.startswith("val/student/") and not cfg.monitor.endswith("entropy"):
+        raise ConfigError(f"monitor={cfg.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
 
 
 def _check_devices(cfg: DictConfig) -> None:
@@ -163,10 +198,10 @@ def _check_devices(cfg: DictConfig) -> None:
         raise ConfigError(f"trainer.devices={devices}, but there is no GPU here: use trainer=ddp trainer.accelerator=cpu")
 
 
-def _check_checkpoint(path: Path, num_classes: int) -> None:
+def _check_checkpoint(path: str, file: Path, num_classes: int) -> None:
     from kdx.networks.weights import check_classes
 
     try:
-        check_classes(path, num_classes)
+        check_classes(file, num_classes)
     except ValueError as error:
-        raise ConfigError(f"teacher.checkpoint: {error}") from None
+        raise ConfigError(f"{path}.checkpoint: {error}") from None

@@ -4,119 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Len
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from kdx.chains import adopted
 from kdx.networks.names import check_architecture
-from kdx.scalars import Count, Fraction, Number, Resolution, explain
+from kdx.scalars import explain
+from kdx.schema import NESTED, MemberConfig, Node, RunConfig
 from kdx.signatures import NotFoundError, signature
-
-Node = dict[str, Any]  # a leaf: `_target_` and the arguments of its constructor
 
 
 class ConfigError(ValueError):
     """A configuration that cannot run. The message ends with the remedy."""
-
-
-def ranged(annotation: Any) -> Any:
-    """A field whose value must fit `annotation`; YAML gives the default."""
-    return field(default=MISSING, metadata={"range": annotation})
-
-
-@dataclass
-class ResolutionConfig:
-    """Sides of the square images in px; several for the student are drawn from, batch by batch, and the largest is tested."""
-
-    teacher: int = ranged(Resolution)
-    student: Any = ranged(Resolution | Annotated[list[Resolution], Len(1)])  # noqa: RUF009
-
-
-@dataclass
-class InterpolationConfig:
-    """How each network's images are resized."""
-
-    teacher: str = ranged(Literal["bilinear", "bicubic", "area"])
-    student: str = ranged(Literal["bilinear", "bicubic", "area"])
-
-
-@dataclass
-class DataConfig:
-    """A data set and how it is split and loaded; conf/data/base.yaml explains the keys."""
-
-    source: Node = MISSING
-    root: str | None = None
-    download: bool = False
-    num_classes: int | None = ranged(Count | None)
-    eval_crop: Node = MISSING
-    train_size: int | None = ranged(Count | None)
-    val_share: float = ranged(Fraction)
-    test_share: float = ranged(Fraction)
-    split_seed: int = ranged(Number)
-    batch_size: int = ranged(Count)
-    loader: str = ranged(Literal["auto", "resident", "streamed"])
-    num_workers: int = ranged(Number)
-    resident_budget_mb: int = ranged(Number)
-    cache: str | None = None
-    on_bad_image: str = ranged(Literal["raise", "skip"])
-    teacher_view: str = ranged(Literal["full", "student"])
-
-
-@dataclass
-class TeacherConfig:
-    """A network and where its weights come from; conf/teacher/online.yaml explains the keys."""
-
-    network: Node = MISSING
-    checkpoint: str | None = None
-    recipe: Node = MISSING
-
-
-@dataclass
-class RunConfig:
-    """Everything a run depends on: one field per config group, plus the plain values. YAML holds the defaults."""
-
-    name: str = MISSING
-    seed: int = ranged(Number)
-    tags: list[str] = MISSING
-    outputs: str = MISSING
-    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    views: Node = MISSING
-    mixing: Node | None = None
-    augmentation: Node | None = None
-    interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
-    student: Node = MISSING
-    teacher: TeacherConfig | None = None
-    calibration: Node | None = None
-    temperature: Node | None = None
-    losses: dict[str, Any] = MISSING
-    optimizer: Node = MISSING
-    decay: str = ranged(Literal["kernels", "all"])
-    lr_schedule: Node = MISSING
-    trainer: Node = MISSING
-    callbacks: dict[str, Any] | None = None
-    logger: dict[str, Any] | None = None
-    monitor: str = MISSING
-    monitor_mode: str = ranged(Literal["min", "max"])
-    selection: str = ranged(Literal["best_val", "last"])
-    test: bool = MISSING
-    ckpt_path: str | None = None
-
-
-ConfigStore.instance().store("schema", RunConfig)
-NESTED = {
-    "resolution": ResolutionConfig,
-    "interpolation": InterpolationConfig,
-    "data": DataConfig,
-    "teacher": TeacherConfig,
-}
 
 
 def conf_dir() -> Path:
@@ -142,6 +47,7 @@ def check(cfg: DictConfig) -> DictConfig:
         key: value if value != {} or key == "losses" else None for key, value in container.items()
     }  # none.yaml is empty
     _check_ranges(RunConfig, plain)
+    _check_members(plain)
     for path, node in targets(plain):
         _check_node(path, node)
     _check_recipe(plain)
@@ -238,19 +144,45 @@ def _check_node(path: str, node: Node) -> None:
             raise ConfigError(f"{path}.architecture: {error}") from None
 
 
+def members(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The teacher's members by their path in the config: one at "teacher", or those of an ensemble; none without a teacher."""
+    teacher = plain["teacher"]
+    if teacher is None:
+        return {}
+    if teacher["members"] is None:
+        return {"teacher": teacher}
+    return {f"teacher.members.{name}": member for name, member in teacher["members"].items()}
+
+
+def _check_members(plain: Node) -> None:
+    """Every member knows its network; the student of a finished run brings network, weights and resolution with it."""
+    for path, member in members(plain).items():
+        _check_ranges(MemberConfig if path != "teacher" else NESTED["teacher"], member, f"{path}.")
+        if member["run"] is not None:
+            try:
+                member.update(adopted(member["run"]))
+            except ValueError as error:
+                raise ConfigError(f"{path}.run: {error}") from None
+            if path == "teacher":  # its pixels are what resolution.teacher means
+                plain["resolution"]["teacher"] = member["resolution"]
+        if member["network"] is None:
+            raise ConfigError(f"'{path}.network' has no value: give {path}.checkpoint=... and a network, or {path}.run=FOLDER")
+        member["recipe"] = member["recipe"] or {}
+    if plain["teacher"] is not None and plain["peers"] is not None:
+        raise ConfigError("the students of a cohort teach each other: use teacher=none with peers, or peers=none")
+
+
 def _check_recipe(plain: Node) -> None:
-    if plain["teacher"] is None:
-        return
     known = [f.name for f in fields(RunConfig)]
-    for key in plain["teacher"]["recipe"]:
-        if key not in known:
-            raise ConfigError(unknown(f"teacher.recipe.{key}", known))
+    for path, member in members(plain).items():
+        for key in member["recipe"]:
+            if key not in known:
+                raise ConfigError(unknown(f"{path}.recipe.{key}", known))
 
 
 def _check_files(plain: Node) -> None:
     named = {"ckpt_path": plain["ckpt_path"]}
-    if plain["teacher"] is not None:
-        named["teacher.checkpoint"] = plain["teacher"]["checkpoint"]
+    named |= {f"{path}.checkpoint": member["checkpoint"] for path, member in members(plain).items()}
     for key, value in named.items():
         if value is not None and not Path(value).is_file():
             raise ConfigError(f"{key}={value}: there is no such file; give a path that exists, or null")

@@ -15,10 +15,13 @@ from kdx import build, teacher_training
 from kdx.assembly import Experiment, assemble, carve_splits, warn_of_duplicates
 from kdx.config import ConfigError
 from kdx.data.source import Images, SplitName
+from kdx.distiller import Cohort
 from kdx.folder import RunFolder, peak_memory_mb, provenance
 from kdx.networks import weights
+from kdx.networks.network import Network
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
+from kdx.teachers.teacher import Teacher
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.loggers import MetricsFile
 from kdx.training.module import DistillationModule
@@ -90,9 +93,9 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     own = read(parts)
     splits = carve_splits(cfg, own)
     duplicates = warn_of_duplicates(splits)
-    teacher_file = teacher_training.obtain(cfg, own, train_teacher)
-    experiment = assemble(cfg, parts, splits, teacher_file)
-    module, student = experiment.module, experiment.module.distiller.student
+    files = teacher_training.obtain(cfg, own, train_teacher)
+    experiment = assemble(cfg, parts, splits, files)
+    module = experiment.module
     picture = save_panel(cfg, parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()]
     loggers = make_loggers(cfg, folder)
@@ -100,8 +103,8 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
         if picture is not None and hasattr(logger, "log_image"):
             logger.log_image("views", [str(picture)])
     trainer = make_trainer(cfg, folder, callbacks=callbacks, logger=loggers)
-    if experiment.teacher is not None:
-        log.info("teacher: %s", teacher_file or "timm's pretrained weights")
+    for name, file in files.items():
+        log.info("%s: %s", name, file or "timm's pretrained weights")
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
     try:
         trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -111,12 +114,9 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
         metrics["peak_memory_mb"] = peak_memory_mb()
         assert experiment.teacher is None or experiment.teacher.fingerprint == before, "the teacher's weights changed"
         if trainer.is_global_zero:
-            weights.save(student.model, {**student.card, "resolution": max(build.student_resolutions(cfg))}, folder.student)
+            save_students(cfg, module, folder)
             if experiment.teacher is not None:
-                temperature = experiment.teacher.calibration_temperature
-                file = str(teacher_file.resolve()) if teacher_file else None
-                card = {"weights": file, "sha256": before, "calibration_temperature": temperature}
-                folder.write("teacher.json", card)
+                folder.write("teacher.json", teacher_card(experiment.teacher, files))
             for logger in loggers[1:]:
                 logger.log_metrics({k: v for k, v in metrics.items() if "/" in k}, step=trainer.global_step)
             data = {"duplicates_in_test": duplicates, "skipped": experiment.datamodule.skipped}
@@ -129,6 +129,31 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     if trainer.is_global_zero and not quiet:
         show(metrics, pixels(cfg), "test" if cfg.test else "val", f"{cfg.name} · {selected['text']}", str(folder.path))
     return metrics
+
+
+def save_students(cfg: DictConfig, module: DistillationModule, folder: RunFolder) -> None:
+    """Write the selected student, and its peers into a folder of their own."""
+    distiller, side = module.distiller, max(build.student_resolutions(cfg))
+    weights.save(distiller.student.model, {**distiller.student.card, "resolution": side}, folder.student)
+    if isinstance(distiller, Cohort):
+        folder.peers.mkdir(exist_ok=True)
+        for name, peer in distiller.peers.items():
+            assert isinstance(peer, Network)
+            weights.save(peer.model, {**peer.card, "resolution": side}, folder.peers / f"{name}.safetensors")
+
+
+def teacher_card(teacher: Teacher, files: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Which weights taught, and how each member was calibrated, as plain data."""
+
+    def member(name: str, one: Teacher) -> dict[str, Any]:
+        file = files[name]
+        return {
+            "weights": str(file.resolve()) if file else None,
+            "sha256": one.fingerprint,
+            "calibration_temperature": one.calibration_temperature,
+        }
+
+    return {"members": {name: member(name, one) for name, one in teacher.members.items()}}
 
 
 def train_teacher(cfg: DictConfig, folder: Path) -> None:
@@ -160,8 +185,7 @@ def measured(experiment: Experiment, trainer: pl.Trainer, test: bool) -> dict[st
     if module.preflight is not None:
         found = module.preflight.metrics
         metrics |= {f"preflight/{name}": value for name, value in found.items() if "/" in name}
-        if "calibration_temperature" in found:
-            metrics["calibration_temperature"] = found["calibration_temperature"]
+        metrics |= {name: value for name, value in found.items() if name.startswith("calibration_temperature")}
     trainer.validate(module, datamodule=experiment.datamodule, verbose=False)
     metrics |= {f"val/{name}": value for name, value in module.val_metrics.items()}
     if test:
@@ -173,7 +197,10 @@ def measured(experiment: Experiment, trainer: pl.Trainer, test: bool) -> dict[st
 
 def parameters(experiment: Experiment) -> dict[str, float]:
     """How large the networks are."""
-    counts = {"student/parameters": float(experiment.module.distiller.student.num_parameters)}
+    distiller = experiment.module.distiller
+    counts = {"student/parameters": float(distiller.student.num_parameters)}
+    if isinstance(distiller, Cohort):
+        counts |= {f"peer_{name}/parameters": float(peer.num_parameters) for name, peer in distiller.peers.items()}
     if experiment.teacher is not None:
         counts["teacher/parameters"] = float(experiment.teacher.num_parameters)
     return counts
@@ -182,19 +209,21 @@ def parameters(experiment: Experiment) -> dict[str, float]:
 def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName) -> dict[str, float]:
     """Metrics of a finished run's selected student (and its teacher) on a split, exactly as the run measured them."""
     parts = build.parts(cfg)
-    teacher_file: Path | None = None
-    card: dict[str, Any] = {}
-    if cfg.teacher is not None:
-        card = folder.read("teacher.json")
-        teacher_file = Path(card["weights"]) if card["weights"] else None
+    cards: dict[str, Any] = folder.read("teacher.json")["members"] if cfg.teacher is not None else {}
+    files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
     splits = carve_splits(cfg, read(parts))
     shown = {**splits, "test": splits[split]}
-    experiment = assemble(cfg, parts, shown, teacher_file)
-    weights.load(experiment.module.distiller.student.model, folder.student)
-    if experiment.teacher is not None:
-        if experiment.teacher.fingerprint != card["sha256"]:
-            raise ConfigError(f"{teacher_file} is not the teacher that this run was distilled from: its weights differ")
-        experiment.teacher.calibration_temperature = card["calibration_temperature"]
+    experiment = assemble(cfg, parts, shown, files)
+    distiller = experiment.module.distiller
+    weights.load(distiller.student.model, folder.student)
+    if isinstance(distiller, Cohort):
+        for name, peer in distiller.peers.items():
+            assert isinstance(peer, Network)
+            weights.load(peer.model, folder.peers / f"{name}.safetensors")
+    for name, member in (experiment.teacher.members if experiment.teacher is not None else {}).items():
+        if member.fingerprint != cards[name]["sha256"]:
+            raise ConfigError(f"{files[name]} is not the teacher that this run was distilled from: its weights differ")
+        member.calibration_temperature = cards[name]["calibration_temperature"]
     trainer = make_trainer(cfg, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.test(experiment.module, datamodule=experiment.datamodule, verbose=False)
     metrics = {f"{split}/{name}": value for name, value in experiment.module.test_metrics.items()} | parameters(experiment)

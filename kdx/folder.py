@@ -35,6 +35,11 @@ class RunFolder:
         """The selected student's weights; `student.json` beside it says how to build and feed it."""
         return self.path / "student.safetensors"
 
+    @property
+    def peers(self) -> Path:
+        """Where the other students of a cohort are, in files like the student's."""
+        return self.path / "peers"
+
     def write(self, name: str, content: Any) -> None:
         """Write JSON, whole or not at all."""
         draft = self.path / f".{name}.part"

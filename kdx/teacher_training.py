@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import kdx
-from kdx.config import check
+from kdx.config import check, members
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
@@ -27,15 +27,16 @@ IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "te
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
 
 
-def graduate(cfg: DictConfig) -> DictConfig:
-    """The config of the run that trains the teacher of `cfg`: this run, without a teacher, changed by `teacher.recipe`.
+def graduate(cfg: DictConfig, member: DictConfig) -> DictConfig:
+    """The config of the run that trains this member of the teacher: the run of `cfg` without a teacher, changed by the recipe.
 
     A recipe is a diff in the keys of a run. A node with a `_target_` replaces the run's own; anything else is merged.
     """
-    recipe: Any = OmegaConf.to_container(cfg.teacher.recipe, resolve=True)
-    resolution = {"teacher": cfg.resolution.teacher, "student": cfg.resolution.teacher}
+    recipe: Any = OmegaConf.to_container(member.recipe, resolve=True)
+    side = member.resolution or cfg.resolution.teacher
+    resolution = {"teacher": side, "student": side}
     fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
-    fixed |= {"losses": {}, "student": cfg.teacher.network, "resolution": resolution}
+    fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": resolution}
     fixed |= {"logger": None, "ckpt_path": None, "callbacks": cfg.callbacks}
     run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     with open_dict(run):
@@ -57,15 +58,20 @@ def key(cfg: DictConfig, splits: Mapping[SplitName, Images]) -> str:
     return fingerprint({"config": config, "data": data_fingerprint(splits), "kdx": kdx.__version__})
 
 
-def obtain(cfg: DictConfig, splits: Mapping[SplitName, Images], train: Callable[[DictConfig, Path], None]) -> Path | None:
-    """The file with the teacher's weights, after training it if nobody has yet; None where timm brings them."""
-    if cfg.teacher is None:
+Train = Callable[[DictConfig, Path], None]
+
+
+def obtain(cfg: DictConfig, splits: Mapping[SplitName, Images], train: Train) -> dict[str, Path | None]:
+    """The file with each member's weights, by name, after training those that nobody has yet; None where timm brings them."""
+    return {path.rpartition(".")[2]: _obtain(cfg, member, splits, train) for path, member in members(cfg).items()}
+
+
+def _obtain(cfg: DictConfig, member: DictConfig, splits: Mapping[SplitName, Images], train: Train) -> Path | None:
+    if member.checkpoint is not None:
+        return Path(member.checkpoint)
+    if member.network.get("pretrained"):
         return None
-    if cfg.teacher.checkpoint is not None:
-        return Path(cfg.teacher.checkpoint)
-    if cfg.teacher.network.get("pretrained"):
-        return None
-    recipe = check(graduate(cfg))
+    recipe = check(graduate(cfg, member))
     store = Store(Path(cfg.outputs) / "teachers")
     name = key(recipe, splits)
 
@@ -76,5 +82,5 @@ def obtain(cfg: DictConfig, splits: Mapping[SplitName, Images], train: Callable[
             time.sleep(0.1)
         return store.folder(name) / WEIGHTS
     if not store.has(name):
-        log.info("training the teacher %s first; later runs find it in %s", cfg.teacher.network.architecture, store.root)
+        log.info("training the teacher %s first; later runs find it in %s", member.network.architecture, store.root)
     return store.obtain(name, functools.partial(train, recipe), log.info) / WEIGHTS

@@ -78,7 +78,8 @@ class Examples:
 class Seen:
     """The same examples as the networks look at them, not yet mixed: images [B,C,R,R], uint8 or float32 in [0,1].
 
-    `skipped` names the examples that could not be decoded and are left out: index -> why.
+    `skipped` names the examples that could not be decoded and are left out: index -> why. `others` are the teacher's view at
+    further resolutions.
     """
 
     draw: Draw
@@ -88,6 +89,7 @@ class Seen:
     halo: int = 0
     views: tuple[View, View] | None = None
     skipped: dict[int, str] = field(default_factory=dict)
+    others: Mapping[int, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Seen:
         """The same on `device`."""
@@ -102,14 +104,17 @@ class Seen:
         teacher = student if self.teacher is self.student else self.teacher
         if teacher is not None and teacher is not student:
             teacher = change(teacher)
-        return replace(self, student=student, teacher=teacher, label=None if self.label is None else change(self.label))
+        label = None if self.label is None else change(self.label)
+        others = {resolution: change(images) for resolution, images in self.others.items()}
+        return replace(self, student=student, teacher=teacher, label=label, others=others)
 
 
 @dataclass
 class Batch:
     """What the networks see: images [B,C,R,R] in [0,1], `label` int64 [B], `target` probabilities [B,K].
 
-    `target` differs from the one-hot label only where images are mixed. `teacher_images` is None without a teacher.
+    `target` differs from the one-hot label only where images are mixed. `teacher_images` is None without a teacher;
+    `other_images` are the same at resolutions that members of an ensemble ask for, by side in px.
     """
 
     student_images: Tensor
@@ -117,6 +122,7 @@ class Batch:
     label: Tensor | None = None
     target: Tensor | None = None
     index: Tensor | None = None  # of the examples in their split
+    other_images: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.student_images)
@@ -140,6 +146,8 @@ class Outputs:
     progress: Progress = Progress(1.0, 0)
     student_features: Mapping[str, Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
+    disagreement: Tensor | None = None  # how often the members of an ensemble or a cohort decide differently [B]
+    peers: Mapping[str, Outputs] = field(default_factory=dict)  # of the other students in a cohort
 
 
 @dataclass(frozen=True)

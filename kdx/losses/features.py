@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
+from kdx.losses.functional import upcast
 from kdx.losses.objective import Loss
-from kdx.types import Outputs
+from kdx.types import Outputs, Surroundings
 
 Paths = Mapping[str, str | Sequence[str]]
 
@@ -17,7 +20,7 @@ class FeatureLoss(Loss):
 
     `features` is {student: path, teacher: path}, or two lists of equal length. A path is "pooled" (what the last layer gets,
     [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted from the input or from the end), or any
-    module's name, such as "layer3.0.conv1".
+    module's name, such as "layer3.0.conv1". The comparison is made in single precision, also where the networks run in half.
     """
 
     needs_teacher = True
@@ -34,7 +37,29 @@ class FeatureLoss(Loss):
     def pairs(self, outputs: Outputs) -> list[tuple[Tensor, Tensor]]:
         """The student's and the teacher's features, pair by pair."""
         paths = zip(self.student_features, self.teacher_features, strict=True)
-        return [(outputs.student_features[student], outputs.teacher_features[teacher]) for student, teacher in paths]
+        return [
+            (upcast(outputs.student_features[student]), upcast(outputs.teacher_features[teacher])) for student, teacher in paths
+        ]
+
+    def shapes(self, surroundings: Surroundings) -> list[tuple[torch.Size, torch.Size]]:
+        """The shapes of the same without the batch."""
+        paths = zip(self.student_features, self.teacher_features, strict=True)
+        return [(surroundings.student_features[student], surroundings.teacher_features[teacher]) for student, teacher in paths]
+
+    def require_one_pair(self) -> None:
+        """Raise ValueError if there are more."""
+        if len(self.student_features) > 1:
+            raise ValueError(
+                f"{type(self).__name__} compares one pair of features, got {len(self.student_features)}: name one path each"
+            )
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        with torch.autocast(outputs.student_logits.device.type, enabled=False):
+            return self.compare(outputs)
+
+    @abstractmethod
+    def compare(self, outputs: Outputs) -> Tensor:
+        """The loss, unreduced and without a weight; the body of `forward`."""
 
 
 def _listed(paths: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,10 @@ of ±1e4 and for half-precision inputs.
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdx.types import Apart, Temperature
@@ -28,7 +31,7 @@ def split(temperature: Temperature | float) -> tuple[Tensor | float, Tensor | fl
 
 
 def scaled(loss: Tensor, squared: Tensor | float) -> Tensor:
-    """loss [B] times τ², which is a number, [] or [B,1]."""
+    """Loss [B] times τ², which is a number, [] or [B,1]."""
     return loss * (squared.reshape(-1) if isinstance(squared, Tensor) else squared)
 
 
@@ -40,13 +43,85 @@ def kl(
     τ² keeps the gradient's size when τ is large: its limit is that of ½·Σ(Δz - mean Δz)²/K. With a temperature for each
     network it is what `Apart.squared` says. Source: Hinton et al., arXiv:1503.02531, section 2.
     """
-    teacher_temperature, student_temperature, squared = split(temperature)
-    teacher = log_probs(teacher_logits, teacher_temperature)
-    student = log_probs(student_logits, student_temperature)
-    divergence = (teacher.exp() * (teacher - student)).sum(-1)
+    teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
+    divergence = relative_entropy(teacher, student)
     return scaled(divergence, squared) if tau_squared else divergence
 
 
-def cross_entropy(student_logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy in nats, [B], with target probabilities [B,K]; temperature plays no part."""
-    return -(target * log_probs(student_logits)).sum(-1)
+def reverse_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+) -> Tensor:
+    """KL(student || teacher) in nats, [B]; times τ² if `tau_squared`. Its limit for large τ is that of `kl`."""
+    teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
+    divergence = relative_entropy(student, teacher)
+    return scaled(divergence, squared) if tau_squared else divergence
+
+
+def symmetric_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+) -> Tensor:
+    """The mean of `kl` and `reverse_kl` in nats, [B]; times τ² if `tau_squared`."""
+    teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
+    divergence = (relative_entropy(teacher, student) + relative_entropy(student, teacher)) / 2
+    return scaled(divergence, squared) if tau_squared else divergence
+
+
+def jensen_shannon(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+) -> Tensor:
+    """The mean of both distributions' divergence from their mixture in nats, [B], at most log 2; times τ² if `tau_squared`.
+
+    Its limit for large τ is a quarter of that of `kl`. Source: Lin 1991, doi:10.1109/18.61115.
+    """
+    teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
+    gap, zero = student - teacher, torch.zeros_like(student)
+    below, above = (math.log(2) - torch.logaddexp(zero, side) for side in (gap, -gap))  # log p - log mixture
+    divergence = (teacher.exp() * below + student.exp() * above).sum(-1) / 2
+    return scaled(divergence, squared) if tau_squared else divergence
+
+
+def tempered(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """The teacher's and the student's log-probabilities [B,K] at their temperatures, and τ²."""
+    teacher_temperature, student_temperature, squared = split(temperature)
+    return log_probs(teacher_logits, teacher_temperature), log_probs(student_logits, student_temperature), squared
+
+
+def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) in nats, [B], from finite log-probabilities [B,K]."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def cross_entropy(student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy in nats, [B], with target probabilities [B,K]; temperature plays no part.
+
+    `label_smoothing` is the share of the target, mixed or not, that is spread evenly over all K classes.
+    """
+    smoothed = target * (1 - label_smoothing) + label_smoothing / target.shape[-1]
+    return -(smoothed * log_probs(student_logits)).sum(-1)
+
+
+def mean_squared_error(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Σ(z_student - z_teacher)²/K, [B]: the mean over classes, without the ½; temperature plays no part.
+
+    It is twice the limit of τ²·KL for large τ where the logits of both have the same mean. Source: Kim et al.,
+    arXiv:2105.08919.
+    """
+    return (upcast(student_logits) - upcast(teacher_logits)).square().mean(-1)
+
+
+def virtual_kl(
+    student_logits: Tensor, label: Tensor, correct: float = 0.9, temperature: float = 1.0, smooth_teacher: bool = False
+) -> Tensor:
+    """KL(q || softmax(z / τ)) in nats times τ², [B], where q is made from the label [B] alone.
+
+    q has `correct` on the true class and the rest spread evenly over the others; with `smooth_teacher` it is
+    softmax(q / τ), which takes probabilities for logits as its authors do. Source: Tf-KD, arXiv:1909.11723.
+    """
+    student = log_probs(student_logits, temperature)
+    true = F.one_hot(label, student.shape[-1]).bool()
+    q = torch.full_like(student, (1 - correct) / (student.shape[-1] - 1)).masked_fill(true, correct)
+    if smooth_teacher:
+        q = torch.softmax(q / temperature, -1)
+    return (torch.special.xlogy(q, q) - q * student).sum(-1) * temperature**2

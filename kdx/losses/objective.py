@@ -23,6 +23,7 @@ class Loss(nn.Module, ABC):
     needs_teacher: bool = False
     needs_temperature: bool = False
     needs_label: bool = False
+    needs_one_label: bool = False  # and so no mixed images, which have two
     student_features: tuple[str, ...] = ()
     teacher_features: tuple[str, ...] = ()
 
@@ -92,6 +93,11 @@ class Objective(nn.Module):
     def teacher_features(self) -> list[str]:
         """Paths of the teacher's modules whose outputs some loss needs."""
         return sorted({path for term in self.terms.values() for path in term.loss.teacher_features})
+
+    @property
+    def needs_one_label(self) -> list[str]:
+        """Names of the terms that need one class per image."""
+        return [name for name, term in self.terms.items() if term.loss.needs_one_label]
 
     @property
     def needs_temperature(self) -> list[str]:

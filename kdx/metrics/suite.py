@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from kdx.metrics import calibration, functional
@@ -65,4 +67,33 @@ class Suite(Metric):
         if self.labels:
             for network, sums in zip(self.networks, self.bins, strict=True):
                 numbers[f"{network}/ece"] = calibration.expected_calibration_error(sums).item()
+        return numbers
+
+
+class Suites(nn.Module):
+    """A suite for the student, and one for each of its peers, whose numbers are called `peer_NAME/accuracy` and so on."""
+
+    def __init__(self, num_classes: int, peers: Iterable[str] = (), *, teacher: bool = True, labels: bool = True) -> None:
+        super().__init__()
+        self.student = Suite(num_classes, teacher=teacher, labels=labels)
+        self.peers = nn.ModuleDict({name: Suite(num_classes, teacher=teacher, labels=labels) for name in peers})
+
+    def update(self, outputs: Outputs) -> None:
+        """Add a batch."""
+        self.student.update(outputs)
+        for name, peer in outputs.peers.items():
+            suite = self.peers[name]
+            assert isinstance(suite, Suite)
+            suite.update(peer)
+
+    def compute(self) -> dict[str, float]:
+        """The numbers over everything that was added, on all ranks; then they are forgotten."""
+        numbers = self.student.compute()
+        self.student.reset()
+        for name, suite in self.peers.items():
+            assert isinstance(suite, Suite)
+            found = suite.compute()
+            suite.reset()
+            own = {what.removeprefix("student/"): value for what, value in found.items() if not what.startswith("teacher/")}
+            numbers |= {f"peer_{name}/{what}": value for what, value in own.items()}
         return numbers

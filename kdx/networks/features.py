@@ -22,8 +22,9 @@ class Taps:
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
+        self.paths = tuple(paths)
         self.caught: dict[str, Tensor] = {}
-        for path in paths:
+        for path in self.paths:
             if path == POOLED:
                 classifier(model).register_forward_pre_hook(self._keep_input(path))
             else:
@@ -68,12 +69,6 @@ def logits_of(model: nn.Module, pooled: Tensor) -> Tensor:
     """The last layer's logits [B,K] for pooled features [B,F]."""
     last = classifier(model)
     return last(pooled[..., None, None] if isinstance(last, nn.Conv2d) else pooled).flatten(1)
-
-
-def check(model: nn.Module, paths: Iterable[str]) -> None:
-    """Raise ValueError, with the paths that exist, unless all of `paths` do."""
-    for path in paths:
-        _ = classifier(model) if path == POOLED else _module(model, path)
 
 
 def shapes(network: nn.Module, taps: Taps, images: Tensor) -> dict[str, torch.Size]:

@@ -11,23 +11,27 @@ COLUMNS = ("accuracy", "nll", "ece", "entropy")
 
 
 def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str) -> Table:
-    """One row per network: the teacher at both resolutions, the student. Accuracy is a fraction; NLL, entropy in nats."""
+    """One row per network: the teacher at both resolutions, the student and its peers. Accuracy is a fraction; NLL, entropy in nats."""
     table = Table(title=title, title_justify="left")
     for name in ("", "split", "px", *COLUMNS, "agreement", "KL", "parameters"):
         table.add_column(name, justify="left" if name in ("", "split") else "right")
     at = {"teacher": resolution["teacher"], "student": resolution["student"]}
+    peers = sorted({name.split("/")[1] for name in metrics if name.startswith(f"{split}/peer_")})
+    taught_by = ("peers", at["student"]) if peers else ("teacher", at["teacher"])
     rows = [
         ("teacher, raw", "preflight/teacher_raw", "val", at["teacher"], ""),
         ("teacher", "preflight/teacher", "val", at["teacher"], ""),
         ("teacher", "preflight/teacher_at_student_resolution", "val", at["student"], ""),
-        ("teacher", f"{split}/teacher", split, at["teacher"], "teacher"),
+        (taught_by[0], f"{split}/teacher", split, taught_by[1], "teacher"),
+        *((peer.replace("_", " "), f"{split}/{peer}", split, at["student"], peer) for peer in peers),
         ("student", f"{split}/student", split, at["student"], "student"),
     ]
     for who, prefix, where, pixels, counted in rows:
         if f"{prefix}/entropy" not in metrics:
             continue
         numbers = [_number(metrics, f"{prefix}/{name}") for name in COLUMNS]
-        pair = [_number(metrics, f"{split}/{name}") if who == "student" else "" for name in ("agreement", "kl")]
+        own = {"student": split}.get(who, prefix if who.startswith("peer ") else None)
+        pair = [_number(metrics, f"{own}/{name}") if own else "" for name in ("agreement", "kl")]
         count = f"{int(metrics[f'{counted}/parameters']):,}" if f"{counted}/parameters" in metrics else ""
         table.add_row(who, where, str(pixels), *numbers, *pair, count)
     return table
@@ -44,8 +48,9 @@ def show(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str
         console = Console(width=120)
     console.print(summary(metrics, resolution, split, title))
     facts = []
-    if "calibration_temperature" in metrics:
-        facts.append(f"calibration temperature {metrics['calibration_temperature']:.3f}")
+    for name, value in metrics.items():
+        if name.startswith("calibration_temperature"):
+            facts.append(f"{name.replace('_', ' ')} {value:.3f}")
     if "images_per_second" in metrics:
         facts.append(f"{metrics['images_per_second']:,.0f} images/s")
     if "seconds" in metrics:

@@ -26,3 +26,10 @@ class Temperature(nn.Module, ABC):
     def telemetry(self, progress: Progress) -> dict[str, float]:
         """Further numbers worth a curve, by name."""
         return {}
+
+    def connect(self, num_classes: int) -> None:
+        """Build what depends on the number of classes; called once, before the optimizer is made."""
+
+    def complaint(self) -> str | None:
+        """What is wrong with a learned temperature, such as being at a bound, and what to do; None if nothing is."""
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +11,21 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kdx.distiller import Distiller
+from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
-from kdx.metrics.suite import Suite
+from kdx.metrics.suite import Suites
+from kdx.temperatures.base import Temperature
 from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.preflight import Preflight
 from kdx.training.schedules import LrSchedule
 from kdx.training.telemetry import NonFiniteLossError, Telemetry
-from kdx.types import Batch, Progress
+from kdx.types import Apart, Batch, Outputs, Progress
+
+log = logging.getLogger("kdx")
 
 
 class DistillationModule(pl.LightningModule):
-    """Trains `distiller.student` (and a learned temperature) on the objective.
+    """Trains `distiller.student` (and its peers, a learned temperature and what losses learn) on the objective.
 
     `inspect_teacher` runs once before the first step and gives the Preflight; then `store_targets`, if the teacher's views on
     train never change, gives its logits there, and it is not run in training. Checkpoints hold the student, the
@@ -30,7 +34,7 @@ class DistillationModule(pl.LightningModule):
 
     def __init__(
         self,
-        distiller: Distiller,
+        distiller: Distiller | Cohort,
         objective: Objective,
         optimizer: Callable[..., Optimizer],
         lr_schedule: LrSchedule,
@@ -46,13 +50,16 @@ class DistillationModule(pl.LightningModule):
         self.inspect_teacher, self.store_targets = inspect_teacher, store_targets
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
         self.preflight: Preflight | None = None
-        num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None
-        self.val_suite = Suite(num_classes, teacher=teacher, labels=labels)
-        self.test_suite = Suite(num_classes, teacher=teacher, labels=labels)
+        peers = list(distiller.peers) if isinstance(distiller, Cohort) else []
+        num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None or bool(peers)
+        self.val_suites = Suites(num_classes, peers, teacher=teacher, labels=labels)
+        self.test_suites = Suites(num_classes, peers, teacher=teacher, labels=labels)
         self.telemetry = Telemetry()
         self.val_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
         self.total_steps = 0
+        self.temperature_gradient: Tensor | None = None
+        self.warned = False
 
     @property
     def progress(self) -> Progress:
@@ -84,14 +91,37 @@ class DistillationModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         known = None if self.targets is None or batch.index is None else self.targets[batch.index]
         outputs = self.distiller(batch, self.progress, known)
-        scored = self.objective(outputs)
-        values = {"loss": scored.loss, **{f"loss_{name}": part for name, part in scored.parts.items()}}
-        if isinstance(outputs.temperature, Tensor):
-            values["temperature"] = outputs.temperature
-        elif outputs.temperature is not None:
-            values["temperature_teacher"], values["temperature_student"] = outputs.temperature
+        loss, values = self._score(outputs)
         self.telemetry.add(values, self.global_step, len(batch) * self.trainer.world_size)
-        return scored.loss
+        return loss
+
+    def _score(self, outputs: Outputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of what everyone minimises, and the step's numbers."""
+        scored = self.objective(outputs)
+        loss = scored.loss
+        values = {"loss": loss, **{f"loss_{name}": part for name, part in scored.parts.items()}}
+        for peer, said in outputs.peers.items():
+            other = self.objective(said)
+            loss = loss + other.loss
+            values[f"loss_peer_{peer}"] = other.loss
+        if isinstance(outputs.temperature, Apart):
+            values |= spread("temperature_teacher", outputs.temperature.teacher)
+            values |= spread("temperature_student", outputs.temperature.student)
+        elif outputs.temperature is not None:
+            values |= spread("temperature", outputs.temperature)
+        if outputs.disagreement is not None:
+            values["disagreement"] = outputs.disagreement
+        return loss, values
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        learned = [p.grad for p in self.temperature_parameters if p.grad is not None]
+        if learned:
+            self.temperature_gradient = torch.nn.utils.get_total_norm(learned)
+
+    @property
+    def temperature_parameters(self) -> list[torch.nn.Parameter]:
+        """What a learned temperature learns."""
+        return list(self.distiller.temperature.parameters()) if self.distiller.temperature is not None else []
 
     def on_train_batch_end(self, *args: Any) -> None:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -108,8 +138,17 @@ class DistillationModule(pl.LightningModule):
             return
         if self.distiller.temperature is not None:
             values |= self.distiller.temperature.telemetry(self.progress)
+            self._warn_of_temperature(self.distiller.temperature)
+        if self.temperature_gradient is not None:
+            values["temperature_gradient"] = self.temperature_gradient.item()
         values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.log_now({f"train/{name}": value for name, value in values.items()})
+
+    def _warn_of_temperature(self, temperature: Temperature) -> None:
+        complaint = None if self.warned else temperature.complaint()
+        if complaint is not None:
+            self.warned = True
+            log.warning("at step %d: %s", self.global_step, complaint)
 
     def _last_good_checkpoint(self) -> str:
         kept = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
@@ -124,27 +163,32 @@ class DistillationModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         known = self.preflight.logits[batch_idx] if self.preflight is not None else None
-        self.val_suite.update(self.distiller(batch, self.progress, known))
+        self.val_suites.update(self.distiller(batch, self.progress, known))
 
     def on_validation_epoch_end(self) -> None:
-        self.val_metrics = self.val_suite.compute()
-        self.val_suite.reset()
+        self.val_metrics = self.val_suites.compute()
         numbers = {f"val/{name}": value for name, value in self.val_metrics.items()}
         self.log_dict(numbers, logger=False)  # for whoever monitors; the same on all ranks
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log_now(numbers)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_suite.update(self.distiller(batch, self.progress))
+        self.test_suites.update(self.distiller(batch, self.progress))
 
     def on_test_epoch_end(self) -> None:
-        self.test_metrics = self.test_suite.compute()
-        self.test_suite.reset()
+        self.test_metrics = self.test_suites.compute()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A cut-off run finds its calibration again, though it is also fitted anew from the same val."""
         if self.preflight is not None:
-            checkpoint["calibration_temperature"] = self.preflight.calibration_temperature
+            checkpoint["calibration_temperatures"] = self.preflight.calibration_temperatures
+
+
+def spread(name: str, values: Tensor) -> dict[str, Tensor]:
+    """The mean of a temperature; and how it is spread over the examples, where each has its own."""
+    if values.numel() == 1:
+        return {name: values}
+    return {name: values, f"{name}_min": values.min(), f"{name}_max": values.max(), f"{name}_std": values.std()}
 
 
 def seed_everything(seed: int) -> None:

@@ -11,6 +11,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from kdx.metrics.suite import Suite
 from kdx.teachers.calibration import TemperatureScaling
+from kdx.teachers.ensemble import disagreement
 from kdx.teachers.teacher import Teacher
 from kdx.types import Batch, Outputs
 
@@ -20,7 +21,7 @@ class Preflight:
     """The teacher on val. `logits` per batch of this rank are kept: they never change, so no epoch computes them again."""
 
     logits: list[Tensor]
-    calibration_temperature: float
+    calibration_temperatures: dict[str, float]  # by member
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -29,29 +30,44 @@ def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: Temperature
     """Measure the teacher on val at its own resolution and on the student's images, and calibrate it there if asked.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
-    `teacher_at_student_resolution/...` after calibration. The teacher keeps its `calibration_temperature`.
+    `teacher_at_student_resolution/...` after calibration. The members of an ensemble are calibrated one by one, and each has
+    numbers of its own, `teacher_NAME/...`, beside `teacher/disagreement`. They keep their `calibration_temperature`.
     """
-    teacher.calibration_temperature = 1.0
-    own: list[Tensor] = []
+    members = teacher.members
+    for member in members.values():
+        member.calibration_temperature = 1.0
+    own: list[Tensor] = []  # [M,B,K]
     low: list[Tensor] = []
     labels: list[Tensor] = []
     for batch in batches:
         assert batch.teacher_images is not None
-        own.append(teacher(batch.teacher_images))
-        low.append(teacher(batch.student_images))
+        own.append(teacher.each(batch.teacher_images, batch.other_images))
+        low.append(teacher.each(batch.student_images))
         if batch.label is not None:
             labels.append(batch.label)
-    metrics = {f"teacher_raw/{name}": value for name, value in _measure(own, labels, num_classes).items()}
+
+    def measured(name: str, logits: list[Tensor]) -> dict[str, float]:
+        return {f"{name}/{what}": value for what, value in _measure(logits, labels, num_classes).items()}
+
+    metrics = measured("teacher_raw", [teacher.combine(each) for each in own])
     if calibration is not None:
         if not labels:
             raise ValueError("the teacher cannot be calibrated without labels on val: use calibration=none")
-        teacher.calibration_temperature = calibration.fit(_everywhere(own), _everywhere(labels))
-        metrics["calibration_temperature"] = teacher.calibration_temperature
-    own, low = ([x / teacher.calibration_temperature for x in logits] for logits in (own, low))
-    metrics |= {f"teacher/{name}": value for name, value in _measure(own, labels, num_classes).items()}
-    low_metrics = _measure(low, labels, num_classes)
-    metrics |= {f"teacher_at_student_resolution/{name}": value for name, value in low_metrics.items()}
-    return Preflight(own, teacher.calibration_temperature, metrics)
+        everywhere, label = _everywhere([each.transpose(0, 1) for each in own]), _everywhere(labels)
+        for i, (name, member) in enumerate(members.items()):
+            member.calibration_temperature = calibration.fit(everywhere[:, i], label)
+            metrics["calibration_temperature" if len(members) == 1 else f"calibration_temperature_{name}"] = (
+                member.calibration_temperature
+            )
+    temperatures = own[0].new_tensor([member.calibration_temperature for member in members.values()])[:, None, None]
+    own, low = ([each / temperatures for each in logits] for logits in (own, low))
+    logits = [teacher.combine(each) for each in own]
+    metrics |= measured("teacher", logits) | measured("teacher_at_student_resolution", [teacher.combine(each) for each in low])
+    if len(members) > 1:
+        for i, name in enumerate(members):
+            metrics |= measured(f"teacher_{name}", [each[i] for each in own])
+        metrics["teacher/disagreement"] = _everywhere([disagreement(each) for each in own]).mean().item()
+    return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics)
 
 
 def _measure(logits: list[Tensor], labels: list[Tensor], num_classes: int) -> dict[str, float]:

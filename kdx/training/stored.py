@@ -47,7 +47,7 @@ def table(teacher: Teacher, passes: Iterable[Iterable[Batch]], size: int, device
         logits = torch.zeros(size, teacher.num_classes, device=device)
         for batch in batches:
             assert batch.teacher_images is not None and batch.index is not None
-            logits[batch.index] = teacher(batch.teacher_images)
+            logits[batch.index] = teacher(batch.teacher_images, batch.other_images)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(logits)
         log_probs = logits.log_softmax(-1)

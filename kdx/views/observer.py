@@ -23,6 +23,7 @@ class Observer:
     Both networks' images come from the original pixels; neither is a resize of the other's. `student_resolutions` are what
     the student may see in training, one per batch. With `teacher=False` no image is made for a teacher.
     `teacher_sees_students` hands the teacher the student's own pixels: the control that shows what CQKD's code did.
+    `other_resolutions` are further ones at which the teacher's view is rendered, for the members of an ensemble.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Observer:
         student_resolutions: Sequence[int] = (),
         interpolations: tuple[Interpolation, Interpolation] = ("bilinear", "bilinear"),
         teacher_sees_students: bool = False,
+        other_resolutions: Sequence[int] = (),
     ) -> None:
         if mixing is not None and not policy.shared:
             raise ValueError("mixing needs one view for both networks: use views=same, or mixing=none")
@@ -45,6 +47,7 @@ class Observer:
         self.mixing, self.augmentation, self.flip, self.teacher = mixing, augmentation, flip, teacher
         self.student_resolutions = tuple(student_resolutions) or (resolution.student,)
         self.interpolations, self.teacher_sees_students = interpolations, teacher_sees_students
+        self.other_resolutions = () if teacher_sees_students else tuple(other_resolutions)
 
     @property
     def halo(self) -> int:
@@ -65,11 +68,13 @@ class Observer:
             own = self.interpolations
             student = self._image(examples, student_view, resolution, own[1], "student")
             teacher: Tensor | None = None
+            others: dict[int, Tensor] = {}
             if self.teacher:
                 alike = teacher_view is student_view and self.resolution.teacher == resolution and own[0] == own[1]
                 alike = alike or self.teacher_sees_students
                 teacher = student if alike else self._image(examples, teacher_view, self.resolution.teacher, own[0], "teacher")
-        return Seen(draw, student, teacher, examples.label, examples.halo, (teacher_view, student_view))
+                others = {r: self._image(examples, teacher_view, r, own[0], "teacher") for r in self.other_resolutions}
+        return Seen(draw, student, teacher, examples.label, examples.halo, (teacher_view, student_view), others=others)
 
     def _resolution(self, draw: Draw) -> int:
         choice = uniform(draw.seed, "resolution", draw.epoch, np.array([draw.batch]), 1)[0, 0]
@@ -93,10 +98,11 @@ class Observer:
         with torch.no_grad(), torch.autocast(seen.student.device.type, enabled=False):
             student = unit(seen.student)
             teacher = student if seen.teacher is seen.student else None if seen.teacher is None else unit(seen.teacher)
+            others = {resolution: unit(images) for resolution, images in seen.others.items()}
             target = None if label is None else F.one_hot(label, self.num_classes).to(torch.float32)
             if self.mixing is None:
                 assert seen.halo == 0, "examples with a halo are for an observer that mixes"
-                return Batch(student, teacher, label, target, index)
+                return Batch(student, teacher, label, target, index, others)
             assert seen.halo == 1, "mixing needs the partner of the first example"
             blend = self.mixing.draw(seen.draw)
             mixed = blend.images(student)
@@ -106,6 +112,7 @@ class Observer:
                 label=None if label is None else label[1:],
                 target=None if target is None else blend.target(target),
                 index=index[1:],
+                other_images={resolution: blend.images(images) for resolution, images in others.items()},
             )
 
 
