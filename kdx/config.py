@@ -166,7 +166,7 @@ def _check_members(plain: Node) -> None:
             if path == "teacher":  # its pixels are what resolution.teacher means
                 plain["resolution"]["teacher"] = member["resolution"]
         if member["network"] is None:
-            raise ConfigError(f"'{path}.network' has no value: give {path}.checkpoint=... and a network, or {path}.run=FOLDER")
+            raise ConfigError(f"'{path}.network' has no value: give {path}.run=FOLDER, or choose teacher=online")
         member["recipe"] = member["recipe"] or {}
     if plain["teacher"] is not None and plain["peers"] is not None:
         raise ConfigError("the students of a cohort teach each other: use teacher=none with peers, or peers=none")

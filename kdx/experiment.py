@@ -200,7 +200,8 @@ def parameters(experiment: Experiment) -> dict[str, float]:
     distiller = experiment.module.distiller
     counts = {"student/parameters": float(distiller.student.num_parameters)}
     if isinstance(distiller, Cohort):
-        counts |= {f"peer_{name}/parameters": float(peer.num_parameters) for name, peer in distiller.peers.items()}
+        for name, peer in distiller.peers.items():
+            counts[f"peer_{name}/parameters"] = float(sum(p.numel() for p in peer.parameters()))
     if experiment.teacher is not None:
         counts["teacher/parameters"] = float(experiment.teacher.num_parameters)
     return counts

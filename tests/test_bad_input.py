@@ -53,7 +53,7 @@ MISTAKES = {
         "peers=none",
     ),
     "a run that is not there": (["teacher=run", "teacher.run=/nope"], "no finished run in /nope", "student.json"),
-    "no run named": (["teacher=run"], "teacher.run", "give teacher.run"),
+    "no run named": (["teacher=run"], "teacher.network", "give teacher.run=FOLDER"),
     "unknown key of a member": (["teacher=ensemble", "+teacher.members.a.chekpoint=x"], "chekpoint", "'checkpoint'"),
     "unknown combination": (["teacher=ensemble", "teacher.combine=mean"], "teacher.combine=mean", "'logits'"),
     "unknown architecture of a member": (

@@ -170,5 +170,5 @@ def test_teacher_from_a_checkpoint_keeps_its_weights_and_is_recorded(train: Call
     from kdx.networks.weights import load
 
     load(network.model, file)
-    assert json.loads((folder / "teacher.json").read_text())["sha256"] == digest(network.model)
+    assert json.loads((folder / "teacher.json").read_text())["members"]["teacher"]["sha256"] == digest(network.model)
     assert metrics(folder)["preflight/teacher_raw/accuracy"] == metrics(first)["val/student/accuracy"]

@@ -11,7 +11,6 @@ from torch import Tensor
 from kdx.networks import weights
 from kdx.networks.network import Network
 
-
 Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in px
 
 
