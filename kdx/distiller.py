@@ -69,30 +69,25 @@ class Distiller(nn.Module):
         return outputs
 
     def surroundings(
-        self, student_images: Tensor, teacher_images: Tensor, train_labels: Tensor | None, size: int
+        self, student_images: Tensor, teacher_images: Tensor, train_labels: Tensor | None, train_size: int
     ) -> Surroundings:
         """What losses may know: shapes of features, found by a dry run on images [B,C,R,R] of both resolutions."""
-        model = self.teacher.network.model if isinstance(self.teacher, OnlineTeacher) else None
-        seen = None
-        if self.teacher_taps is not None and isinstance(self.teacher, OnlineTeacher) and self.teacher_taps.paths:
-            seen = features.shapes(self.teacher.network, self.teacher_taps, teacher_images)
+        teacher = self.teacher.network if isinstance(self.teacher, OnlineTeacher) else None
         return Surroundings(
             num_classes=self.student.num_classes,
-            train_size=size,
+            train_size=train_size,
             train_labels=train_labels,
-            student_features=features.shapes(self.student, self.student_taps, student_images)
-            if self.student_taps.paths
-            else {},
-            teacher_features=seen or {},
-            teacher_classifier=None if model is None else lambda pooled: features.logits_of(model, pooled),
+            student_features=features.shapes(self.student, self.student_taps, student_images),
+            teacher_features=features.shapes(teacher, self.teacher_taps, teacher_images),
+            teacher_classifier=None if teacher is None else lambda pooled: features.logits_of(teacher.model, pooled),
         )
 
 
 class Cohort(nn.Module):
     """Students that teach each other (deep mutual learning, Zhang et al., arXiv:1706.00384): (Batch, progress) -> Outputs.
 
-    The outputs are the first student's; `peers` holds the others'. Everyone's teacher is the rest of the cohort as it is in this
-    step, without a gradient: each with a loss of its own ("losses", DML), or their mean probability ("probs", DML_e).
+    The outputs are the first student's; `peers` holds the others'. Everyone's teacher is the rest of the cohort as it is in
+    this step, without a gradient: each with a loss of its own ("losses", DML), or their mean probability ("probs", DML_e).
     All answer before anyone learns, so the update is synchronous.
     """
 
@@ -115,12 +110,10 @@ class Cohort(nn.Module):
 
     def _outputs(self, name: str, logits: dict[str, Tensor], batch: Batch, progress: Progress) -> Outputs:
         others = torch.stack([other.detach() for who, other in logits.items() if who != name])
-        outputs = Outputs(
-            logits[name], combine(others, self.combine), batch.label, batch.target, index=batch.index, progress=progress
-        )
+        answer = combine(others, self.combine)
+        outputs = Outputs(logits[name], answer, batch.label, batch.target, index=batch.index, progress=progress)
         outputs.member_logits = others if self.combine == "losses" else None
         outputs.disagreement = disagreement(torch.stack(list(logits.values())))
         if self.temperature is not None:
-            assert outputs.teacher_logits is not None
-            outputs.temperature = self.temperature(outputs.student_logits, outputs.teacher_logits, progress)
+            outputs.temperature = self.temperature(logits[name], answer, progress)
         return outputs

@@ -11,7 +11,7 @@ COLUMNS = ("accuracy", "nll", "ece", "entropy")
 
 
 def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str) -> Table:
-    """One row per network: the teacher at both resolutions, the student and its peers. Accuracy is a fraction; NLL, entropy in nats."""
+    """One row per network: the teacher at both resolutions, the student, its peers. Accuracy is a fraction, entropy in nats."""
     table = Table(title=title, title_justify="left")
     for name in ("", "split", "px", *COLUMNS, "agreement", "KL", "parameters"):
         table.add_column(name, justify="left" if name in ("", "split") else "right")

@@ -19,8 +19,8 @@ Combine = Literal["logits", "probs", "losses"]
 def combine(each: Tensor, how: Combine) -> Tensor:
     """One answer [B,K] of the members' logits [M,B,K].
 
-    "logits" is their mean, as in FunMatch (arXiv:2106.05237, section 3.6). "probs" is the logarithm of the mean probability, and so
-    it is for "losses", where each member teaches by itself and this one answer is only what is measured.
+    "logits" is their mean, as in FunMatch (arXiv:2106.05237, section 3.6). "probs" is the logarithm of the mean
+    probability; so is "losses", where each member teaches by itself and this one answer is only what is measured.
     """
     return each.mean(0) if how == "logits" else each.log_softmax(-1).logsumexp(0) - math.log(len(each))
 
