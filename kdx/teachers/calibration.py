@@ -30,7 +30,13 @@ class TemperatureScaling:
         logits = logits.detach().to("cpu", torch.float64)
         label = label.to("cpu")
         log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([log_temperature], max_iter=self.max_steps, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            [log_temperature],
+            max_iter=self.max_steps,
+            tolerance_grad=1e-12,  # the default takes a saturated teacher's tiny first gradient for the optimum
+            tolerance_change=1e-14,
+            line_search_fn="strong_wolfe",
+        )
 
         def closure() -> Tensor:
             optimizer.zero_grad()

@@ -57,6 +57,8 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
                 train(draft)
+                if not (draft / WEIGHTS).is_file():
+                    raise RuntimeError(f"training teacher {key} left no {WEIGHTS} in {draft}: nothing is kept")
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(draft, folder)
         finally:

@@ -159,3 +159,10 @@ def test_the_fingerprint_changes_with_any_part(change: dict[str, Any]) -> None:
 def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     backwards = {"kdx": "0.1.0", "data": "abc", "config": {"steps": [1, 2], "lr": 0.1}}
     assert fingerprint(backwards) == fingerprint(PARTS) and len(fingerprint(PARTS)) == 16
+
+
+def test_training_that_leaves_no_weights_is_an_error_and_leaves_no_teacher(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError, match=r"left no student\.safetensors"):
+        store.obtain("abc", lambda folder: None, print)
+    assert not store.has("abc") and not store.folder("abc").exists()
