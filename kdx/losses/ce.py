@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
 from kdx.losses import functional
 from kdx.losses.objective import Loss
+from kdx.scalars import validated
 from kdx.types import Outputs
 
 
+@validated
 class CE(Loss):
-    """Cross-entropy with the labels (mixed as the images are) in nats per example [B], at temperature 1."""
+    """Cross-entropy with the labels (mixed as the images are) in nats per example [B], at temperature 1.
+
+    `label_smoothing`, in [0, 1), is the share of each target that is spread evenly over all classes.
+    """
 
     needs_label = True
 
+    def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
     def forward(self, outputs: Outputs) -> Tensor:
         assert outputs.target is not None
-        return functional.cross_entropy(outputs.student_logits, outputs.target)
+        return functional.cross_entropy(outputs.student_logits, outputs.target, self.label_smoothing)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, or a PyTorch file read with `weights_only=True`. Nothing is ever unpickled into code."""
+"""Weights on disk: safetensors, PyTorch's files read with `weights_only=True`, BiT's archives. No file gets to run code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from kdx.networks import bit
 
 HEADS = r"(^|\.)(fc|classifier|head|head\.fc|last_linear|linear)\.weight$"  # what architectures call their last layer
 PREFIXES = ("distiller.student.model.", "student.model.", "_orig_mod.", "module.", "model.")
@@ -29,13 +32,13 @@ def save(model: nn.Module, card: dict[str, Any], path: Path) -> None:
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors in a file of weights, on the CPU, under the names of the plain model.
 
-    Takes .safetensors, a state dict saved by PyTorch, timm's or Lightning's checkpoint. ValueError says what is wrong with
-    the file and what to do.
+    Takes .safetensors, a state dict saved by PyTorch, timm's or Lightning's checkpoint, BiT's .npz. ValueError says what is
+    wrong with the file and what to do.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give the path of a .safetensors, .pth or .ckpt file")
     try:
-        content = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load(path)
+        content = _READERS.get(path.suffix, _load)(path)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds Python objects, and loading it would run code from the file: refused. "
@@ -64,6 +67,9 @@ def _load(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the pickle's protocol; what matters is said by an exception
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": safetensors.torch.load_file, ".npz": bit.read}
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -103,7 +109,34 @@ def check_classes(path: Path, num_classes: int) -> None:
 
 def load(model: nn.Module, path: Path) -> None:
     """Load all weights of `model` from `path`; ValueError names what is missing, unknown or of another shape."""
-    state = read(path)
+    _fill(model, read(path), path)
+
+
+def initialise(model: nn.Module, path: Path) -> list[str]:
+    """Load the weights of `model` from `path`, but leave a last layer alone that the file lacks or has for other classes.
+
+    Names of the weights that stayed as they were; empty if all were loaded. ValueError for any other misfit, as in `load`.
+    """
+    state, own = read(path), model.state_dict()
+    last = _last_layer(model)
+    absent = all(name not in state for name in last)
+    other_classes = all(name in state and state[name].shape[1:] == own[name].shape[1:] for name in last) and any(
+        state[name].shape != own[name].shape for name in last
+    )
+    fresh = last if absent or other_classes else []
+    _fill(model, {**state, **{name: own[name] for name in fresh}}, path)
+    return fresh
+
+
+def _last_layer(model: nn.Module) -> list[str]:
+    """Names of the weights of timm's classifier, or classifiers."""
+    found: Any = model.get_classifier()  # type: ignore[operator]
+    layers = found if isinstance(found, (tuple, list)) else [found]
+    inside = {id(weight) for layer in layers for weight in layer.parameters()}
+    return [name for name, weight in model.named_parameters() if id(weight) in inside]
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     wrong = [
         f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the network"

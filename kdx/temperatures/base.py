@@ -11,25 +11,26 @@ from kdx.types import Temperature as Value
 
 
 class Temperature(nn.Module, ABC):
-    """Gives the step's temperature: a tensor [] or [B,1], or a pair (teacher, student) of such.
+    """Gives the step's temperature: a tensor [] or [B,1], or one for each network (`kdx.types.Apart`).
 
     It may look at the logits [B,K] and at the progress of training, never at anything global. Parameters, if it has any,
-    get an optimizer group of their own with `weight_decay`.
+    get an optimizer group of their own with `weight_decay`. `apart` says that it gives one for each network.
     """
 
     weight_decay: float = 0.0
+    apart: bool = False
+
+    def connect(self, num_classes: int) -> None:
+        """Build what depends on the number of classes; called once, before weights are loaded and the optimizer is made."""
 
     @abstractmethod
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> Value:
         """The temperature for this batch."""
 
     def telemetry(self, progress: Progress) -> dict[str, float]:
-        """Further numbers worth a curve, by name."""
+        """Further numbers worth a curve, by name; they do not wait for the device."""
         return {}
 
-    def connect(self, num_classes: int) -> None:
-        """Build what depends on the number of classes; called once, before the optimizer is made."""
-
     def complaint(self) -> str | None:
-        """What is wrong with a learned temperature, such as being at a bound, and what to do; None if nothing is."""
+        """What is wrong with the last training step's temperature, and the remedy; None if nothing. Waits for the device."""
         return None

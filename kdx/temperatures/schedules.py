@@ -20,7 +20,7 @@ class Constant(Temperature):
         self.value = value
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> Tensor:
-        return student_logits.new_tensor(self.value)
+        return student_logits.new_full((), self.value)
 
 
 @validated
@@ -32,7 +32,7 @@ class Linear(Temperature):
         self.start, self.end = start, end
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> Tensor:
-        return student_logits.new_tensor(self.start + (self.end - self.start) * progress.fraction)
+        return student_logits.new_full((), self.start + (self.end - self.start) * progress.fraction)
 
 
 @validated
@@ -45,4 +45,4 @@ class Cosine(Temperature):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> Tensor:
         share = (1 - math.cos(math.pi * progress.fraction)) / 2
-        return student_logits.new_tensor(self.start + (self.end - self.start) * share)
+        return student_logits.new_full((), self.start + (self.end - self.start) * share)

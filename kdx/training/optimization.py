@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from torch import nn
@@ -16,20 +17,47 @@ Decay = Literal["kernels", "all"]
 
 
 def parameter_groups(learner: nn.Module, temperature: Temperature | None, decay: Decay) -> list[dict[str, Any]]:
-    """Optimizer groups: what decays, what does not, and the temperature with a weight decay of its own.
+    """Optimizer groups: what decays, what does not, and each learned temperature with a weight decay of its own.
 
-    "kernels" lets weight decay act on tensors of two or more dimensions only, which leaves out biases and norms.
+    "kernels" lets weight decay act on tensors of two or more dimensions only, which leaves out biases and norms, and not on
+    what a network's `no_weight_decay()` names, as timm's do their position embeddings and tokens.
     """
-    own = {id(p) for p in temperature.parameters()} if temperature is not None else set()
-    parameters = [p for p in learner.parameters() if p.requires_grad and id(p) not in own]
-    exempt = [p for p in parameters if decay == "kernels" and p.ndim < 2]
-    chosen = {id(p) for p in exempt}
-    groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in chosen]}]
-    if exempt:
-        groups.append({"params": exempt, "weight_decay": 0.0})
-    if temperature is not None and own:
-        groups.append({"params": list(temperature.parameters()), "weight_decay": temperature.weight_decay})
+    owners = _owners(temperature)
+    exempt = _not_decayed(learner) if decay == "kernels" else []
+    kernels: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in learner.named_parameters():
+        if parameter in owners or not parameter.requires_grad:
+            continue
+        bias = parameter.ndim < 2 or name.endswith(".bias")
+        spared = decay == "kernels" and (bias or any(fnmatchcase(name, pattern) for pattern in exempt))
+        (rest if spared else kernels).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": kernels}]
+    if rest:
+        groups.append({"params": rest, "weight_decay": 0.0})
+    for owner in dict.fromkeys(owners.values()):
+        own = [parameter for parameter in owners if owners[parameter] is owner]
+        groups.append({"params": own, "weight_decay": owner.weight_decay})
     return groups
+
+
+def _owners(temperature: Temperature | None) -> dict[nn.Parameter, Temperature]:
+    """Which temperature each learned parameter belongs to: the innermost, where one holds another."""
+    owners: dict[nn.Parameter, Temperature] = {}
+    for module in temperature.modules() if temperature is not None else ():  # the outer come first
+        if isinstance(module, Temperature):
+            owners |= dict.fromkeys(module.parameters(), module)
+    return owners
+
+
+def _not_decayed(learner: nn.Module) -> list[str]:
+    """Names of parameters, with wildcards, that networks want to keep from weight decay."""
+    found = []
+    for prefix, module in learner.named_modules():
+        named = getattr(module, "no_weight_decay", None)
+        if callable(named):
+            found += [f"{prefix}.{name}" if prefix else name for name in named()]
+    return found
 
 
 def optimizer_and_schedule(
@@ -42,4 +70,14 @@ def optimizer_and_schedule(
     """What Lightning's `configure_optimizers` returns: the schedule steps once per optimizer step."""
     built = optimizer(groups)
     lr = LambdaLR(built, lambda step: schedule(step, total_steps, steps_per_epoch))
+
+    def set_momentum(*_: Any) -> None:
+        momentum = schedule.momentum(lr.last_epoch, total_steps)
+        for group in built.param_groups if momentum is not None else ():
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
+
+    built.register_step_pre_hook(set_momentum)
     return {"optimizer": built, "lr_scheduler": {"scheduler": lr, "interval": "step"}}

@@ -1,4 +1,4 @@
-"""The losses equal independent implementations, and stay finite where naive ones do not."""
+"""KL and cross-entropy equal independent implementations, and stay finite where naive ones do not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from timm.task import LogitDistillationTask
 from torch import Tensor, nn
 
 from kdx.losses import functional
+from kdx.types import Apart
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -150,13 +151,12 @@ def test_a_temperature_per_example_equals_a_loop() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (6, 1)])
-def test_a_pair_tempers_teacher_and_student_each_with_its_own(shape: tuple[int, ...]) -> None:
+def test_a_temperature_for_each_network_tempers_it_and_is_squared_as_it_says(shape: tuple[int, ...]) -> None:
     student, teacher = logits(0, 10, 3), logits(1, 10, 3)
-    pair = (torch.full(shape, 2.0), torch.full((), 5.0))
-    expected = reference(student, teacher, 2.0, 5.0)
-    np.testing.assert_allclose(functional.kl(student, teacher, pair).numpy(), expected, rtol=1e-6)
-    same = (torch.tensor(4.0), torch.tensor(4.0))
-    assert torch.equal(functional.kl(student, teacher, same), functional.kl(student, teacher, 4.0))
+    apart = Apart(torch.full(shape, 2.0), torch.full(shape, 5.0), torch.full(shape, 7.0))
+    expected = reference(student, teacher, 2.0, 5.0) / 10
+    np.testing.assert_allclose(functional.kl(student, teacher, apart).numpy(), 7 * expected, rtol=1e-6)
+    np.testing.assert_allclose(functional.kl(student, teacher, apart, tau_squared=False).numpy(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [4.0, torch.tensor(4.0), torch.full((6, 1), 4.0)])
@@ -172,7 +172,7 @@ def test_gradients_of_kl_are_the_numerical_ones(shape: tuple[int, ...], tau_squa
     temperature = torch.full(shape, 2.5, dtype=torch.float64)
     inputs = [logits(0, 5, 2, 3), logits(1, 5, 2, 3), temperature, temperature + 1]
     assert torch.autograd.gradcheck(
-        lambda s, t, tau, own: functional.kl(s, t, (tau, own), tau_squared), [x.requires_grad_() for x in inputs]
+        lambda s, t, tau, own: functional.kl(s, t, Apart(tau, own, tau * own), tau_squared), [x.requires_grad_() for x in inputs]
     )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
+import torch
 
-import kdx.networks.cifar  # noqa: F401  registers with timm
+import kdx.networks
+import kdx.networks.network  # registers with timm
+from kdx.networks import names
 from kdx.networks.names import architectures, check_architecture
 
 
@@ -16,12 +21,48 @@ def test_the_names_are_exactly_those_that_timm_can_build() -> None:
     assert architectures() == set(timm.list_models())
 
 
-def test_the_cifar_family_is_among_them() -> None:
-    assert {f"cifar_resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)} <= architectures()
+def test_kdxs_own_are_among_them_and_build() -> None:
+    own = {"cifar_resnet20", "cifar_wrn_40_2", "cifar_vgg8_bn", "cifar_shufflenetv1", "mobilenetv3_large_gn"}
+    assert own <= architectures()
+    assert timm.create_model("cifar_wrn_16_1", num_classes=3).pretrained_cfg["architecture"] == "cifar_wrn_16_1"
+
+
+CONF = Path(kdx.networks.__file__).parents[2] / "conf" / "network"
+OPTIONS = {path.stem: path.read_text() for path in sorted(CONF.glob("*.yaml")) if path.stem != "timm"}
+ARCHITECTURES = {name: re.findall(r"^architecture: (\S+)", text, re.MULTILINE)[0] for name, text in OPTIONS.items()}
+
+
+def test_every_network_of_the_papers_has_an_option() -> None:
+    own = {name for name in architectures() if name.startswith(("cifar_", "mobilenetv3_large_gn", "mobilenetv3_small_gn"))}
+    assert set(ARCHITECTURES.values()) == own | {"resnet18", "resnet34", "resnet50", "resnetv2_50x1_bit", "resnetv2_152x2_bit"}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_builds_what_its_comment_says(option: str) -> None:
+    count, classes = re.findall(r"([\d,]+) parameters with (\d+) classes", OPTIONS[option])[0]
+    with torch.device("meta"):
+        model = timm.create_model(ARCHITECTURES[option], num_classes=int(classes))
+    assert sum(p.numel() for p in model.parameters()) == int(count.replace(",", ""))
+
+
+def test_the_pretrained_weights_that_options_name_exist() -> None:
+    named = re.findall(r"(resnetv2_\w+_bit)(\.goog\w+)", "".join(OPTIONS.values()))
+    named += [("resnetv2_152x2_bit", tag) for tag in re.findall(r" (\.goog\w+)", OPTIONS["bit_r152x2"])]
+    assert len(named) == 3 and all(timm.is_model_pretrained(name + tag) for name, tag in named)
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet18.a1_in1k", "cifar_resnet20", "hf-hub:timm/resnet18.a1_in1k", "local-dir:/some/where"]
+    "name",
+    [
+        "resnet18",
+        "resnet18.a1_in1k",
+        "cifar_resnet20",
+        "hf-hub:timm/resnet18.a1_in1k",
+        "hf-hub:someone/their.model",
+        "local-dir:/some/where",
+        "resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k_384",
+        "vit_base_patch16_clip_quickgelu_224.openai",  # timm computes this tag
+    ],
 )
 def test_a_name_that_can_be_built_passes(name: str) -> None:
     check_architecture(name)
@@ -40,6 +81,44 @@ def test_a_name_like_no_other_gets_no_guess() -> None:
     with pytest.raises(ValueError, match="no architecture 'zzzzqqqq'") as error:
         check_architecture("zzzzqqqq")
     assert "Close" not in str(error.value) and "list_models" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18.nope", r"resnet18 has no pretrained weights 'nope': give one of a1_in1k, .*tv_in1k, or the name without"),
+        ("resnetv2_50x1_bit.goog", r"'goog': give one of goog_distilled_in1k, goog_in21k, goog_in21k_ft_in1k, or the name"),
+        ("cifar_resnet20.cifar100", r"no pretrained weights of cifar_resnet20: give the name without '\.cifar100'"),
+        ("mobilenetv3_large_gn.a1", r"no pretrained weights of mobilenetv3_large_gn: give the name without '\.a1'"),
+    ],
+)
+def test_weights_that_do_not_exist_are_refused_with_those_that_do(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_architecture(name)
+
+
+def test_the_tags_read_from_source_are_those_that_timm_has() -> None:
+    _, _, tags = names._known()
+    computed = 0
+    for name in timm.list_models():
+        registered = {full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(name)} - {""}
+        assert registered <= tags.get(name, registered), "a tag that exists would be refused"
+        computed += bool(registered) and name not in tags
+    assert computed < 30, "the source is hardly read any more"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("VARIANTS = {'one': {}, 'two': {'depth': 2}}", ["one", "two"]),
+        ("VARIANTS: dict[str, int] = {'one': 1}", ["one"]),
+        ("def f():\n    VARIANTS = {'one': 1}", []),
+        ("OTHER = {'one': 1}  # VARIANTS", []),
+        ("x = y = 1", []),
+    ],
+)
+def test_own_names_are_the_keys_of_the_literal(source: str, found: list[str]) -> None:
+    assert names._variants(source) == found
 
 
 def test_finding_a_typo_imports_neither_timm_nor_torch() -> None:

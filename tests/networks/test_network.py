@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import pickle
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
 
+from kdx.networks import weights
 from kdx.networks.network import Network
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -32,7 +37,14 @@ def test_each_channel_is_normalised_before_the_model_sees_it() -> None:
 
 @pytest.mark.parametrize(
     ("in_channels", "mean", "expected"),
-    [(1, MEAN, [0.4]), (3, (0.3,), [0.3] * 3), (3, MEAN, list(MEAN)), (1, (0.7,), [0.7])],
+    [
+        (1, MEAN, [0.4]),
+        (3, (0.3,), [0.3] * 3),
+        (3, MEAN, list(MEAN)),
+        (1, (0.7,), [0.7]),
+        (4, MEAN, [0.4] * 4),
+        (4, (0.1, 0.2, 0.3, 0.4), [0.1, 0.2, 0.3, 0.4]),
+    ],
 )
 def test_mean_and_std_are_brought_to_the_number_of_channels(
     in_channels: int, mean: tuple[float, ...], expected: list[float]
@@ -83,9 +95,123 @@ def test_the_state_holds_the_plain_model_and_nothing_else() -> None:
         ({"architecture": "resnet81"}, "no architecture 'resnet81'"),
         ({"num_classes": 0}, "Network: num_classes"),
         ({"in_channels": 0}, "Network: in_channels"),
+        ({"architecture": "resnet18.nope"}, "no pretrained weights 'nope': give one of a1_in1k"),
+        ({"architecture": "resnet18.nope", "pretrained": True}, "no pretrained weights 'nope': give one of a1_in1k"),
+        (
+            {"architecture": "vit_base_patch16_clip_quickgelu_224.nope"},
+            "'nope': give one of metaclip_2pt5b, metaclip_400m, openai",
+        ),
+        ({"pretrained": True}, "no pretrained weights of cifar_resnet8: give pretrained=false, or init=FILE"),
+        (
+            {"architecture": "resnetv2_50d_frn", "pretrained": True},
+            "no pretrained weights of resnetv2_50d_frn: give pretrained",
+        ),
+        ({"architecture": "resnet18", "pretrained": True, "init": "w.pth"}, "both from w.pth and.*: give pretrained=false"),
+        ({"init": "nowhere.pth"}, "there is no file nowhere.pth: give"),
+        ({"mean": (0.1, 0.2)}, "mean has 2 values and the images have 3 channels: give one for each"),
+        ({"std": (0.1,) * 4}, "std has 4 values and the images have 3 channels: give one for each"),
+        ({"mean": ()}, "mean has 0 values"),
+        ({"in_channels": 1, "mean": (0.1,) * 2}, "mean has 2 values and the images have 1 channels"),
+        ({"std": (0.1, 0.0, 0.1)}, r"Network: std\.1.*greater than 0"),
+        ({"mean": (float("nan"),)}, r"Network: mean\.0.*finite"),
     ],
     ids=str,
 )
 def test_an_impossible_network_is_a_value_error(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Network(**{"architecture": "cifar_resnet8", "num_classes": 10, **wrong})
+
+
+# A start from a file.
+
+
+@pytest.fixture(scope="module")
+def trained() -> Network:
+    torch.manual_seed(1)
+    network = Network("cifar_resnet8", 10)
+    network(torch.rand(8, 3, 8, 8))  # moves BatchNorm's statistics off their start
+    return network.eval()
+
+
+def state_of(network: Network) -> dict[str, torch.Tensor]:
+    return dict(network.model.state_dict())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin", ".ckpt"])
+def test_it_starts_from_a_file_of_any_format(tmp_path: Path, trained: Network, suffix: str) -> None:
+    path = tmp_path / f"start{suffix}"
+    if suffix == ".safetensors":
+        weights.save(trained.model, {}, path)
+    elif suffix == ".ckpt":
+        torch.save({"state_dict": {f"distiller.student.model.{n}": t for n, t in state_of(trained).items()}, "epoch": 3}, path)
+    else:
+        torch.save(state_of(trained), path)
+    started = Network("cifar_resnet8", 10, init=str(path)).eval()
+    assert weights.digest(started.model) == weights.digest(trained.model)
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(started(images), trained(images))
+
+
+def test_it_starts_from_scratch_unless_told(trained: Network) -> None:
+    torch.manual_seed(1)
+    one = Network("cifar_resnet8", 10)
+    torch.manual_seed(1)
+    assert weights.digest(Network("cifar_resnet8", 10, init=None).model) == weights.digest(one.model)
+    assert weights.digest(one.model) != weights.digest(trained.model), "its statistics moved"
+
+
+@pytest.mark.parametrize("case", ["other classes", "no last layer"])
+def test_a_last_layer_that_does_not_fit_starts_fresh_and_is_said_to(
+    tmp_path: Path, trained: Network, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    state, num_classes = state_of(trained), 100 if case == "other classes" else 10
+    if case == "no last layer":
+        del state["fc.weight"], state["fc.bias"]
+    torch.save(state, tmp_path / "start.pth")
+    torch.manual_seed(5)
+    scratch = Network("cifar_resnet8", num_classes)
+    torch.manual_seed(5)
+    with caplog.at_level(logging.INFO, "kdx"):
+        started = Network("cifar_resnet8", num_classes, init=str(tmp_path / "start.pth"))
+    assert f"start.pth; the last layer, fc.weight and fc.bias, starts fresh for {num_classes} classes" in caplog.text
+    for name, tensor in state_of(started).items():
+        own = scratch.model if name.startswith("fc") else trained.model
+        assert torch.equal(tensor, own.state_dict()[name])
+
+
+def test_a_last_layer_that_fits_is_not_said_to_be_fresh(
+    tmp_path: Path, trained: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(state_of(trained), tmp_path / "start.pth")
+    with caplog.at_level(logging.INFO, "kdx"):
+        Network("cifar_resnet8", 10, init=str(tmp_path / "start.pth"))
+    assert "cifar_resnet8 starts from" in caplog.text and "fresh" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "cifar_resnet14"}, r"\d+ weights are not in the file, such as layer1\.1"),
+        ({"architecture": "cifar_resnet8x4"}, r"conv1\.weight is \[16, 3, 3, 3\] in the file and \[32, 3, 3, 3\] in"),
+        ({"architecture": "cifar_wrn_16_1"}, "does not fit the network"),
+        ({"in_channels": 1}, r"conv1\.weight is \[16, 3, 3, 3\] in the file and \[16, 1, 3, 3\] in"),
+        ({"num_classes": 100, "in_channels": 1}, r"conv1\.weight is"),
+    ],
+    ids=str,
+)
+def test_any_other_misfit_is_refused(tmp_path: Path, trained: Network, changes: dict[str, Any], message: str) -> None:
+    torch.save(state_of(trained), tmp_path / "start.pth")
+    with pytest.raises(ValueError, match=f"{message}.*Name the architecture"):
+        Network(**{"architecture": "cifar_resnet8", "num_classes": 10, "init": str(tmp_path / "start.pth"), **changes})
+
+
+def test_a_start_runs_no_code_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "start.pth").write_bytes(pickle.dumps(Path))
+    with pytest.raises(ValueError, match="would run code from the file: refused"):
+        Network("cifar_resnet8", 10, init=str(tmp_path / "start.pth"))
+
+
+def test_the_start_is_no_part_of_the_card(tmp_path: Path, trained: Network) -> None:
+    torch.save(state_of(trained), tmp_path / "start.pth")
+    started = Network("cifar_resnet8", 10, init=str(tmp_path / "start.pth"))
+    assert started.card == trained.card and "init" not in json.dumps(started.card)

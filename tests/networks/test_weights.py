@@ -221,6 +221,51 @@ def test_weights_that_do_not_fit_are_named_and_none_is_loaded(
     assert weights.digest(model) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"fc.weight": torch.zeros(10, 32)}), r"fc\.weight is \[10, 32\] in the file and \[10, 64\] in"),
+        (without("fc.bias"), r"1 weights are not in the file, such as fc\.bias"),
+        (
+            lambda s: s.update({"head.weight": s.pop("fc.weight"), "head.bias": s.pop("fc.bias")}),
+            "unknown to the network, such as h",
+        ),
+        (without("bn1.running_mean"), r"1 weights are not in the file, such as bn1\.running_mean"),
+    ],
+    ids=["other features", "half a last layer", "another name", "missing statistics"],
+)
+def test_a_start_that_does_not_fit_leaves_the_network_alone(
+    tmp_path: Path, state: State, change: Callable[[State], None], message: str
+) -> None:
+    change(state)
+    torch.save(state, tmp_path / "other.pth")
+    model = Network("cifar_resnet8", 10).model
+    before = weights.digest(model)
+    with pytest.raises(ValueError, match=message):
+        weights.initialise(model, tmp_path / "other.pth")
+    assert weights.digest(model) == before
+
+
+@pytest.mark.parametrize(
+    ("architecture", "last"),
+    [
+        ("resnetv2_50x1_bit", ["head.fc.weight", "head.fc.bias"]),  # a 1x1 convolution
+        ("deit_tiny_distilled_patch16_224", ["head.weight", "head.bias", "head_dist.weight", "head_dist.bias"]),
+        ("mobilenetv3_small_gn", ["classifier.weight", "classifier.bias"]),
+    ],
+)
+def test_the_last_layer_is_the_one_that_timm_says(tmp_path: Path, architecture: str, last: list[str]) -> None:
+    args = {"channels": (128,) * 4, "stem_chs": 32} if "bit" in architecture else {}
+    one, other = (timm.create_model(architecture, num_classes=classes, **args) for classes in (7, 5))
+    torch.save(one.state_dict(), tmp_path / "one.pth")
+    fresh = {name: other.state_dict()[name].clone() for name in last}
+    assert weights.initialise(other, tmp_path / "one.pth") == last
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name in fresh else one.state_dict()[name])
+    with pytest.raises(ValueError, match=r"\[7, .*in the file and \[5, .*in the network"):
+        weights.load(other, tmp_path / "one.pth")
+
+
 @pytest.mark.parametrize("name", ["fc.bias", "bn1.running_var", "bn1.num_batches_tracked"])
 def test_the_digest_changes_with_the_last_bit_of_any_weight(network: Network, name: str) -> None:
     before = weights.digest(network.model)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from kdx.losses import functional
-from kdx.temperatures.curriculum import Curriculum, ramp
+from kdx.temperatures.curriculum import Curriculum
+from kdx.temperatures.ramp import Ramp
 from kdx.types import Progress
 
 LAST = Progress(1.0, epoch=99)  # λ has reached its end
@@ -38,10 +41,18 @@ def test_lambda_follows_the_authors_table(epoch: int) -> None:
     assert Curriculum().telemetry(Progress(0.0, epoch))["lambda"] == pytest.approx(TABLE[epoch], abs=1e-4)
 
 
-def test_lambda_ramps_to_its_end_in_the_given_number_of_epochs() -> None:
-    values = [ramp(epoch, 4, end=0.5) for epoch in range(6)]
-    assert values == pytest.approx([0.5 * x for x in (0.14644661, 0.5, 0.85355339, 1, 1, 1)])
-    assert Curriculum(ramp_epochs=4, lambd=0.5).telemetry(Progress(0.0, 1))["lambda"] == pytest.approx(0.25)
+@pytest.mark.parametrize(
+    ("shape", "shares"),
+    [
+        ("cosine", (0.14644661, 0.5, 0.85355339, 1, 1, 1)),
+        ("linear", (0.25, 0.5, 0.75, 1, 1, 1)),
+        ("constant", (1, 1, 1, 1, 1, 1)),
+    ],
+)
+def test_lambda_goes_from_its_minimum_to_its_end_in_the_given_number_of_epochs(shape: Any, shares: tuple[float, ...]) -> None:
+    temperature = Curriculum(ramp=shape, ramp_epochs=4, lambda_min=0.1, lambd=0.5)
+    values = [temperature.telemetry(Progress(0.0, epoch))["lambda"] for epoch in range(6)]
+    assert values == pytest.approx([0.1 + 0.4 * share for share in shares])
 
 
 @pytest.mark.parametrize("raw", [1.0, -4.0])
@@ -61,7 +72,7 @@ def test_the_gradient_is_minus_lambda_times_the_losses_own(epoch: int) -> None:
     raw = torch.tensor(1.0, requires_grad=True)
     distance(*cifar_like(), 1 + 20 * torch.sigmoid(raw)).backward()
     assert raw.grad is not None and temperature.raw.grad is not None and raw.grad.abs() > 1e-3
-    expected = -ramp(epoch, 10, end=0.8) * raw.grad
+    expected = -Ramp(end=0.8)(epoch) * raw.grad
     torch.testing.assert_close(temperature.raw.grad, expected, rtol=1e-6, atol=0)
 
 
@@ -101,6 +112,48 @@ def test_from_either_side_it_meets_at_the_temperature_with_the_largest_loss() ->
     assert abs(ends[0] - ends[1]) < 0.1 and ends == pytest.approx([worst, worst], abs=0.1)
 
 
+@pytest.mark.parametrize(("raw", "end"), [(1.0, 21.0), (-4.0, 1.0)])
+def test_without_the_reversal_it_runs_to_the_end_of_its_range_on_its_side_of_the_maximum(raw: float, end: float) -> None:
+    temperature = Curriculum(raw=raw, reverse=False)
+    optimizer = torch.optim.SGD(temperature.parameters(), lr=1.0)
+    path = []
+    for _ in range(2000):
+        optimizer.zero_grad()
+        tau = temperature(*cifar_like(), LAST)
+        loss = distance(*cifar_like(), tau)
+        loss.backward()
+        optimizer.step()
+        path.append(tau.item())
+    assert all((b - a) * (end - path[0]) > 0 for a, b in itertools.pairwise(path[:200]))
+    assert path[-1] == pytest.approx(end, abs=1.0) and abs(path[-1] - end) < abs(path[0] - end) / 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"), [(1.0, None), (4.5, None), (4.7, "lower temperature"), (9.0, "raise temperature.span"), (-9.0, "1, where")]
+)
+def test_it_complains_within_a_hundredth_of_the_end_of_its_range(raw: float, told: str | None) -> None:
+    temperature = Curriculum(raw=raw)
+    assert temperature.complaint() is None  # nothing has happened yet
+    temperature(*cifar_like(), LAST)
+    said = temperature.complaint()
+    assert (said is None) == (told is None)
+    assert told is None or (said is not None and told in said and said.endswith("temperature=constant"))
+
+
+def test_it_complains_of_a_temperature_that_is_not_finite() -> None:
+    temperature = Curriculum()
+    with torch.no_grad():
+        temperature.raw.fill_(float("nan"))
+    temperature(*cifar_like(), LAST)
+    assert "not finite" in str(temperature.complaint())
+
+
+def test_validation_says_nothing_of_the_temperature() -> None:
+    temperature = Curriculum(raw=9.0).eval()
+    temperature(*cifar_like(), LAST)
+    assert temperature.complaint() is None
+
+
 def test_the_state_dict_holds_the_raw_parameter_and_brings_it_back() -> None:
     trained, fresh = Curriculum(raw=-0.7), Curriculum()
     assert list(trained.state_dict()) == ["raw"]
@@ -117,6 +170,8 @@ def test_the_state_dict_holds_the_raw_parameter_and_brings_it_back() -> None:
         {"ramp_epochs": 0},
         {"lambd": 1.1},
         {"lambd": -1},
+        {"lambda_min": -0.1},
+        {"ramp": "square"},
         {"weight_decay": -1},
     ],
     ids=str,

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from kdx.distiller import Distiller
 from kdx.losses.objective import Loss, Objective, Term
 from kdx.networks.network import Network
+from kdx.temperatures.apart import PerNetwork, Standardised
 from kdx.temperatures.base import Temperature
-from kdx.temperatures.curriculum import Curriculum
+from kdx.temperatures.curriculum import Curriculum, InstanceCurriculum
 from kdx.temperatures.schedules import Constant
 from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.schedules import CosineLr
@@ -70,6 +73,60 @@ def test_kernels_decay_and_biases_and_norms_do_not() -> None:
 def test_all_means_that_nothing_is_exempt() -> None:
     (group,) = parameter_groups(learner(None), None, "all")
     assert "weight_decay" not in group
+
+
+def unfilled(architecture: str) -> nn.Module:
+    """A network of timm's without memory for its weights."""
+    torch.set_default_device("meta")
+    try:
+        return timm.create_model(architecture, num_classes=3)
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224", "levit_128s", "resnetv2_50x1_bit",
+     "deit_tiny_distilled_patch16_224", "convnext_atto", "maxvit_rmlp_pico_rw_256", "mobilenetv3_small_050"],
+)  # fmt: skip
+def test_the_kernels_of_timms_networks_are_what_timm_says(architecture: str) -> None:
+    model = unfilled(architecture)
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    timms = {
+        group["weight_decay"]: group["params"] for group in param_groups_weight_decay(model, 0.1, no_weight_decay_list=exempt)
+    }
+    decayed, rest = parameter_groups(nn.ModuleList([nn.ModuleDict({"model": model})]), None, "kernels")
+    for ours, theirs in ((decayed, timms[0.1]), (rest, timms[0.0])):
+        assert [id(p) for p in ours["params"]] == [id(p) for p in theirs]
+
+
+def test_wildcards_and_what_inner_modules_name_are_left_out_too() -> None:
+    whole = nn.ModuleList([unfilled("xcit_nano_12_p16_224")])  # names 'pos_embed.*', and its blocks a 'temperature'
+    decayed, rest = named(whole, parameter_groups(whole, None, "kernels"))
+    assert {"0.pos_embed.token_projection.weight", "0.blocks.0.attn.temperature"} <= set(rest)
+    assert not any("pos_embed" in name or "temperature" in name for name in decayed)
+
+
+def test_positions_and_tokens_do_not_decay_inside_a_distiller() -> None:
+    whole = nn.ModuleList([Distiller(Network("test_vit", 5, args={"img_size": 32}))])
+    decayed, rest = named(whole, parameter_groups(whole, None, "kernels"))
+    assert {"0.student.model.pos_embed", "0.student.model.cls_token"} <= set(rest)
+    assert all(name.endswith("weight") for name in decayed) and len(decayed) > 4
+
+
+@pytest.mark.parametrize("decay", ["kernels", "all"])
+def test_a_temperature_inside_another_keeps_its_own_weight_decay(decay: Decay) -> None:
+    temperature = PerNetwork(Curriculum(weight_decay=0.1), InstanceCurriculum(hidden=2, weight_decay=0.2))
+    temperature.connect(5)
+    whole = learner(temperature)
+    *_, first, second = parameter_groups(whole, temperature, decay)
+    assert [first["weight_decay"], second["weight_decay"]] == [0.1, 0.2]
+    assert named(whole, [first]) == [["0.temperature.teacher.raw"]]
+    assert sorted(named(whole, [second])[0]) == [
+        f"0.temperature.student.mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("bias", "weight")
+    ]
+    (wrapped,) = parameter_groups(nn.ModuleList(), Standardised(Curriculum(weight_decay=0.3)), decay)[1:]
+    assert wrapped["weight_decay"] == 0.3 and len(wrapped["params"]) == 1
 
 
 @pytest.mark.parametrize("decay", ["kernels", "all"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 
-from kdx.training.schedules import ConstantLr, CosineLr, LrSchedule, MultiStepLr, OneCycleLr
+from kdx.training.optimization import optimizer_and_schedule
+from kdx.training.schedules import ConstantLr, CosineLr, LrSchedule, MultiStepLr, OneCycleLr, PolynomialLr
 
 
 def torchs(schedule: type[lr_scheduler.LRScheduler], steps: int, **kwargs: Any) -> list[float]:
@@ -64,9 +66,64 @@ def test_one_cycle_equals_torchs(rise: float, steps: int, div: float, final_div:
     assert factors(OneCycleLr(rise, div, final_div), steps) == pytest.approx(expected, abs=1e-7)
 
 
+@pytest.mark.parametrize("steps", [37, 200])
+@pytest.mark.parametrize("rise", [0.1, 0.3])
+@pytest.mark.parametrize(
+    ("make", "read"),
+    [
+        (lambda p: torch.optim.AdamW(p, lr=1.0, betas=(0.9, 0.98)), lambda group: group["betas"]),
+        (lambda p: SGD(p, lr=1.0, momentum=0.9), lambda group: (group["momentum"], 0.98)),
+    ],
+    ids=["betas", "momentum"],
+)
+def test_one_cycle_turns_the_momentum_as_torchs_does(make: Any, read: Any, rise: float, steps: int) -> None:
+    optimizer = make([torch.zeros(1, requires_grad=True)])
+    torchs_own = lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, pct_start=rise)
+    made = optimizer_and_schedule(
+        [{"params": [torch.zeros(1, requires_grad=True)]}], make, OneCycleLr(rise, cycle_momentum=True), steps, 10
+    )
+    for step in range(steps):
+        for each in (optimizer, made["optimizer"]):
+            each.step()
+        (group,) = made["optimizer"].param_groups
+        assert read(group) == pytest.approx(read(optimizer.param_groups[0]), abs=1e-7)
+        assert group["lr"] == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-7)
+        made["lr_scheduler"]["scheduler"].step()
+        if step < steps - 1:
+            torchs_own.step()
+
+
+def test_no_other_schedule_touches_the_momentum() -> None:
+    make = functools.partial(torch.optim.AdamW, lr=1.0, betas=(0.7, 0.98))
+    for schedule in (OneCycleLr(), CosineLr(), ConstantLr()):
+        made = optimizer_and_schedule([{"params": [torch.zeros(1, requires_grad=True)]}], make, schedule, 20, 10)
+        made["optimizer"].step()
+        assert made["optimizer"].param_groups[0]["betas"] == (0.7, 0.98)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+def test_polynomial_equals_torchs(power: float) -> None:
+    expected = torchs(lr_scheduler.PolynomialLR, 50, total_iters=50, power=power)
+    assert factors(PolynomialLr(power), 50) == pytest.approx(expected, abs=1e-12)
+    assert PolynomialLr(power)(50, 50, 10) == 0
+
+
+@pytest.mark.parametrize(("step", "value"), [(0, 0), (900, 0.5), (1800, 1), (5900, 0.25), (7950, 0.0625), (10000, 0)])
+def test_quadratic_is_funmatchs(step: int, value: float) -> None:
+    assert PolynomialLr(2.0, warmup_steps=1800)(step, 10000, 100) == pytest.approx(value, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "schedule",
-    [ConstantLr(), CosineLr(), CosineLr(warmup_epochs=1), MultiStepLr(), *(OneCycleLr(r) for r in (0, 0.1, 0.5, 1))],
+    [
+        ConstantLr(),
+        CosineLr(),
+        CosineLr(warmup_epochs=1),
+        PolynomialLr(),
+        PolynomialLr(warmup_epochs=1),
+        MultiStepLr(),
+        *(OneCycleLr(r) for r in (0, 0.1, 0.5, 1)),
+    ],
     ids=lambda s: f"{type(s).__name__} {vars(s)}",
 )
 @pytest.mark.parametrize("steps", [1, 2, 10, 20])
@@ -89,11 +146,24 @@ def test_warmup_is_linear_from_zero_and_then_gone(schedule: LrSchedule, plain: L
     assert values[20:] == factors(plain, 60)[20:]
 
 
-def test_a_warmup_in_epochs_is_the_same_in_steps() -> None:
-    assert factors(CosineLr(warmup_epochs=1.5), 100) == factors(CosineLr(warmup_steps=15), 100)
+@pytest.mark.parametrize("make", [CosineLr, PolynomialLr])
+def test_what_falls_falls_after_the_warmup_as_in_a_run_without_it(make: type[LrSchedule]) -> None:
+    values = factors(make(warmup_steps=20), 60)
+    assert values[:20] == pytest.approx([step / 20 for step in range(20)])
+    assert values[20:] == pytest.approx(factors(make(), 40), abs=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [ConstantLr, CosineLr, MultiStepLr])
+@pytest.mark.parametrize("make", [ConstantLr, CosineLr, PolynomialLr, MultiStepLr])
+def test_a_warmup_in_epochs_is_the_same_in_steps(make: type[LrSchedule]) -> None:
+    assert factors(make(warmup_epochs=1.5), 100) == factors(make(warmup_steps=15), 100)
+
+
+@pytest.mark.parametrize("make", [ConstantLr, CosineLr, PolynomialLr, MultiStepLr])
+def test_a_run_that_ends_in_its_warmup_just_warms_up(make: type[LrSchedule]) -> None:
+    assert factors(make(warmup_steps=100), 50) == pytest.approx([step / 100 for step in range(50)])
+
+
+@pytest.mark.parametrize("schedule", [ConstantLr, CosineLr, PolynomialLr, MultiStepLr])
 def test_a_warmup_in_steps_and_in_epochs_is_a_contradiction(schedule: type[Any]) -> None:
     with pytest.raises(ValueError, match="in steps or in epochs, not in both"):
         schedule(warmup_steps=5, warmup_epochs=1.0)
@@ -105,6 +175,7 @@ def test_a_warmup_in_steps_and_in_epochs_is_a_contradiction(schedule: type[Any])
         (ConstantLr, {"warmup_steps": -1}),
         (CosineLr, {"final": 1.5}),
         (CosineLr, {"warmup_epochs": math.nan}),
+        (PolynomialLr, {"power": 0}),
         (MultiStepLr, {"gamma": 0}),
         (MultiStepLr, {"milestones": [-1]}),
         (OneCycleLr, {"rise": 1.1}),

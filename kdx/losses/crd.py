@@ -1,0 +1,116 @@
+"""Contrastive representation distillation (CRD, arXiv:1910.10699): recognise one's own teacher among those of others."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdx.losses.bank import Bank, Draws
+from kdx.losses.features import FeatureLoss, Paths
+from kdx.losses.geometry import unit
+from kdx.losses.projectors import flat
+from kdx.scalars import Count, Fraction, Positive, validated
+from kdx.types import Outputs, Surroundings
+
+
+def nce(scores: Tensor, log_noise: float) -> Tensor:
+    """-log D(positive) - Σ log(1 - D(negative)) in nats, [B], of normalised scores [B,1+K] whose first is the positive's.
+
+    D = e^score / (e^score + K/N) and `log_noise` is log(K/N): the chance that a score is that of a pair and not of one of K
+    negatives among N examples. Source: eq. 18.
+    """
+    return F.softplus(log_noise - scores[:, 0]) + F.softplus(scores[:, 1:] - log_noise).sum(-1)
+
+
+def info_nce(scores: Tensor, excluded: Tensor) -> Tensor:
+    """-log of the share that an example's own e^score has among those of its row, plus the same of its column: nats, [B].
+
+    `scores` [B,B] are the student's (rows) with the teacher's (columns); pairs that are `excluded` [B,B] are left out.
+    """
+    scores = scores.masked_fill(excluded, -math.inf)
+    return -(scores.log_softmax(1).diagonal() + scores.log_softmax(0).diagonal())
+
+
+class _Contrast(FeatureLoss, ABC):
+    """Learned linear embeddings of both networks' features, [B,width] of length 1, to be compared at `temperature`."""
+
+    needs_one_label = True  # a mixed image has no index and no class of its own
+
+    def __init__(self, features: Paths, width: int, temperature: float) -> None:
+        super().__init__(features)
+        self.require_one_pair()
+        self.width, self.temperature = width, temperature
+
+    def connect(self, surroundings: Surroundings) -> None:
+        ((student, teacher),) = self.shapes(surroundings)
+        self.embed_student = nn.Linear(student.numel(), self.width)
+        self.embed_teacher = nn.Linear(teacher.numel(), self.width)
+
+    def embeddings(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """The student's and the teacher's, [B,width] of length 1."""
+        ((student, teacher),) = self.pairs(outputs)
+        return unit(self.embed_student(flat(student))), unit(self.embed_teacher(flat(teacher)))
+
+
+@validated
+class CRD(_Contrast):
+    """CRD against a memory bank of all training examples, per example [B].
+
+    Each network's embedding is to score high with the other's remembered embedding of the same example (`mode` exact) or of any
+    example of its class (relax), and low with those of `negatives` examples of other classes (of all others, where there are
+    no labels). The bank holds running means with `momentum`.
+    """
+
+    def __init__(
+        self,
+        features: Paths,
+        width: Count = 128,
+        negatives: Count = 16384,
+        temperature: Positive = 0.07,
+        momentum: Fraction = 0.5,
+        mode: Literal["exact", "relax"] = "exact",
+    ) -> None:
+        super().__init__(features, width, temperature)
+        self.negatives, self.momentum, self.mode = negatives, momentum, mode
+
+    def connect(self, surroundings: Surroundings) -> None:
+        super().connect(surroundings)
+        labels = surroundings.train_labels
+        self.draws = Draws(torch.arange(surroundings.train_size) if labels is None else labels)
+        self.bank = Bank(surroundings.train_size, self.width, self.momentum)
+        self.log_noise = math.log(self.negatives / surroundings.train_size)
+
+    def compare(self, outputs: Outputs) -> Tensor:
+        if outputs.index is None:
+            raise ValueError("CRD remembers examples by their index, and this batch has none: use losses=[crd_batch]")
+        student, teacher = self.embeddings(outputs)
+        drawn = self.draws(outputs.index, self.negatives, self.mode == "relax")
+        scores = self.bank.scores(student, teacher, drawn, self.temperature)
+        log_z = self.bank.normalisation(*scores)
+        loss = torch.stack([nce(side - z, self.log_noise) for side, z in zip(scores, log_z, strict=True)]).sum(0)
+        self.bank.update(student, teacher, outputs.index)
+        return loss
+
+
+@validated
+class CRDBatch(_Contrast):
+    """Contrast within the batch on one device, without a memory, per example [B] (InfoNCE in both directions).
+
+    Negatives are the batch's examples of other classes, or all others where there are no labels.
+    """
+
+    def __init__(self, features: Paths, width: Count = 128, temperature: Positive = 0.07) -> None:
+        super().__init__(features, width, temperature)
+
+    def compare(self, outputs: Outputs) -> Tensor:
+        student, teacher = self.embeddings(outputs)
+        own = torch.eye(len(student), dtype=torch.bool, device=student.device)
+        excluded = torch.zeros_like(own)
+        if outputs.label is not None:
+            excluded = (outputs.label[:, None] == outputs.label) & ~own
+        return info_nce(student @ teacher.T / self.temperature, excluded)

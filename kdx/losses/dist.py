@@ -1,0 +1,50 @@
+"""Distillation by correlation (DIST, arXiv:2205.10536): what matters is how predictions vary, not by how much."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdx.losses import functional
+from kdx.losses.geometry import deviation
+from kdx.losses.objective import Loss
+from kdx.scalars import NonNegative, validated
+from kdx.types import Outputs
+
+
+def decorrelation(student_log_probs: Tensor, teacher_log_probs: Tensor, dim: int) -> Tensor:
+    """1 - Pearson's correlation of the probabilities along `dim`, in [0, 2].
+
+    Where only one of both is constant it is ½, where both are it is 0. It is computed as half a squared distance, so the
+    teacher with itself gives exactly 0. Each row is divided by its largest probability before it leaves log-space, which no
+    correlation sees; so a class that is unlikely throughout counts as much as any other, as in the paper's formula. The
+    authors' code adds 1e-8 to the product of norms, which silences such a class.
+    """
+    student, teacher = (
+        deviation((log_probs - log_probs.detach().amax(dim, keepdim=True)).exp(), dim)
+        for log_probs in (student_log_probs, teacher_log_probs)
+    )
+    return (student - teacher).square().sum(dim) / 2
+
+
+@validated
+class DIST(Loss):
+    """beta · inter-class + gamma · intra-class relation, at the step's temperature τ and times τ², a scalar [].
+
+    Inter-class is the decorrelation over the classes of one example, intra-class over the examples of one class, within the
+    batch on one device; each is averaged.
+    """
+
+    needs_teacher = True
+    needs_temperature = True
+
+    def __init__(self, beta: NonNegative = 1.0, gamma: NonNegative = 1.0) -> None:
+        super().__init__()
+        self.beta, self.gamma = beta, gamma
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        assert outputs.teacher_logits is not None and outputs.temperature is not None
+        teacher, student, squared = functional.tempered(outputs.student_logits, outputs.teacher_logits, outputs.temperature)
+        inter = functional.scaled(decorrelation(student, teacher, 1), squared).mean()
+        intra = decorrelation(student, teacher, 0).mean() * torch.as_tensor(squared).mean()
+        return self.beta * inter + self.gamma * intra

@@ -1,0 +1,72 @@
+"""Decoupled distillation (DKD, arXiv:2203.08679): how sure of the true class, and what of the others, weighed apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdx.losses import functional
+from kdx.losses.objective import Loss
+from kdx.scalars import NonNegative, validated
+from kdx.types import Outputs, Surroundings, Temperature
+
+TWO_CLASSES = "DKD compares the classes beside the true one, and of two classes only one is left: use losses=[kd]"
+
+
+def decoupled_kl(student_log_probs: Tensor, teacher_log_probs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """TCKD and NCKD in nats, each [B], of log-probabilities [B,K] at labels [B].
+
+    TCKD is the KL between the two-way distributions (true class, any other), NCKD the KL between the distributions over the
+    K - 1 others; KL(teacher || student) = TCKD + (1 - p_teacher(true)) · NCKD. ValueError for K = 2.
+    """
+    if student_log_probs.shape[-1] <= 2:
+        raise ValueError(TWO_CLASSES)
+    student, teacher = (_decoupled(log_probs, label) for log_probs in (student_log_probs, teacher_log_probs))
+    return functional.relative_entropy(teacher[0], student[0]), functional.relative_entropy(teacher[1], student[1])
+
+
+def _decoupled(log_probs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of (true class, any other) [B,2], and of the others among themselves [B,K-1]."""
+    place = torch.arange(log_probs.shape[-1] - 1, device=log_probs.device)
+    others = log_probs.gather(1, place + (place >= label[:, None]))
+    rest = others.logsumexp(-1, keepdim=True)  # log(1 - p), without ever taking 1 - p
+    return torch.cat([log_probs.gather(1, label[:, None]), rest], -1), others - rest
+
+
+def dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    label: Tensor,
+    temperature: Temperature | float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 2.0,
+) -> Tensor:
+    """τ² · (alpha · TCKD + beta · NCKD), [B], of logits [B,K] tempered in both parts, with labels [B]."""
+    teacher, student, squared = functional.tempered(student_logits, teacher_logits, temperature)
+    target, others = decoupled_kl(student, teacher, label)
+    return functional.scaled(alpha * target + beta * others, squared)
+
+
+@validated
+class DKD(Loss):
+    """Decoupled distillation per example [B] at the step's temperature, times its square. At least 3 classes.
+
+    Mixed images have no one true class, so it goes without mixing.
+    """
+
+    needs_teacher = True
+    needs_temperature = True
+    needs_label = True
+    needs_one_label = True
+
+    def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 2.0) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def connect(self, surroundings: Surroundings) -> None:
+        if surroundings.num_classes <= 2:
+            raise ValueError(TWO_CLASSES)
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        assert outputs.teacher_logits is not None and outputs.temperature is not None and outputs.label is not None
+        return dkd(outputs.student_logits, outputs.teacher_logits, outputs.label, outputs.temperature, self.alpha, self.beta)

@@ -1,0 +1,46 @@
+"""Softmax regression representation learning (SRRL, ICLR 2021): the student's features serve the teacher's last layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kdx.losses.features import FeatureLoss, Paths
+from kdx.losses.functional import upcast
+from kdx.losses.projectors import linear, positions
+from kdx.scalars import validated
+from kdx.types import Outputs, Surroundings
+
+
+@validated
+class SRRL(FeatureLoss):
+    """Mean squared errors of the teacher's pooled feature and of its logits, both from the student's, per example [B].
+
+    A learned connector (1x1 convolution, BatchNorm, and a ReLU unless switched off) takes the student's pooled feature to the
+    teacher's, and the teacher's own frozen last layer takes that to logits. Switch `relu` off where the teacher's pooled
+    features may be negative, as in ViT and ConvNeXt.
+    """
+
+    def __init__(self, features: Paths, relu: bool = True) -> None:
+        super().__init__(features)
+        self.require_one_pair()
+        self.relu = relu
+
+    def connect(self, surroundings: Surroundings) -> None:
+        classifier = surroundings.teacher_classifier
+        if classifier is None:
+            raise ValueError(
+                "SRRL uses the teacher's last layer, and this teacher has no single one: use another loss, or teacher=online"
+            )
+        ((student, teacher),) = self.shapes(surroundings)
+        projection = linear(student, teacher, bias=False)
+        norm = nn.BatchNorm1d(projection.out_features)
+        self.connector = nn.Sequential(projection, norm, nn.ReLU() if self.relu else nn.Identity())
+        self.classify = lambda feature: classifier(feature)  # a module of the teacher's would end up in the checkpoint
+
+    def compare(self, outputs: Outputs) -> Tensor:
+        assert outputs.teacher_logits is not None
+        ((student, teacher),) = self.pairs(outputs)
+        predicted = self.connector(positions(student).mean(1))
+        feature = (predicted - positions(teacher).mean(1)).square().mean(-1)
+        logits = (upcast(self.classify(predicted)) - upcast(outputs.teacher_logits)).square().mean(-1)
+        return feature + logits

@@ -1,0 +1,95 @@
+"""An exponential moving average of the student's weights, which is what val chooses, test measures and the run exports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kdx.scalars import Fraction, validated
+
+STUDENT = "distiller.student."  # where the student stands in the module's state_dict
+
+
+@validated
+class EMA(Callback):
+    """After each optimizer step average ← decay · average + (1 - decay) · weights, of the student alone.
+
+    `warmup` lowers the decay in update t to (1 + t) / (10 + t) where that is less, so that a short run does not average its
+    start. BatchNorm's running statistics are averaged like weights, and integers, which count, are copied. Validation sees the
+    average; in a checkpoint it is the student in `state_dict`, and the weights that training goes on with are in `averaging`.
+    Lightning's EMAWeightAveraging would average a learned temperature and the losses' projectors too, copy the teacher, and
+    put the average in place of the selected weights whenever they are validated.
+    """
+
+    def __init__(self, decay: Fraction = 0.999, warmup: bool = True) -> None:
+        self.decay, self.warmup = decay, warmup
+        self.average: dict[str, Tensor] = {}
+        self.own: dict[str, Tensor] | None = None  # the student's weights while the average stands in their place
+        self.updates = self.step = 0
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if "averaging" in checkpoint:  # else the average starts with the weights that are there
+            saved = checkpoint["state_dict"].items()
+            self.average = {name.removeprefix(STUDENT): value for name, value in saved if name.startswith(STUDENT)}
+            self.updates = checkpoint["averaging"]["updates"]
+            _student(pl_module).load_state_dict(checkpoint["averaging"]["student"])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, value in _weights(pl_module).items():
+            self.average[name] = self.average.get(name, value).to(value.device, copy=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        if trainer.global_step > self.step:  # gradients may be accumulated over several batches
+            self.step = trainer.global_step
+            self._update(_weights(pl_module))
+
+    def _update(self, weights: dict[str, Tensor]) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        moving = [name for name, value in weights.items() if value.is_floating_point()]
+        get_ema_multi_avg_fn(decay)([self.average[name] for name in moving], [weights[name] for name in moving], self.updates)
+        for name in weights.keys() - set(moving):
+            self.average[name].copy_(weights[name])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            weights = _weights(pl_module)
+            self.own = {name: value.clone() for name, value in weights.items()}
+            _copy(self.average, weights)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.own is not None:
+            _copy(self.own, _weights(pl_module))
+            self.own = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Also in the middle of a validation that is interrupted."""
+        own = self.own if self.own is not None else {name: value.clone() for name, value in _weights(pl_module).items()}
+        checkpoint["averaging"] = {"updates": self.updates, "student": own}
+        checkpoint["state_dict"] |= {STUDENT + name: value for name, value in self.average.items()}
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _copy(self.average, _weights(pl_module))
+
+
+def _student(pl_module: pl.LightningModule) -> nn.Module:
+    return pl_module.get_submodule(STUDENT.rstrip("."))
+
+
+def _weights(pl_module: pl.LightningModule) -> dict[str, Tensor]:
+    """The student's parameters and buffers themselves, not copies."""
+    return dict(_student(pl_module).state_dict())
+
+
+@torch.no_grad()
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    for name, value in target.items():
+        value.copy_(source[name])
