@@ -56,12 +56,13 @@ class Parts:
     lr_schedule: LrSchedule
     optimizer: Callable[..., torch.optim.Optimizer]
     separate: bool  # does each member of the teacher teach with a loss of its own?
+    own_pixels: bool  # does the teacher see its own pixels in training, and not the student's?
 
     @property
     def teacher_is_stored(self) -> bool:
         """Whether all that is asked of the teacher on train is one answer that never changes, so that it is asked once."""
         still = self.policy.teacher_fixed and self.mixing is None and self.augmentation is None
-        return still and not self.objective.teacher_features and not self.separate
+        return still and self.own_pixels and not self.objective.teacher_features and not self.separate
 
 
 def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Observer]:
@@ -135,6 +136,7 @@ def parts(cfg: DictConfig) -> Parts:
         lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
         optimizer=make(cfg.optimizer, "optimizer"),
         separate=cfg.teacher is not None and cfg.teacher.members is not None and cfg.teacher.combine == "losses",
+        own_pixels=cfg.data.teacher_view == "full",
     )
     try:
         built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])

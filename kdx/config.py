@@ -183,6 +183,7 @@ def _check_recipe(plain: Node) -> None:
 def _check_files(plain: Node) -> None:
     named = {"ckpt_path": plain["ckpt_path"]}
     named |= {f"{path}.checkpoint": member["checkpoint"] for path, member in members(plain).items()}
+    named |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
     for key, value in named.items():
         if value is not None and not Path(value).is_file():
             raise ConfigError(f"{key}={value}: there is no such file; give a path that exists, or null")

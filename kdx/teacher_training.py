@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed
 def graduate(cfg: DictConfig, member: DictConfig) -> DictConfig:
     """The config of the run that trains this member of the teacher: the run of `cfg` without a teacher, changed by the recipe.
 
-    A recipe is a diff in the keys of a run. A node with a `_target_` replaces the run's own; anything else is merged.
+    A recipe is a diff in the keys of a run. A node with a `_target_` replaces the run's own, however deep; others are merged.
     """
     recipe: Any = OmegaConf.to_container(member.recipe, resolve=True)
     side = member.resolution or cfg.resolution.teacher
@@ -41,20 +42,35 @@ def graduate(cfg: DictConfig, member: DictConfig) -> DictConfig:
     run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     with open_dict(run):
         for key, value in {**fixed, **recipe}.items():
-            whole = key in fixed or (isinstance(value, dict) and "_target_" in value and key != "trainer")
-            run[key] = value if whole or not isinstance(value, dict) else OmegaConf.merge(run[key], value)
+            run[key] = value if key in fixed else overlay(run[key], value, merge=key == "trainer")
     assert isinstance(run, DictConfig)
     return run
 
 
-def key(cfg: DictConfig, splits: Mapping[SplitName, Images]) -> str:
-    """The fingerprint of the weights that `cfg` trains: config, pixels and labels, version of kdx."""
+def overlay(base: Any, diff: Any, merge: bool = False) -> Any:
+    """`base` changed by `diff`, where a node with a `_target_` counts as one value, unless `merge`."""
+    if not isinstance(diff, dict) or not isinstance(base, DictConfig) or ("_target_" in diff and not merge):
+        return diff
+    changed = {key: overlay(base.get(key), value) for key, value in diff.items()}
+    return OmegaConf.create({**{key: base[key] for key in base if key not in changed}, **changed})
+
+
+def key(cfg: DictConfig, splits: Mapping[SplitName, Images], source: Any) -> str:
+    """The fingerprint of the weights that `cfg` trains: config, pixels and labels, version of kdx.
+
+    `splits` are what `source` reads; a teacher that learns from another source has that one's config in its fingerprint.
+    """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     config = {name: value for name, value in plain.items() if name not in IRRELEVANT}
     config["resolution"] = plain["resolution"]["student"]
     hardware = ("devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar", "log_every_n_steps")
     config["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}
     config["data"] = {k: v for k, v in plain["data"].items() if k in DETERMINING}
+    if cfg.data.source != source:
+        config["data"]["source"] = plain["data"]["source"]
+    if plain["student"].get("init"):
+        with open(plain["student"]["init"], "rb") as file:
+            config["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
     return fingerprint({"config": config, "data": data_fingerprint(splits), "kdx": kdx.__version__})
 
 
@@ -73,7 +89,7 @@ def _obtain(cfg: DictConfig, member: DictConfig, splits: Mapping[SplitName, Imag
         return None
     recipe = check(graduate(cfg, member))
     store = Store(Path(cfg.outputs) / "teachers")
-    name = key(recipe, splits)
+    name = key(recipe, splits, cfg.data.source)
 
     if rank() > 0:  # joins the training that rank 0 does under the lock, and waits for its result
         if not store.has(name):

@@ -29,6 +29,8 @@ COMPANIONS = {
     "peers=dml_e": ["teacher=none"],
     "temperature=none": ["teacher=none", "losses=[ce]"],
     "losses=ce": ["teacher=none"],
+    "losses=virtual": ["teacher=none"],
+    "losses=tfkd": ["teacher=none"],
     "calibration=temperature": [],
     "network@student=timm": ["student.architecture=resnet18"],
     "callbacks=none": ["selection=last"],
@@ -50,6 +52,8 @@ def options() -> list[str]:
 def test_option_composes_and_fits_its_constructors(config: Callable[..., DictConfig], option: str) -> None:
     if option == "trainer=gpu" and not torch.cuda.is_available():
         pytest.skip("there is no GPU here")
+    if option == "optimizer=kron":
+        pytest.importorskip("pytorch_optimizer")
     if option == "teacher=run":  # wants a finished run, which tests/test_chains.py has
         return
     text = option.replace("losses=", "losses=[") + "]" if option.startswith("losses") else option

@@ -125,7 +125,8 @@ def fresh(folder: Path, architecture: str, num_classes: int, **args: Any) -> Pat
 
 SHORT = (
     "trainer=cpu", "logger=none", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "trainer.limit_train_batches=2",
-    "data.num_workers=0", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "data.batch_size=4", "data.loader=streamed",
+    "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "data.batch_size=4", "data.loader=streamed",
+    "data.num_workers=0",
 )  # fmt: skip
 
 
@@ -211,8 +212,6 @@ RUNS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("recipe", RUNS)
 def test_a_recipe_takes_two_steps(command: Command, tmp_path: Path, data: Path, kept: Path, recipe: str) -> None:
     experiment, *more = recipe.split()
-    if experiment.endswith("shampoo"):
-        pytest.importorskip("pytorch_optimizer")
     for word in RUNS[recipe]:
         key, _, num_classes = word.partition("=NARROW-")
         more.append(f"{key}={fresh(kept, BIT, int(num_classes), channels=CHANNELS)}" if num_classes else word)
@@ -226,8 +225,6 @@ def test_every_recipe_takes_two_steps() -> None:
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_missing_data_is_told_with_layout_and_remedy(command: Command, tmp_path: Path, experiment: str) -> None:
-    if experiment.endswith("shampoo"):
-        pytest.importorskip("pytorch_optimizer")
     code, _, err = command("train", f"experiment={experiment}", f"data.root={tmp_path}/nowhere")
     assert code == 2
     assert "nowhere: there is no such folder" in err and "Expected layout: ROOT/" in err and "Correct data.root" in err

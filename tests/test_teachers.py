@@ -127,3 +127,10 @@ def test_students_of_a_cohort_are_back_in_train_mode_after_validation(
     cfg = config("peers=dml", *own, "trainer.max_epochs=2")
     train(cfg, RunFolder(tmp_path / "run"), quiet=True)  # type: ignore[arg-type]
     assert len(modes) == 4 and all(modes)
+
+
+def test_a_teacher_that_is_to_see_the_students_pixels_does_so_also_where_no_view_is_drawn(train: Train) -> None:
+    """With views=same_resize the teacher's answers are stored; those would be of its own pixels."""
+    own, students = (train(view, f"data.teacher_view={view}", "views=same_resize") for view in ("full", "student"))
+    assert metrics(own)["preflight/teacher/nll"] == metrics(students)["preflight/teacher/nll"]
+    assert metrics(own)["test/student/nll"] != metrics(students)["test/student/nll"]

@@ -18,7 +18,8 @@ class Taps:
     """Catches the features at `paths` during each forward of `model`, a timm model.
 
     A path is "pooled" (what the last layer gets, [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted
-    from the input or from the end), or any module's name. ValueError lists the paths that exist.
+    from the input or from the end), or any module's name. ValueError lists the paths that exist. "pooled" is what the last layer
+    gets, after dropout if there is any; an activation that works in place changes what the module before it gave.
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
@@ -75,11 +76,14 @@ def shapes(network: nn.Module | None, taps: Taps | None, images: Tensor) -> dict
     """Shapes of the features without the batch, from one dry run on `images` in eval mode; none where nothing is tapped."""
     if network is None or taps is None or not taps.paths:
         return {}
-    training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()
-    with torch.no_grad():
-        network(images)
-    network.train(training)
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return {path: feature.shape[1:] for path, feature in taps.take().items()}
 
 
@@ -91,7 +95,8 @@ def _module(model: nn.Module, path: str) -> nn.Module:
     if stage is not None and path not in known:
         number = int(stage[1])
         if number == 0 or abs(number) > len(ends):
-            raise ValueError(f"the network has no '{path}': its stages are stage1 to stage{len(ends)}")
+            known_stages = f"its stages are stage1 to stage{len(ends)}" if ends else "it names no stages, so give a module's name"
+            raise ValueError(f"the network has no '{path}': {known_stages}")
         name = ends[number - 1 if number > 0 else number]
     if not name or name not in known:
         close = difflib.get_close_matches(path, known, n=3, cutoff=0.5)

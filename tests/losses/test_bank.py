@@ -65,8 +65,12 @@ def test_scores_compare_each_network_with_the_others_memory() -> None:
     of_student, of_teacher = bank.scores(student, teacher, drawn, 0.5)
     for b in range(3):
         for p in range(6):
-            assert of_student[b, p].item() == pytest.approx(2 * float(student[b] @ bank.rows[1][drawn[b, p]]), rel=1e-5, abs=1e-6)
-            assert of_teacher[b, p].item() == pytest.approx(2 * float(teacher[b] @ bank.rows[0][drawn[b, p]]), rel=1e-5, abs=1e-6)
+            assert of_student[b, p].item() == pytest.approx(
+                2 * float(student[b] @ bank.rows[1][drawn[b, p]]), rel=1e-5, abs=1e-6
+            )
+            assert of_teacher[b, p].item() == pytest.approx(
+                2 * float(teacher[b] @ bank.rows[0][drawn[b, p]]), rel=1e-5, abs=1e-6
+            )
 
 
 def test_rows_start_at_a_mean_square_length_of_1() -> None:

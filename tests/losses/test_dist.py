@@ -23,7 +23,7 @@ def logits(num_classes: int, scale: float, batch: int = 6) -> tuple[Tensor, Tens
 
 
 def reference(student: Tensor, teacher: Tensor, temperature: float) -> tuple[float, float]:
-    """Inter- and intra-class part, each a mean of 1 - SciPy's correlation of rows or columns (taken in units of the largest)."""
+    """Inter- and intra-class part, each a mean of 1 - SciPy's correlation of rows or columns in units of their largest."""
 
     def mean_gap(log_q: np.ndarray, log_p: np.ndarray) -> float:
         pairs = zip(*(np.exp(z - z.max(-1, keepdims=True)) for z in (log_q, log_p)), strict=True)

@@ -21,7 +21,9 @@ def test_pairs_come_in_the_order_of_the_paths() -> None:
     loss = Products({"student": ["a", "b"], "teacher": ["b", "c"]})
     a, b, c = torch.randn(3, 2, 4)
     outputs = Outputs(a, student_features={"a": a, "b": b}, teacher_features={"b": -b, "c": c})
-    assert [(torch.equal(s, x), torch.equal(t, y)) for (s, t), (x, y) in zip(loss.pairs(outputs), [(a, -b), (b, c)], strict=True)]
+    assert [
+        (torch.equal(s, x), torch.equal(t, y)) for (s, t), (x, y) in zip(loss.pairs(outputs), [(a, -b), (b, c)], strict=True)
+    ]
     assert loss(outputs).item() == pytest.approx(float((a * -b).sum() + (b * c).sum()), rel=1e-5)
     shapes = {"student_features": {"a": a.shape, "b": b.shape}, "teacher_features": {"b": b.shape, "c": c.shape}}
     assert loss.shapes(Surroundings(2, 2, **shapes)) == [(a.shape, b.shape), (b.shape, c.shape)]

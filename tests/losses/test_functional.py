@@ -172,7 +172,8 @@ def test_gradients_of_kl_are_the_numerical_ones(shape: tuple[int, ...], tau_squa
     temperature = torch.full(shape, 2.5, dtype=torch.float64)
     inputs = [logits(0, 5, 2, 3), logits(1, 5, 2, 3), temperature, temperature + 1]
     assert torch.autograd.gradcheck(
-        lambda s, t, tau, own: functional.kl(s, t, Apart(tau, own, tau * own), tau_squared), [x.requires_grad_() for x in inputs]
+        lambda s, t, tau, own: functional.kl(s, t, Apart(tau, own, tau * own), tau_squared),
+        [x.requires_grad_() for x in inputs],
     )
 
 

@@ -124,5 +124,5 @@ def test_the_loss_is_the_named_divergence_at_the_steps_temperature(name: str, ta
 
 
 def test_an_unknown_direction_is_refused() -> None:
-    with pytest.raises(ValueError, match="direction.*'forward'"):
+    with pytest.raises(ValueError, match=r"direction.*'forward'"):
         KL(direction="backward")

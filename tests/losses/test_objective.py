@@ -10,7 +10,7 @@ from kdx.losses import functional
 from kdx.losses.ce import CE
 from kdx.losses.kl import KL
 from kdx.losses.objective import Loss, Objective, Term
-from kdx.types import Outputs
+from kdx.types import Outputs, Progress, Surroundings
 
 
 class Given(Loss):
@@ -70,6 +70,50 @@ def test_a_weight_is_finite_and_not_negative(weight: float) -> None:
 def test_it_names_the_terms_that_need_a_teacher_and_those_that_need_labels() -> None:
     objective = Objective({"hard": Term(CE()), "soft": Term(KL()), "free": Term(Given(torch.ones(1)))})
     assert objective.needs_teacher == ["soft"] and objective.needs_label == ["hard"]
+
+
+@pytest.mark.parametrize(
+    ("warmup", "stop", "expected"),
+    [
+        (0, None, [2, 2, 2, 2, 2, 2]),
+        (4, None, [0.5, 1, 1.5, 2, 2, 2]),
+        (0, 3, [2, 2, 2, 0, 0, 0]),
+        (2, 4, [1, 2, 2, 2, 0, 0]),
+        (0, 1, [2, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_a_weight_warms_up_and_stops_by_the_epoch(
+    outputs: Outputs, warmup: int, stop: int | None, expected: list[float]
+) -> None:
+    objective = Objective({"a": Term(Given(torch.tensor(3.0)), 2.0, warmup, stop)})
+    for epoch, weight in enumerate(expected):
+        outputs.progress = Progress(epoch / 6, epoch)
+        loss, parts = objective(outputs)
+        assert (loss.item(), parts["a"].item()) == (3 * weight, 3)  # the part is the loss itself, whatever its weight
+
+
+def test_each_member_of_an_ensemble_teaches_by_itself_and_labels_teach_once(outputs: Outputs) -> None:
+    assert outputs.teacher_logits is not None
+    outputs.member_logits = torch.stack([outputs.teacher_logits, outputs.student_logits, -outputs.teacher_logits])
+    parts = Objective({"kl": Term(KL()), "ce": Term(CE())})(outputs).parts
+    single = [functional.kl(outputs.student_logits, logits, 3.0).mean() for logits in outputs.member_logits]
+    torch.testing.assert_close(parts["kl"], sum(single) / 3)
+    assert outputs.target is not None
+    torch.testing.assert_close(parts["ce"], functional.cross_entropy(outputs.student_logits, outputs.target).mean())
+
+
+def test_it_asks_for_the_features_of_all_terms_once_and_connects_them() -> None:
+    class Looking(Given):
+        def connect(self, surroundings: Surroundings) -> None:
+            self.classes = surroundings.num_classes
+
+    first, second = Looking(torch.ones(1)), Looking(torch.ones(1))
+    first.student_features, first.teacher_features = ("stage-1", "pooled"), ("stage1", "stage1")
+    second.student_features = ("pooled",)
+    objective = Objective({"a": Term(first), "b": Term(second)})
+    assert (objective.student_features, objective.teacher_features) == (["pooled", "stage-1"], ["stage1"])
+    objective.connect(Surroundings(7, 100))
+    assert (first.classes, second.classes) == (7, 7)
 
 
 def test_ce_learns_from_the_mixed_target_and_not_from_the_label(outputs: Outputs) -> None:

@@ -40,11 +40,16 @@ def weights(losses: DictConfig) -> dict[str, float]:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_is_the_same_wherever_it_is_mounted(config: Config, option: str) -> None:
-    mounts = [f"losses@{node}=[{option}]" for node in ("teacher.recipe.losses", "teacher.members.a.recipe.losses")]
-    expected = config("experiment=none", f"losses=[{option}]").losses
-    assert all(term["_target_"] == "kdx.losses.objective.Term" for term in expected.values())
-    assert config("experiment=none", mounts[0]).teacher.recipe.losses == expected
-    assert config("experiment=none", "teacher=ensemble", mounts[1]).teacher.members.a.recipe.losses == expected
+    both = config("experiment=none", f"losses=[{option}]", f"losses@teacher.recipe.losses=[{option}]")
+    assert all(term["_target_"] == "kdx.losses.objective.Term" for term in both.losses.values())
+    assert both.teacher.recipe.losses == both.losses
+
+
+def test_a_preset_can_be_mounted_at_a_member_of_an_ensemble(config: Config) -> None:
+    member = config(
+        "experiment=none", "teacher=ensemble", "losses@teacher.members.a.recipe.losses=[ctkd/pkt]"
+    ).teacher.members.a
+    assert weights(member.recipe.losses) == PRESETS["ctkd/pkt"]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -70,7 +75,12 @@ def test_dkd_weighs_the_other_classes_2_on_cifar_and_1_on_imagenet(config: Confi
 
 
 def test_a_preset_can_be_changed_and_put_on_a_schedule(config: Config) -> None:
-    changes = ["losses.pkt.weight=7", "+losses.pkt.warmup_epochs=20", "+losses.kl.stop_epoch=100", "losses.kl.loss.direction=js"]
+    changes = [
+        "losses.pkt.weight=7",
+        "+losses.pkt.warmup_epochs=20",
+        "+losses.kl.stop_epoch=100",
+        "losses.kl.loss.direction=js",
+    ]
     losses = config("experiment=none", "losses=[ctkd/pkt]", *changes).losses
     assert weights(losses) == {"ce": 0.1, "kl": 0.9, "pkt": 7}
     assert (losses.pkt.warmup_epochs, losses.kl.stop_epoch, losses.kl.loss.direction) == (20, 100, "js")

@@ -41,7 +41,10 @@ def test_maps_and_tokens_are_averaged_over_positions() -> None:
     student, teacher = torch.randn(8, 3, 2, 2), torch.randn(8, 6, 4, 4)
     loss, outputs = connected(student, teacher)
     pooled = Outputs(
-        student, outputs.teacher_logits, student_features={"f": student.mean((2, 3))}, teacher_features={"f": teacher.mean((2, 3))}
+        student,
+        outputs.teacher_logits,
+        student_features={"f": student.mean((2, 3))},
+        teacher_features={"f": teacher.mean((2, 3))},
     )
     torch.testing.assert_close(loss(outputs), loss(pooled))
 

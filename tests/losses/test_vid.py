@@ -74,7 +74,10 @@ def test_the_variance_learns_how_far_off_the_mean_is() -> None:
 
 def test_several_pairs_and_tokens_are_summed() -> None:
     loss = VID({"student": ["a", "b"], "teacher": ["a", "b"]})
-    student, teacher = {"a": torch.randn(2, 17, 5), "b": torch.randn(2, 3)}, {"a": torch.randn(2, 17, 6), "b": torch.randn(2, 4)}
+    student, teacher = (
+        {"a": torch.randn(2, 17, 5), "b": torch.randn(2, 3)},
+        {"a": torch.randn(2, 17, 6), "b": torch.randn(2, 4)},
+    )
     loss.connect(Surroundings(10, 100, None, *({k: v.shape[1:] for k, v in side.items()} for side in (student, teacher))))
     single = [
         gaussian_nll(*posterior(s.reshape(2, -1, s.shape[-1])), t.reshape(2, -1, t.shape[-1]))

@@ -83,6 +83,11 @@ def test_arguments_reach_the_architecture() -> None:
     assert not torch.equal(network(images), network(images)), "dropout in train mode"
 
 
+def test_arguments_go_before_what_a_variant_says() -> None:
+    wide = Network("cifar_mobilenetv2", 10, args={"width": 1.0}).model
+    assert [info["num_chs"] for info in wide.feature_info] == [24, 32, 96, 320]
+
+
 def test_the_state_holds_the_plain_model_and_nothing_else() -> None:
     network = Network("cifar_resnet8", 10)
     assert list(network.state_dict()) == [f"model.{name}" for name in network.model.state_dict()]
