@@ -20,6 +20,7 @@ from yaml import YAMLError
 from kdx.config import ConfigError, check, conf_dir, explain_omegaconf, nearest
 
 FAILED, MISUSED = 1, 2
+NONE = "an override sets a key inside a group that is none: drop it, or choose another option"  # to an assertion of OmegaConf
 
 
 def train() -> NoReturn:
@@ -40,6 +41,11 @@ def views() -> NoReturn:
 def prepare() -> NoReturn:
     """kdx-prepare data=... to=DIR: write the splits of a data set as shards."""
     run("prepare", _prepare)
+
+
+def evidence() -> NoReturn:
+    """kdx-evidence: run the declared systems over seeds and judge the papers' claims."""
+    run("evidence", _evidence)
 
 
 def _views(cfg: DictConfig) -> None:
@@ -113,6 +119,26 @@ def _prepare(cfg: DictConfig) -> None:
     print(f"kdx-train data=shards data.root={to} crop@data.eval_crop={crop}")
 
 
+def _evidence(cfg: DictConfig) -> None:
+    from kdx.evidence.declaration import declare
+
+    declared = declare(cfg)
+    from kdx.evidence.gather import gather
+
+    if not gather(declared, _compose):
+        sys.exit(FAILED)
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """The config of `kdx-train OVERRIDES`; ConfigError where Hydra objects."""
+    try:
+        return hydra.compose("train", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from None
+    except AssertionError as error:
+        raise ConfigError(NONE if "Unexpected type" in str(error) else repr(error)) from None
+
+
 def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
     """Run a Hydra app and leave with 0, with 2 after a mistake in the configuration, with 1 after a failure while running.
 
@@ -139,8 +165,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
         sys.exit(143 if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
         misused = isinstance(error, AssertionError) and "Unexpected type" in str(error)  # what OmegaConf says of it
-        none = "an override sets a key inside a group that is none: drop it, or choose another option"
-        _say(error, none if misused else f"{type(error).__name__}: {error}", wanted)
+        _say(error, NONE if misused else f"{type(error).__name__}: {error}", wanted)
         sys.exit(MISUSED if misused else FAILED)
     sys.exit(0)
 

@@ -1,0 +1,221 @@
+"""What is declared in conf/evidence: families of systems and the claims about them, checked for typos before any run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Len
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, TypeAdapter, ValidationError
+
+from kdx import build
+from kdx.config import ConfigError, explain_omegaconf, nearest
+from kdx.evidence.figures import Figure
+from kdx.evidence.kinds import Test
+from kdx.scalars import Count, Number, explain
+from kdx.signatures import NotFoundError, signature
+
+
+@dataclass
+class ClaimConfig:
+    """One claim: the words, the tests that all have to hold, and afterwards perhaps a note on why it came out so."""
+
+    sentence: str = MISSING
+    tests: list[Any] = MISSING
+    note: str = ""
+
+
+@dataclass
+class FamilyConfig:
+    """Systems that are compared with each other: each a list of kdx-train overrides, nested lists are flattened."""
+
+    paper: str = MISSING
+    about: str = MISSING  # the setting, in a sentence or two
+    budget: dict[str, Any] = field(default_factory=dict)  # numbers that the overrides refer to
+    systems: dict[str, Any] = MISSING
+    claims: dict[str, ClaimConfig] = MISSING
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvidenceConfig:
+    """conf/evidence.yaml explains the keys."""
+
+    name: str = MISSING
+    title: str = MISSING
+    outputs: str = MISSING
+    seeds: Any = MISSING
+    jobs: int | None = None
+    only: list[str] | None = None
+    overrides: list[str] = MISSING
+    formats: list[str] = MISSING
+    families: dict[str, FamilyConfig] = MISSING
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with its tests built."""
+
+    family: str
+    name: str
+    paper: str
+    sentence: str
+    tests: tuple[Test, ...]
+    note: str
+
+    @property
+    def needs(self) -> Iterator[tuple[str, str]]:
+        """(system, metric) of everything it reads."""
+        for test in self.tests:
+            for system in test.systems:
+                yield system, test.metric
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family with what `only` chose of its claims, and figures of the systems that these need."""
+
+    name: str
+    paper: str
+    about: str
+    systems: dict[str, tuple[str, ...]]  # overrides, without those of every run
+    claims: tuple[Claim, ...]
+    figures: dict[str, Figure]
+
+    @property
+    def needed(self) -> dict[str, dict[str, str]]:
+        """The systems that the claims read, in the declared order: the metrics that are read, and by which claim."""
+        found: dict[str, dict[str, str]] = {name: {} for name in self.systems}
+        for claim in self.claims:
+            for system, metric in claim.needs:
+                found[system].setdefault(metric, claim.name)
+        return {name: reasons for name, reasons in found.items() if reasons}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """All that is to be run and judged."""
+
+    name: str
+    title: str
+    outputs: str
+    seeds: tuple[int, ...]
+    jobs: int | None
+    overrides: tuple[str, ...]
+    formats: tuple[str, ...]
+    families: tuple[Family, ...]
+
+
+def declare(cfg: DictConfig) -> Declaration:
+    """The declaration that `cfg` (conf/evidence.yaml, composed) makes. ConfigError names the mistake and the remedy."""
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(EvidenceConfig), cfg)
+        missing = sorted(OmegaConf.missing_keys(typed))
+        if missing:
+            raise ConfigError(f"'{missing[0]}' has no value: give {missing[0]}=...")
+        plain: Any = OmegaConf.to_container(typed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_omegaconf(error)) from None
+    unsupported = sorted(set(plain["formats"]) - {"png", "svg", "pdf"})
+    if unsupported:
+        raise ConfigError(f"formats: there is no '{unsupported[0]}'. There are: png, svg, pdf.")
+    if plain["jobs"] is not None:
+        _fit("jobs", plain["jobs"], Count)
+    families = tuple(_family(name, node) for name, node in plain["families"].items())
+    return Declaration(
+        name=plain["name"],
+        title=plain["title"],
+        outputs=plain["outputs"],
+        seeds=_seeds(plain["seeds"]),
+        jobs=plain["jobs"],
+        overrides=tuple(plain["overrides"]),
+        formats=tuple(plain["formats"]),
+        families=_chosen(families, plain["only"]),
+    )
+
+
+def flatten(overrides: Any) -> Iterator[str]:
+    """The strings of a list of strings and lists."""
+    if isinstance(overrides, list):
+        for item in overrides:
+            yield from flatten(item)
+    else:
+        yield str(overrides)
+
+
+def _family(name: str, node: dict[str, Any]) -> Family:
+    where = f"families.{name}"
+    systems = {system: tuple(flatten(overrides)) for system, overrides in node["systems"].items()}
+    claims = []
+    for key, claim in node["claims"].items():
+        path = f"{where}.claims.{key}"
+        if not claim["tests"]:
+            raise ConfigError(f"{path}.tests is empty: give at least one test")
+        tests = tuple(_make(test, f"{path}.tests[{i}]", Test) for i, test in enumerate(claim["tests"]))
+        for test in tests:
+            _known(path, test.systems, list(systems))
+        claims.append(Claim(name, key, node["paper"], claim["sentence"], tests, claim["note"]))
+    figures = {key: _make(figure, f"{where}.figures.{key}", Figure) for key, figure in node["figures"].items()}
+    for key, figure in figures.items():
+        _known(f"{where}.figures.{key}", figure.systems, list(systems))
+    return Family(name, node["paper"], node["about"], systems, tuple(claims), figures)
+
+
+def _make(node: Any, path: str, kind: type) -> Any:
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{path} has no _target_: give one, like {kind.__module__}.{kind.__subclasses__()[0].__name__}")
+    try:
+        signature(node["_target_"])
+    except NotFoundError as error:
+        raise ConfigError(f"{path}._target_={node['_target_']}: {error}") from None
+    built = build.make(node, path)
+    if not isinstance(built, kind):
+        raise ConfigError(f"{path}: {node['_target_']} is no {kind.__name__}: choose one of {kind.__module__}")
+    return built
+
+
+def _known(path: str, names: list[str], systems: list[str]) -> None:
+    for name in names:
+        if name not in systems:
+            raise ConfigError(f"{path}: there is no system '{name}'.{nearest(name, systems)} There are: {', '.join(systems)}.")
+
+
+def _chosen(families: tuple[Family, ...], only: list[str] | None) -> tuple[Family, ...]:
+    """The claims that `only` names: a family, a claim, or family.claim."""
+    if only is None:
+        return families
+    names = {f"{claim.family}.{claim.name}": {claim.family, claim.name} for family in families for claim in family.claims}
+    known = list(dict.fromkeys([*(family.name for family in families), *(claim.split(".")[1] for claim in names), *names]))
+    for word in only:
+        if word not in known:
+            raise ConfigError(f"only: there is no claim '{word}'.{nearest(word, known)} There are: {', '.join(names)}.")
+    kept = {full for full, parts in names.items() if {full, *parts} & set(only)}
+    chosen = []
+    for family in families:
+        claims = tuple(claim for claim in family.claims if f"{claim.family}.{claim.name}" in kept)
+        if claims:
+            chosen.append(Family(family.name, family.paper, family.about, family.systems, claims, family.figures))
+    return tuple(chosen)
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    """The seeds of [0,1,2] or of the range 0-2, ends included."""
+    if isinstance(given, str) and given.count("-") == 1:
+        first, last = given.split("-")
+        if first.strip().isdigit() and last.strip().isdigit():
+            given = list(range(int(first), int(last) + 1))
+    _fit("seeds", given, Annotated[list[Number], Len(2), Field(strict=True)])
+    if len(set(given)) < len(given):
+        raise ConfigError(f"seeds={given}: a seed counts once; name each a single time")
+    return tuple(given)
+
+
+def _fit(path: str, value: Any, annotation: Any) -> None:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        hint = ": give a list of two or more like [0,1,2], or a range like 0-4" if path == "seeds" else ""
+        raise ConfigError(f"{path}={value}: {explain(error)}{hint}") from None

@@ -1,0 +1,146 @@
+"""The kinds of test that a claim is made of. Each names what it has to read and gives comparisons with a claimed region."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from kdx.report.findings import Comparison
+from kdx.report.statistics import Region, paired
+from kdx.scalars import Finite, NonNegative, Positive, validated
+
+Read = Callable[[str, str], Mapping[int, float]]  # (system, metric) -> value by seed
+Names = str | list[str]
+
+
+class Test(ABC):
+    """Part of a claim. `metric` is a name from metrics.json, or NAME@end, NAME@EPOCH: a column of metrics.csv there."""
+
+    __test__ = False  # for pytest, which would collect it by its name
+    metric: str
+
+    @property
+    @abstractmethod
+    def systems(self) -> list[str]:
+        """The systems whose runs it reads."""
+
+    @abstractmethod
+    def comparisons(self, read: Read) -> Iterator[Comparison]:
+        """What it compares, one after another; all have to hold."""
+
+    def difference(self, read: Read, first: str, second: str, claimed: Region) -> Comparison:
+        """The metric of `first` minus that of `second`, seed by seed."""
+        values = paired(read(first, self.metric), read(second, self.metric))
+        return Comparison(f"{first} \N{MINUS SIGN} {second}", self.metric, values, claimed)
+
+
+@validated
+class Difference(Test):
+    """Every one of `systems` is lower (or higher) than every one of `than`.
+
+    With a `margin` it may also be worse by less than that: "is not worse", not "is better".
+    """
+
+    def __init__(
+        self, systems: Names, metric: str, direction: Literal["lower", "higher"], than: Names, margin: NonNegative = 0.0
+    ) -> None:
+        self.first, self.second, self.metric = _list(systems), _list(than), metric
+        self.claimed = Region(high=margin) if direction == "lower" else Region(low=-margin)
+
+    @property
+    def systems(self) -> list[str]:
+        return [*self.first, *self.second]
+
+    def comparisons(self, read: Read) -> Iterator[Comparison]:
+        for first, second in itertools.product(self.first, self.second):
+            yield self.difference(read, first, second, self.claimed)
+
+
+@validated
+class Order(Test):
+    """Along the list of `systems` the metric rises (or falls), from each one to the next."""
+
+    def __init__(self, systems: list[str], metric: str, direction: Literal["rises", "falls"]) -> None:
+        if len(systems) < 2:
+            raise ValueError(f"systems={systems}: an order needs two or more systems")
+        self.chain, self.metric = list(systems), metric
+        self.claimed = Region(low=0.0) if direction == "rises" else Region(high=0.0)
+
+    @property
+    def systems(self) -> list[str]:
+        return self.chain
+
+    def comparisons(self, read: Read) -> Iterator[Comparison]:
+        for first, second in itertools.pairwise(self.chain):
+            yield self.difference(read, second, first, self.claimed)
+
+
+@validated
+class Crossover(Test):
+    """Of two systems the first is worse than the others after a short training, and better after a long one.
+
+    `early` and `late` list the same systems, the first one first, after the two budgets. `better` says which metric is good.
+    """
+
+    def __init__(self, early: list[str], late: list[str], metric: str, better: Literal["lower", "higher"]) -> None:
+        if len(early) != len(late) or len(early) < 2:
+            raise ValueError(f"early={early}, late={late}: give the same two or more systems, early and late")
+        self.early, self.late, self.metric, self.better = list(early), list(late), metric, better
+
+    @property
+    def systems(self) -> list[str]:
+        return [*self.early, *self.late]
+
+    def comparisons(self, read: Read) -> Iterator[Comparison]:
+        below, above = Region(high=0.0), Region(low=0.0)
+        worse, good = (above, below) if self.better == "lower" else (below, above)
+        for (first, *others), claimed in ((self.early, worse), (self.late, good)):
+            for other in others:
+                yield self.difference(read, first, other, claimed)
+
+
+@validated
+class Equivalence(Test):
+    """Every one of `systems` but the first differs from the first by less than `margin`, either way."""
+
+    def __init__(self, systems: list[str], metric: str, margin: Positive) -> None:
+        if len(systems) < 2:
+            raise ValueError(f"systems={systems}: equivalence needs two or more systems")
+        self.first, self.metric, self.margin = list(systems), metric, margin
+
+    @property
+    def systems(self) -> list[str]:
+        return self.first
+
+    def comparisons(self, read: Read) -> Iterator[Comparison]:
+        first, *others = self.first
+        for other in others:
+            yield self.difference(read, other, first, Region(-self.margin, self.margin))
+
+
+@validated
+class Level(Test):
+    """The metric of every one of `systems` lies above `above` and below `below`, whichever are given."""
+
+    def __init__(self, systems: Names, metric: str, above: Finite | None = None, below: Finite | None = None) -> None:
+        if above is None and below is None:
+            raise ValueError("a level has a bound: give above=..., below=..., or both")
+        self.named, self.metric = _list(systems), metric
+        self.claimed = Region(*(end if bound is None else bound for bound, end in ((above, -INFINITE), (below, INFINITE))))
+
+    @property
+    def systems(self) -> list[str]:
+        return self.named
+
+    def comparisons(self, read: Read) -> Iterator[Comparison]:
+        for system in self.named:
+            yield Comparison(system, self.metric, read(system, self.metric), self.claimed)
+
+
+INFINITE = float("inf")
+
+
+def _list(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

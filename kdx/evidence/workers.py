@@ -1,0 +1,131 @@
+"""Worker processes that train one run after another, so that each pays for its imports once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from kdx.evidence.plan import Run
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+Train = Callable[[Run], None]
+
+
+@dataclass
+class Worker:
+    """A process, the pipe to it, and what it is doing."""
+
+    process: BaseProcess
+    pipe: Connection
+    run: Run | None = None
+
+
+def train(run: Run) -> None:
+    """Train a run in this process, into its folder, from scratch."""
+    from omegaconf import OmegaConf
+
+    from kdx.experiment import train as train_run
+    from kdx.folder import RunFolder
+
+    cfg = OmegaConf.create(run.config)
+    train_run(cfg, RunFolder(run.folder, overrides=run.overrides), quiet=True)
+
+
+def work(runs: Sequence[Run], jobs: int, log: Path, task: Train = train) -> Iterator[tuple[Run, str]]:
+    """Do the runs in `jobs` processes; gives each when it ends, with what went wrong, which is empty where nothing did.
+
+    A run that fails, or takes its process down with it, does not stop the others. What the processes print goes to
+    `log`/worker-N.log. Leaving early ends the processes.
+    """
+    waiting, workers = deque(runs), []
+    try:
+        for number in range(min(jobs, len(runs))):
+            workers.append(_start(log / f"worker-{number}.log", task))
+            _next(workers[-1], waiting)
+        while any(worker.run for worker in workers):
+            ready = wait([worker.pipe for worker in workers if worker.run])
+            for number, worker in enumerate(workers):
+                if worker.pipe not in ready or worker.run is None:
+                    continue
+                run, worker.run = worker.run, None
+                try:
+                    error = worker.pipe.recv()
+                except (EOFError, OSError):
+                    worker.process.join()
+                    error = f"its process ended with {worker.process.exitcode}: was there enough memory?"
+                    worker = workers[number] = _start(log / f"worker-{number}.log", task)
+                _next(worker, waiting)
+                yield run, error
+    finally:
+        for worker in workers:
+            if worker.run is None:
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(None)
+            else:
+                worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+
+
+def _next(worker: Worker, waiting: deque[Run]) -> None:
+    if waiting:
+        worker.run = waiting.popleft()
+        worker.pipe.send(worker.run)
+
+
+def _start(log: Path, task: Train) -> Worker:
+    context = multiprocessing.get_context("spawn")
+    own, theirs = context.Pipe()
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when the process imports NumPy and torch
+    try:
+        process = context.Process(target=_loop, args=(theirs, log, task), daemon=True)
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    theirs.close()
+    return Worker(process, own)
+
+
+def _loop(pipe: Connection, log: Path, task: Train) -> None:
+    """What a process does: train what comes through the pipe, and answer with what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import torch
+
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while (run := pipe.recv()) is not None:
+            print(f"{run.text}: {run.folder}", flush=True)
+            pipe.send(_attempt(run, task))
+
+
+def _attempt(run: Run, task: Train) -> str:
+    try:
+        shutil.rmtree(run.folder, ignore_errors=True)  # what a cut-off run left
+        run.folder.mkdir(parents=True)
+        task(run)
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return "" if run.finished else "it ended without metrics.json: look into the worker's log"
