@@ -169,9 +169,9 @@ def assemble(
         crops = range(parts.policy.teacher_crops)
         filters = (cfg.interpolation.teacher, cfg.interpolation.teacher)
         views = [stored.StoredCrop(parts.policy, crop) for crop in crops]
-        others = build.other_resolutions(cfg)
+        others, flip = build.other_resolutions(cfg), build.mirrored(cfg, parts)
         looks = [
-            Observer(view, own, num_classes, flip=parts.source.flip, interpolations=filters, other_resolutions=others)
+            Observer(view, own, num_classes, flip=flip, interpolations=filters, other_resolutions=others)
             for view in views
         ]
         passes = (datamodule.batches("train", look, module.device) for look in looks)

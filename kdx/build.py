@@ -79,7 +79,7 @@ def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Obse
             num_classes,
             mixing=parts.mixing,
             augmentation=parts.augmentation,
-            flip=parts.source.flip,
+            flip=mirrored(cfg, parts),
             teacher=cfg.teacher is not None and not parts.teacher_is_stored,
             student_resolutions=choices,
             interpolations=own,
@@ -95,6 +95,11 @@ def observers(cfg: DictConfig, parts: Parts, num_classes: int) -> dict[str, Obse
             still, resolution, num_classes, teacher=cfg.teacher is not None, interpolations=own, other_resolutions=others
         ),
     }
+
+
+def mirrored(cfg: DictConfig, parts: Parts) -> bool:
+    """Whether training images are mirrored half of the time."""
+    return parts.source.flip if cfg.data.flip is None else bool(cfg.data.flip)
 
 
 def other_resolutions(cfg: DictConfig) -> list[int]:

@@ -186,6 +186,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OmegaConfBaseException):
         return explain_omegaconf(error)
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if lines and "Could not override '" in lines[0] and "@teacher." in lines[0]:
+        part = lines[0].split("'")[1]
+        return (
+            f"the experiment sets {part}, which the teacher you chose does not have: choose teacher=online, or an experiment "
+            "without that teacher, such as its supervised control"
+        )
     options = [line for line in lines[1:] if "=" not in line and ":" not in line]
     if lines and "Could not load '" in lines[0]:
         group, _, option = lines[0].split("Could not load '")[1].split("'")[0].rpartition("/")

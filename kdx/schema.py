@@ -55,6 +55,7 @@ class DataConfig:
     cache: str | None = None
     on_bad_image: str = ranged(Literal["raise", "skip"])
     teacher_view: str = ranged(Literal["full", "student"])
+    flip: bool | None = None
 
 
 @dataclass

@@ -64,6 +64,12 @@ MISTAKES = {
     "features of an ensemble": (["experiment=none", "teacher=ensemble", "losses=[hint]"], "losses.hint", "teacher=online"),
     "features of stored crops": (["experiment=none", "views=fix_ic_ens", "losses=[hint]"], "losses.hint", "views=ind_ic"),
     "one class per mixed image": (["experiment=none", "mixing=mixup", "losses=[dkd]"], "losses.dkd", "mixing=none"),
+    "a teacher that the experiment changes": (
+        ["experiment=ctkd_cifar100", "teacher=none"],
+        "the teacher you chose does not have",
+        "teacher=online",
+    ),
+    "an initial student that is not there": (["student.init=/nope.pth"], "student.init=/nope.pth", "give a path that exists"),
     "key inside none": (["experiment=supervised_digits", "teacher.checkpoint=x"], "group that is none", "drop it"),
     "broken interpolation": (["name=${nope}"], "nope", "nope"),
 }

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import timm
 import torch
+from omegaconf import DictConfig
 
 import kdx.networks.cifar  # noqa: F401
 from kdx.data.digits import Digits
@@ -172,3 +174,14 @@ def test_teacher_from_a_checkpoint_keeps_its_weights_and_is_recorded(train: Call
     load(network.model, file)
     assert json.loads((folder / "teacher.json").read_text())["members"]["teacher"]["sha256"] == digest(network.model)
     assert metrics(folder)["preflight/teacher_raw/accuracy"] == metrics(first)["val/student/accuracy"]
+
+
+@pytest.mark.parametrize(("flip", "expected"), [("null", True), ("true", True), ("false", False)])
+def test_mirroring_is_the_data_sets_unless_the_config_says_otherwise(
+    config: Callable[..., DictConfig], flip: str, expected: bool
+) -> None:
+    from kdx import build
+
+    cfg = config("experiment=none", "data=fashion_mnist", "data.root=nowhere", f"data.flip={flip}")
+    parts = SimpleNamespace(source=SimpleNamespace(flip=True))
+    assert build.mirrored(cfg, parts) is expected  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kdx.evidence import results
 from kdx.evidence.declaration import Claim
-from kdx.evidence.plan import Run
+from kdx.evidence.run import Run
 from kdx.report.findings import Finding
 from kdx.report.plots import Curve
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from kdx.evidence import results
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.found import Found
-from kdx.evidence.plan import Compose, Run, plan
+from kdx.evidence.plan import Compose, plan
 from kdx.evidence.progress import Board, Forecast, duration
+from kdx.evidence.run import Run
 from kdx.evidence.workers import Train, train, work
 from kdx.evidence.writeup import summary, write
 from kdx.report.verdicts import show
@@ -30,7 +31,7 @@ def gather(declared: Declaration, compose: Compose, task: Train = train) -> bool
     found = Found(runs, errors)
     findings = [found.judge(claim) for family in declared.families for claim in family.claims]
     write(declared, findings, found, folder)
-    show(findings, f"{len(findings)} claims: {summary(findings)} · {folder / 'report.md'}")
+    show(findings, f"{summary(findings)} · {folder / 'report.md'}")
     return not errors
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,14 @@ import kdx
 from kdx import build
 from kdx.config import ConfigError, check
 from kdx.evidence.declaration import Declaration
-from kdx.evidence.results import check_metric, finished
+from kdx.evidence.results import check_metric
+from kdx.evidence.run import Run
 from kdx.teachers.store import fingerprint
 
 Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; ConfigError says what is wrong with them
 
 # What a run's numbers do not depend on.
 IRRELEVANT = ("name", "tags", "outputs", "logger")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run. `config` is plain data, checked; `key` is the fingerprint of all that determines its numbers."""
-
-    family: str
-    system: str
-    seed: int
-    overrides: tuple[str, ...]
-    config: dict[str, Any]
-    key: str
-    folder: Path
-
-    @property
-    def finished(self) -> bool:
-        """Whether its numbers are there, from now or from before."""
-        return finished(self.folder)
-
-    @property
-    def size(self) -> float:
-        """A guess of how long it takes, in no unit: its epochs."""
-        return float(self.config["trainer"]["max_epochs"])
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        return f"{self.family} {self.system} seed {self.seed}"
 
 
 def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Run]:

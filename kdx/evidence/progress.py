@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from kdx.evidence.plan import Run
+from kdx.evidence.run import Run
 
 log = logging.getLogger("kdx")
 

@@ -50,11 +50,6 @@ def _columns(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     yield from (f"val/{name}" for name in _measured(cfg, parts))
 
 
-def finished(folder: Path) -> bool:
-    """Whether a run is there, whole: metrics.json is the last that it writes, and it appears at once."""
-    return (folder / "metrics.json").is_file()
-
-
 @functools.lru_cache(maxsize=4096)
 def report(folder: Path) -> Mapping[str, Any]:
     """What metrics.json says: metrics, selection, provenance."""

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from kdx.evidence.plan import Run
+from kdx.evidence.run import Run
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Train = Callable[[Run], None]
@@ -34,11 +34,13 @@ class Worker:
 
 def train(run: Run) -> None:
     """Train a run in this process, into its folder, from scratch."""
+    import torch
     from omegaconf import OmegaConf
 
     from kdx.experiment import train as train_run
     from kdx.folder import RunFolder
 
+    torch.set_num_threads(1)
     cfg = OmegaConf.create(run.config)
     train_run(cfg, RunFolder(run.folder, overrides=run.overrides), quiet=True)
 
@@ -109,9 +111,6 @@ def _loop(pipe: Connection, log: Path, task: Train) -> None:
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    import torch
-
-    torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         while (run := pipe.recv()) is not None:

@@ -45,12 +45,13 @@ def write(declared: Declaration, findings: Sequence[Finding], found: Found, fold
 def summary(findings: Sequence[Finding]) -> str:
     """How many claims hold, fail, and so on, in a line."""
     counts: Counter[str] = Counter(finding.verdict for finding in findings)
-    return ", ".join(f"{counts[verdict]} {tables.PLAIN[verdict]}" for verdict in tables.PLAIN if counts[verdict])
+    total = f"{len(findings)} claim{'s' if len(findings) != 1 else ''}: "
+    return total + ", ".join(f"{counts[verdict]} {tables.PLAIN[verdict]}" for verdict in tables.PLAIN if counts[verdict])
 
 
 def _report(declared: Declaration, findings: Sequence[Finding], found: Found, drawn: dict[str, list[str]]) -> Iterator[str]:
     yield f"# {declared.title}"
-    yield f"{len(findings)} claims: {summary(findings)}."
+    yield f"{summary(findings)}."
     yield RULE
     yield _circumstances(declared, found)
     yield from (f"![All claims]({file})" for file in drawn.get("", []))

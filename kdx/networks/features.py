@@ -95,7 +95,9 @@ def _module(model: nn.Module, path: str) -> nn.Module:
     if stage is not None and path not in known:
         number = int(stage[1])
         if number == 0 or abs(number) > len(ends):
-            known_stages = f"its stages are stage1 to stage{len(ends)}" if ends else "it names no stages, so give a module's name"
+            known_stages = (
+                f"its stages are stage1 to stage{len(ends)}" if ends else "it names no stages, so give a module's name"
+            )
             raise ValueError(f"the network has no '{path}': {known_stages}")
         name = ends[number - 1 if number > 0 else number]
     if not name or name not in known:

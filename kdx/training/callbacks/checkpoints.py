@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
+from kdx.scalars import NonNegative, validated
 from kdx.training.telemetry import NonFiniteLossError
 
 
@@ -21,15 +24,31 @@ class Best(ModelCheckpoint):
             filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True, enable_version_counter=False
         )
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        every = trainer.check_val_every_n_epoch or 1
+        if (trainer.current_epoch + 1) % every == 0:  # else there is nothing new to compare
+            super().on_train_epoch_end(trainer, pl_module)
 
+
+@validated
 class Last(ModelCheckpoint):
     """Keeps `checkpoints/last.ckpt`: the end of the last whole epoch, or the step at which the run was interrupted.
 
-    A run whose loss became NaN is not saved over the last good checkpoint.
+    Where epochs are short it is written every `seconds` only, so that is what a crash may cost; the last epoch always is. A run
+    whose loss became NaN is not saved over the last good checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: NonNegative = 30.0) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
+        self.seconds, self.written = seconds, -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        ends = ends or trainer.global_step >= trainer.max_steps > 0
+        due = time.monotonic() - self.written >= self.seconds
+        if trainer.strategy.reduce_boolean_decision(ends or due, all=False):  # ranks save together
+            self.written = time.monotonic()
+            super().on_train_epoch_end(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, NonFiniteLossError) and trainer.global_step > 0:
