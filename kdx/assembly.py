@@ -171,8 +171,7 @@ def assemble(
         views = [stored.StoredCrop(parts.policy, crop) for crop in crops]
         others, flip = build.other_resolutions(cfg), build.mirrored(cfg, parts)
         looks = [
-            Observer(view, own, num_classes, flip=flip, interpolations=filters, other_resolutions=others)
-            for view in views
+            Observer(view, own, num_classes, flip=flip, interpolations=filters, other_resolutions=others) for view in views
         ]
         passes = (datamodule.batches("train", look, module.device) for look in looks)
         return stored.table(teacher, passes, len(splits["train"]), module.device)

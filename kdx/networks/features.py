@@ -18,8 +18,8 @@ class Taps:
     """Catches the features at `paths` during each forward of `model`, a timm model.
 
     A path is "pooled" (what the last layer gets, [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted
-    from the input or from the end), or any module's name. ValueError lists the paths that exist. "pooled" is what the last layer
-    gets, after dropout if there is any; an activation that works in place changes what the module before it gave.
+    from the input or from the end), or any module's name. ValueError lists the paths that exist. "pooled" is what the last
+    layer gets, after dropout if there is any; an activation that works in place changes what the module before it gave.
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:

@@ -17,7 +17,8 @@ from kdx.training.callbacks.checkpoints import Best, Last
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The epochs at whose end a checkpoint was written."""
     epochs: list[int] = []
-    monkeypatch.setattr(ModelCheckpoint, "on_train_epoch_end", lambda self, trainer, module: epochs.append(trainer.current_epoch))
+    write = lambda self, trainer, module: epochs.append(trainer.current_epoch)  # noqa: E731 - shorter than a function
+    monkeypatch.setattr(ModelCheckpoint, "on_train_epoch_end", write)
     return epochs
 
 
