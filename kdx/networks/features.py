@@ -24,6 +24,7 @@ class Taps:
 
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
         self.paths = tuple(paths)
+        self.channels_last = str(getattr(model, "output_fmt", "NCHW")) == "NHWC"  # as Swin has it
         self.caught: dict[str, Tensor] = {}
         for path in self.paths:
             if path == POOLED:
@@ -46,7 +47,7 @@ class Taps:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
                 raise ValueError(f"the module '{path}' gives no single tensor: name another as a feature")
-            self.caught[path] = output
+            self.caught[path] = output.permute(0, 3, 1, 2) if self.channels_last and output.ndim == 4 else output
 
         return hook
 

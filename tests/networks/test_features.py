@@ -156,3 +156,23 @@ def test_shapes_come_without_the_batch_and_change_nothing(training: bool) -> Non
     assert features.shapes(network, taps, torch.rand(3, 3, 8, 8)) == {"stage-1": (64, 2, 2), "pooled": (64,)}
     assert network.training is training and taps.take() == {}
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_maps_with_channels_last_come_with_channels_first() -> None:
+    """As timm's Swin gives them, which says so by `output_fmt`."""
+
+    class ChannelsLast(nn.Module):
+        output_fmt = "NHWC"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Identity()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.body(images.permute(0, 2, 3, 1)).mean((1, 2))
+
+    model = ChannelsLast()
+    taps = Taps(model, ["body"])
+    images = torch.rand(2, 3, 5, 7)
+    model(images)
+    assert torch.equal(taps.take()["body"], images)
