@@ -20,6 +20,7 @@ from kdx.data.source import Images, SplitName
 from kdx.data.splits import carve
 from kdx.distiller import Cohort, Distiller
 from kdx.networks import weights
+from kdx.networks.features import Taps
 from kdx.networks.network import Network
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
@@ -67,10 +68,31 @@ def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
     return found
 
 
-def make_network(cfg: DictConfig, node: str, parts: build.Parts, num_classes: int) -> Network:
-    """The network mounted at `node`, made for the data set's classes, channels and colours (unless it knows its own)."""
+def check_features(cfg: DictConfig, parts: build.Parts) -> None:
+    """ConfigError, with the paths that exist, if a loss asks for a feature that its network does not have.
+
+    It needs no weights, so it is found before a teacher is trained.
+    """
+    wanted = {"student": parts.objective.student_features, "teacher.network": parts.objective.teacher_features}
+    for node, paths in wanted.items():
+        if paths:
+            with torch.device("meta"):
+                network = make_network(cfg, node, parts, build.count_classes(cfg, parts), bare=True)
+            try:
+                Taps(network.model, paths)
+            except ValueError as error:
+                raise ConfigError(f"features of {node}: {error}") from None
+
+
+def make_network(cfg: DictConfig, node: str, parts: build.Parts, num_classes: int, bare: bool = False) -> Network:
+    """The network mounted at `node`, made for the data set's classes, channels and colours (unless it knows its own).
+
+    A `bare` one gets no weights from anywhere.
+    """
     source = parts.source
     config: Any = OmegaConf.select(cfg, node)
+    if bare:
+        config = OmegaConf.merge(config, {"pretrained": False, "init": None})
     colours = {} if config.get("mean") is not None else {"mean": source.mean, "std": source.std}
     factory = build.make(config, node)
     try:

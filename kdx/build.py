@@ -155,6 +155,9 @@ def parts(cfg: DictConfig) -> Parts:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     num_classes = count_classes(cfg, built)
+    for name, term in built.objective.terms.items():
+        if num_classes < term.loss.min_classes:
+            raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
     for path, member in members(cfg).items():
         if member.checkpoint is not None:
             _check_checkpoint(path, Path(member.checkpoint), num_classes)

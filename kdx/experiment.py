@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
 from kdx import build, teacher_training
-from kdx.assembly import Experiment, assemble, carve_splits, warn_of_duplicates
+from kdx.assembly import Experiment, assemble, carve_splits, check_features, warn_of_duplicates
 from kdx.config import ConfigError
 from kdx.data.source import Images, SplitName
 from kdx.distiller import Cohort
@@ -93,6 +93,7 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     own = read(parts)
     splits = carve_splits(cfg, own)
     duplicates = warn_of_duplicates(splits)
+    check_features(cfg, parts)
     files = teacher_training.obtain(cfg, own, train_teacher)
     experiment = assemble(cfg, parts, splits, files)
     module = experiment.module

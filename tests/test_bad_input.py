@@ -70,6 +70,7 @@ MISTAKES = {
         "teacher=online",
     ),
     "an initial student that is not there": (["student.init=/nope.pth"], "student.init=/nope.pth", "give a path that exists"),
+    "label smoothing of 1": (["losses=[ce]", "losses.ce.loss.label_smoothing=1.0"], "label_smoothing=1.0", "less than 1"),
     "key inside none": (["experiment=supervised_digits", "teacher.checkpoint=x"], "group that is none", "drop it"),
     "broken interpolation": (["name=${nope}"], "nope", "nope"),
 }
@@ -176,3 +177,25 @@ def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(command: Command,
     last = next(Path("outputs").rglob("last.ckpt"))
     state = torch.load(last, weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_a_feature_that_does_not_exist_is_told_with_those_that_do(command: Command, who: str) -> None:
+    own = ["experiment=none", "losses=[kl,hint]", f"losses.hint.loss.features.{who}=layer9"]
+    code, _, err = command("train", "logger=none", "trainer=cpu", *own)
+    told = err.strip().splitlines()[-1]
+    assert code == 2 and f"features of {who}" in told and "'layer9'" in told and "layer3" in told and "pooled" in told
+    assert not list(Path("outputs").glob("teachers/*"))
+
+
+def test_members_of_different_classes_are_refused_before_anything_is_trained(command: Command) -> None:
+    code, _, err = command("train", "logger=none", "teacher=ensemble", f"teacher.members.b.checkpoint={_file('classes')}")
+    told = err.strip().splitlines()[-1]
+    assert code == 2 and "teacher.members.b.checkpoint" in told and "100 classes" in told
+    assert not list(Path("outputs").glob("teachers/*"))
+
+
+def test_decoupled_distillation_of_two_classes_is_refused_with_the_reason(command: Command) -> None:
+    own = ["experiment=none", "logger=none", "trainer=cpu", "data=glyphs", "data.source.classes=OQ"]
+    code, _, err = command("train", "losses=[ctkd/dkd]", *own)
+    assert code == 2 and "of two classes only one is left: use losses=[kd]" in err.strip().splitlines()[-1]

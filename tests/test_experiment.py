@@ -185,3 +185,23 @@ def test_mirroring_is_the_data_sets_unless_the_config_says_otherwise(
     cfg = config("experiment=none", "data=fashion_mnist", "data.root=nowhere", f"data.flip={flip}")
     parts = SimpleNamespace(source=SimpleNamespace(flip=True))
     assert build.mirrored(cfg, parts) is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", ["curriculum", "curriculum_instance", "apart", "standardised"])
+def test_a_temperature_leaves_its_curve(train: Callable[..., Path], temperature: str) -> None:
+    rows = curve(train("run", "experiment=ctkd_digits", f"temperature={temperature}"))
+    columns = set(rows[0])
+    if temperature.startswith("curriculum"):
+        spread = {f"train/temperature{suffix}" for suffix in ("_min", "_max", "_std")}
+        assert {"train/temperature", "train/lambda", "train/temperature_gradient"} <= columns
+        assert (spread <= columns) == (temperature == "curriculum_instance")
+        assert any(float(row["train/temperature_gradient"]) > 0 for row in rows if row.get("train/temperature_gradient"))
+    else:
+        assert {"train/temperature_teacher", "train/temperature_student"} <= columns
+
+
+def test_a_stuck_temperature_is_said_once(command: Command, teachers: Path) -> None:
+    own = ["experiment=ctkd_digits", "temperature.raw=12", "logger=none", "trainer=cpu", "trainer.max_epochs=2"]
+    code, out, err = command("train", *own, f"outputs={teachers}", "teacher.recipe.trainer.max_epochs=2")
+    told = [line for line in (out + err).splitlines() if "is stuck at the end of its range" in line]
+    assert code == 0 and len(told) == 1 and "raise temperature.span" in told[0]

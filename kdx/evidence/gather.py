@@ -50,13 +50,17 @@ def execute(runs: list[Run], jobs: int, folder: Path, task: Train = train) -> di
     known = f", about {duration(left)}" if left is not None else ""
     log.info("%d runs, %d of them there; %d at a time%s", len(distinct), len(distinct) - len(waiting), jobs, known)
     started = time.monotonic()
-    with Board(len(distinct), len(distinct) - len(waiting)) as board:
-        for run, error in work(list(waiting.values()), jobs, folder, task):
-            del waiting[run.key]
-            if error:
-                errors[run.key] = error
-            else:
-                forecast.learn(run, float(results.report(run.folder)["metrics"].get("seconds", 0.0)))
-            board.ended(run, error, forecast.left(list(waiting.values()), jobs))
+    try:
+        with Board(len(distinct), len(distinct) - len(waiting)) as board:
+            for run, error in work(list(waiting.values()), jobs, folder, task):
+                del waiting[run.key]
+                if error:
+                    errors[run.key] = error
+                else:
+                    forecast.learn(run, float(results.report(run.folder)["metrics"].get("seconds", 0.0)))
+                board.ended(run, error, forecast.left(list(waiting.values()), jobs))
+    except KeyboardInterrupt:
+        log.info("stopped; the %d runs that are there are kept: the same command goes on", len(distinct) - len(waiting))
+        raise
     log.info("%s", f"{len(distinct) - len(errors)} runs are there after {duration(time.monotonic() - started)}")
     return errors

@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import kdx
 from kdx import build
-from kdx.config import ConfigError, check
+from kdx.config import ConfigError, check, members
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.results import check_metric
 from kdx.evidence.run import Run
+from kdx.teacher_training import graduate
 from kdx.teachers.store import fingerprint
 
 Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; ConfigError says what is wrong with them
@@ -25,7 +26,7 @@ IRRELEVANT = ("name", "tags", "outputs", "logger")
 def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Run]:
     """The runs, seed by seed, so that a cut-off leaves whole seeds; every system is composed, checked and built first.
 
-    ConfigError if a system's overrides cannot run, or if it writes no such metric as a claim wants to read.
+    ConfigError if a system or its teacher cannot be trained so, or if it writes no such metric as a claim wants to read.
     """
     found = []
     for family in declared.families:
@@ -38,6 +39,9 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Run
                     cfg.outputs, cfg.name = str(outputs), f"{family.name}/{system}"
                 cfg = check(cfg)
                 parts = build.parts(cfg)
+                for member in members(cfg).values():
+                    if member.checkpoint is None and not member.network.get("pretrained"):
+                        build.parts(check(graduate(cfg, member)))  # the run that trains the teacher
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
             for metric, claim in reasons.items():

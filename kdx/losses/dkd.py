@@ -8,7 +8,7 @@ from torch import Tensor
 from kdx.losses import functional
 from kdx.losses.objective import Loss
 from kdx.scalars import NonNegative, validated
-from kdx.types import Outputs, Surroundings, Temperature
+from kdx.types import Outputs, Temperature
 
 TWO_CLASSES = "DKD compares the classes beside the true one, and of two classes only one is left: use losses=[kd]"
 
@@ -58,14 +58,12 @@ class DKD(Loss):
     needs_temperature = True
     needs_label = True
     needs_one_label = True
+    min_classes = 3
+    too_few_classes = TWO_CLASSES
 
     def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 2.0) -> None:
         super().__init__()
         self.alpha, self.beta = alpha, beta
-
-    def connect(self, surroundings: Surroundings) -> None:
-        if surroundings.num_classes <= 2:
-            raise ValueError(TWO_CLASSES)
 
     def forward(self, outputs: Outputs) -> Tensor:
         assert outputs.teacher_logits is not None and outputs.temperature is not None and outputs.label is not None

@@ -24,6 +24,8 @@ class Loss(nn.Module, ABC):
     needs_temperature: bool = False
     needs_label: bool = False
     needs_one_label: bool = False  # and so no mixed images, which have two
+    min_classes: int = 2
+    too_few_classes: str = "there is nothing to tell apart"  # why, and what to do, where there are fewer
     student_features: tuple[str, ...] = ()
     teacher_features: tuple[str, ...] = ()
 

@@ -17,14 +17,13 @@ Groups = Mapping[Any, Sequence[float]]  # a value per seed, by what the systems 
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, without their yellow: it is too light for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B5B5B", "#8C510A", "#332288")
-INK, FAINT = "#222222", "#D9D9D9"
+INK, FAINT, SOFT = "#222222", "#D9D9D9", "#777777"
+LEGEND = "dots: seeds · line: mean · band: ± one standard deviation"
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "axes.edgecolor": "#888888",
     "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -68,17 +67,20 @@ def against(title: str, caption: str, panels: Sequence[Panel]) -> Figure:
     """Metrics against x, a number on a logarithmic axis: dots are seeds, the line is their mean, the band ± one deviation."""
     drawing, axes = figure(len(panels), 1.0 + 3.3 * len(panels), 3.5, title)
     for axis, panel, colour in zip(axes, panels, COLOURS, strict=False):
+        highest = max((_mean(values) for values in panel.levels.values()), default=0.0)
         for (name, values), style in zip(panel.levels.items(), ("--", ":", "-."), strict=False):
             mean, spread = _mean(values), _spread(values)
+            above = mean == highest  # so that two names never meet between their lines
             axis.axhspan(mean - spread, mean + spread, color=FAINT, alpha=0.45, lw=0)
             axis.axhline(mean, color="#5B5B5B", ls=style, lw=1.4)
             axis.annotate(
-                name, (1, mean), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points",
-                ha="right", va="bottom", fontsize=8, color="#444444",
+                name, (1, mean), xycoords=("axes fraction", "data"), xytext=(-3, 3 if above else -3),
+                textcoords="offset points", ha="right", va="bottom" if above else "top", fontsize=8, color="#444444",
             )  # fmt: skip
         _line(axis, panel.points, colour)
-        axis.set_title(panel.label, loc="left")
+        _name(axis, panel.label)
         _numbers(axis, list(panel.points), caption)
+    _explain(drawing, LEGEND)
     return drawing
 
 
@@ -95,7 +97,8 @@ def patience(title: str, label: str, policies: Mapping[str, Groups], curves: Map
     axis.set_yscale("log")
     _plain(axis.yaxis)
     _numbers(axis, sorted({x for groups in policies.values() for x in groups}), "epochs of training")
-    axis.set_title(label, loc="left")
+    _name(axis, label)
+    _explain(drawing, LEGEND + (" · thin: on val, during the longest training" if curves else ""))
     _label_ends(axis, ends)
     return drawing
 
@@ -111,10 +114,20 @@ def trajectories(title: str, label: str, bundles: Mapping[str, Sequence[Curve]])
         axis.plot(epochs, mean, color=colour, lw=2.2)
         ends.append((float(mean[-1]), name, colour))
     axis.set_xlabel("epoch")
-    axis.set_title(label, loc="left")
+    _name(axis, label)
+    _explain(drawing, "thin: seeds · thick: mean")
     axis.margins(x=0.01)
     _label_ends(axis, ends)
     return drawing
+
+
+def _name(axis: Axes, label: str) -> None:
+    axis.set_title(label, loc="left", fontsize=10, color=INK)
+
+
+def _explain(drawing: Figure, text: str) -> None:
+    """A line under everything."""
+    drawing.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=SOFT)
 
 
 def _line(axis: Axes, groups: Groups, colour: str) -> None:

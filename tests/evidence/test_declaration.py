@@ -97,3 +97,11 @@ def test_overrides_that_cannot_run_are_told(small: Small, composer: Callable[...
     declared = small(families__one__systems__hot=["experiment=cqkd_digits", "temperature.value=-1"])
     with pytest.raises(ConfigError, match=r"systems\.hot: temperature\.value=-1"):
         list(plan(declared, composer, tmp_path))
+
+
+def test_a_teacher_that_cannot_be_trained_is_told(small: Small, composer: Callable[..., DictConfig], tmp_path: Path) -> None:
+    outside = ["experiment=none", "data=digits_from_glyphs", "losses=[kl]"]  # whose images have no labels
+    with pytest.raises(ConfigError, match=r"systems\.hot: losses\.ce needs labels"):
+        list(plan(small(families__one__systems__hot=outside), composer, tmp_path))
+    taught = [*outside, "+data@teacher.recipe.data=digits"]
+    assert list(plan(small(families__one__systems__hot=taught), composer, tmp_path))

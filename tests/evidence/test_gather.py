@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_runs
 import pytest
@@ -63,6 +64,30 @@ def test_a_claim_without_all_its_runs_is_not_run(small: Small, composer: Compose
 def test_failures_are_tried_again(small: Small, composer: Composer) -> None:
     assert not gather(small(), composer, fake_runs.some_fail)
     assert gather(small(), composer, fake_runs.succeed)
+
+
+def test_an_interrupted_job_goes_on(
+    small: Small, composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from kdx.evidence import gather as module
+
+    whole = module.work
+
+    def cut(*arguments: Any) -> Iterator[tuple[Run, str]]:
+        done = whole(*arguments)
+        yield next(done)
+        yield next(done)
+        done.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, caplog.at_level("INFO", "kdx"):
+        patch.setattr(module, "work", cut)
+        with pytest.raises(KeyboardInterrupt):
+            gather(small(), composer, fake_runs.succeed)
+    assert "the 2 runs that are there are kept" in caplog.text
+    before = times(tmp_path / "outputs")
+    assert gather(small(), composer, fake_runs.succeed)
+    assert len(times(tmp_path / "outputs")) == 6 and sum(times(tmp_path / "outputs")) <= sum(before) + 4
 
 
 def test_the_command_trains_and_judges(
