@@ -47,7 +47,7 @@ class Difference(Test):
         self, systems: Names, metric: str, direction: Literal["lower", "higher"], than: Names, margin: NonNegative = 0.0
     ) -> None:
         self.first, self.second, self.metric = _list(systems), _list(than), metric
-        self.claimed = Region(high=margin) if direction == "lower" else Region(low=-margin)
+        self.claimed = Region(high=margin) if direction == "lower" else Region(low=0.0 - margin)
 
     @property
     def systems(self) -> list[str]:

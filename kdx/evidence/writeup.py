@@ -110,13 +110,14 @@ def _provenance(found: Found) -> dict[str, Any]:
 
 
 def _teachers(family: Family, found: Found) -> str:
-    """Who taught: how many different teachers, and how good they are on test."""
+    """Who taught: how many different teachers (an ensemble is one of its own), and how good they are on test."""
     taught: dict[str, Mapping[str, float]] = {}
     for run in (run for system in family.needed for run in found.of(family.name, system)):
         card = run.folder / "teacher.json"
         metrics = results.report(run.folder)["metrics"]
         if card.is_file() and "test/teacher/accuracy" in metrics:
-            taught.setdefault(json.loads(card.read_text(encoding="utf-8"))["sha256"], metrics)
+            members = json.loads(card.read_text(encoding="utf-8"))["members"].values()
+            taught.setdefault(" ".join(member["sha256"] for member in members), metrics)
     if not taught:
         return ""
     accuracies = " and ".join(tables.number(metrics["test/teacher/accuracy"]) for metrics in taught.values())
