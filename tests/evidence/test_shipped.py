@@ -1,0 +1,26 @@
+"""The claims that kdx ships: every system and its teacher can be run, and writes what the claims read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose
+from omegaconf import DictConfig
+
+from kdx.evidence.declaration import declare
+from kdx.evidence.plan import plan
+
+
+@pytest.mark.parametrize("option", ["full", "fast"])
+def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..., DictConfig], tmp_path: Path) -> None:
+    cfg = compose("evidence", [f"evidence={option}", f"outputs={tmp_path}"])  # `composer` has initialised Hydra
+    declared = declare(cfg)
+    claims = [claim for family in declared.families for claim in family.claims]
+    assert {family.name for family in declared.families} == {"cqkd", "funmatch", "ctkd"}
+    runs = list(plan(declared, composer, tmp_path))
+    read = {(claim.family, system) for claim in claims for system, _ in claim.needs}
+    assert {(run.family, run.system) for run in runs} == read
+    assert len(declared.seeds) == (5 if option == "full" else 3)
+    assert all(run.config["selection"] == "last" for run in runs)  # nothing is chosen on test
