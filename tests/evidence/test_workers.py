@@ -67,10 +67,15 @@ def interrupted(hanging: object, runs: list[Run]) -> None:
     import signal
     import threading
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+
     def cut() -> None:
         while not all((run.folder / "began").exists() for run in runs[:2]):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=cut, daemon=True).start()
-    next(hanging)  # type: ignore[call-overload]
+    try:
+        next(hanging)  # type: ignore[call-overload]
+    finally:
+        signal.signal(signal.SIGINT, before)
