@@ -184,7 +184,7 @@ def test_mirroring_is_the_data_sets_unless_the_config_says_otherwise(
 
     cfg = config("experiment=none", "data=fashion_mnist", "data.root=nowhere", f"data.flip={flip}")
     parts = SimpleNamespace(source=SimpleNamespace(flip=True))
-    assert build.mirrored(cfg, parts) is expected  # type: ignore[arg-type]
+    assert build.mirrored(cfg, parts) is expected
 
 
 @pytest.mark.parametrize("temperature", ["curriculum", "curriculum_instance", "apart", "standardised"])

@@ -120,12 +120,12 @@ def test_students_of_a_cohort_are_back_in_train_mode_after_validation(
 
     def watched(self: DistillationModule, batch: object, number: int) -> object:
         modes.append(all(part.training for part in self.distiller.modules()))
-        return step(self, batch, number)  # type: ignore[arg-type]
+        return step(self, batch, number)
 
     monkeypatch.setattr(DistillationModule, "training_step", watched)
     own = ["teacher=none", "calibration=none", "temperature=constant_1", "logger=none", "trainer=cpu", "data.train_size=128"]
     cfg = config("peers=dml", *own, "trainer.max_epochs=2")
-    train(cfg, RunFolder(tmp_path / "run"), quiet=True)  # type: ignore[arg-type]
+    train(cfg, RunFolder(tmp_path / "run"), quiet=True)
     assert len(modes) == 4 and all(modes)
 
 

@@ -76,6 +76,6 @@ def interrupted(hanging: object, runs: list[Run]) -> None:
 
     threading.Thread(target=cut, daemon=True).start()
     try:
-        next(hanging)  # type: ignore[call-overload]
+        next(hanging)
     finally:
         signal.signal(signal.SIGINT, before)

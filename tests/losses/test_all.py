@@ -91,7 +91,7 @@ def test_it_is_finite_and_teaches_whatever_it_looks_at(option: str, shapes: Shap
     for parameter in built.parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all()
     if built.needs_temperature:
-        assert said.temperature.grad is not None and said.temperature.grad.isfinite()  # type: ignore[union-attr]
+        assert said.temperature.grad is not None and said.temperature.grad.isfinite()
 
 
 @pytest.mark.parametrize("option", LOSSES)

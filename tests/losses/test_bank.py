@@ -110,7 +110,7 @@ def test_an_update_waits_for_the_backward_pass_and_is_seen_by_the_next_step() ->
     index = torch.tensor([3, 7])
     scores = bank.scores(embedding, embedding, index[:, None], 1.0)
     bank.update(embedding, embedding, index)
-    sum(scores).sum().backward()  # type: ignore[union-attr]
+    sum(scores).sum().backward()
     again = bank.scores(embedding, embedding, index[:, None], 1.0)
     torch.testing.assert_close(again[0].detach(), torch.ones(2, 1))
 

@@ -51,7 +51,7 @@ def test_all_examples_start_where_the_global_one_starts() -> None:
 def test_the_loss_is_each_examples_own_at_its_own_temperature() -> None:
     student, teacher = logits(1.0)
     temperature = connected()
-    torch.nn.init.normal_(temperature.mlp[-1].weight)  # type: ignore[index,union-attr,arg-type]
+    torch.nn.init.normal_(temperature.mlp[-1].weight)
     tau = temperature(student, teacher, LAST).detach()
     assert tau.std() > 1
     expected = []
@@ -64,7 +64,7 @@ def test_the_loss_is_each_examples_own_at_its_own_temperature() -> None:
 def test_the_students_gradient_is_that_of_the_same_temperatures_held_fixed() -> None:
     gradients = []
     temperature = connected()
-    torch.nn.init.normal_(temperature.mlp[-1].weight)  # type: ignore[index,union-attr,arg-type]
+    torch.nn.init.normal_(temperature.mlp[-1].weight)
     for learned in (True, False):
         student = logits(1.0)[0].clone().requires_grad_()
         teacher = logits(1.0)[1]
@@ -113,7 +113,7 @@ def test_without_the_reversal_the_temperatures_lower_the_loss() -> None:
 def test_autocast_does_not_coarsen_it_and_huge_logits_leave_it_finite() -> None:
     student, teacher = logits(1.0)
     temperature = connected()
-    torch.nn.init.normal_(temperature.mlp[-1].weight, std=0.1)  # type: ignore[index,union-attr,arg-type]
+    torch.nn.init.normal_(temperature.mlp[-1].weight, std=0.1)
     expected = temperature(student, teacher, LAST)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(temperature(student, teacher, LAST), expected)
@@ -126,14 +126,14 @@ def test_autocast_does_not_coarsen_it_and_huge_logits_leave_it_finite() -> None:
 
 def test_it_complains_when_more_than_half_of_a_batch_is_stuck() -> None:
     temperature = connected()
-    weight, bias = temperature.mlp[-1].weight, temperature.mlp[-1].bias  # type: ignore[index,union-attr]
+    weight, bias = temperature.mlp[-1].weight, temperature.mlp[-1].bias
     for shift, told in ((0.0, None), (20.0, "100% of the batch is stuck at the end of its range, 21"), (-20.0, "range, 1,")):
-        torch.nn.init.constant_(bias, shift)  # type: ignore[arg-type]
+        torch.nn.init.constant_(bias, shift)
         temperature(*logits(1.0), LAST)
         said = temperature.complaint()
         assert (said is None) if told is None else (said is not None and told in said)
-    torch.nn.init.constant_(bias, 0.0)  # type: ignore[arg-type]
-    torch.nn.init.constant_(weight, float("nan"))  # type: ignore[arg-type]
+    torch.nn.init.constant_(bias, 0.0)
+    torch.nn.init.constant_(weight, float("nan"))
     temperature(*logits(1.0), LAST)
     assert "not finite" in str(temperature.complaint())
 

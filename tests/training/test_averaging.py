@@ -133,7 +133,7 @@ def test_a_learned_temperature_is_not_averaged(train: Callable[..., Path], monke
 
     def record(self: DistillationModule, *args: Any) -> None:
         if self.distiller.temperature is not None:
-            raws.append(self.distiller.temperature.raw.item())  # type: ignore[operator,union-attr]
+            raws.append(self.distiller.temperature.raw.item())
         original(self, *args)
 
     monkeypatch.setattr(DistillationModule, "on_train_batch_end", record)

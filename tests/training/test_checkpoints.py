@@ -31,29 +31,29 @@ def trainer(epoch: int, **own: Any) -> Any:
 def test_the_first_and_the_last_of_many_short_epochs_are_kept(written: list[int]) -> None:
     last = Last(seconds=1e6)
     for epoch in range(6):
-        last.on_train_epoch_end(trainer(epoch), None)  # type: ignore[arg-type]
+        last.on_train_epoch_end(trainer(epoch), None)
     assert written == [0, 5]
 
 
 def test_every_long_epoch_is_kept(written: list[int]) -> None:
     last = Last(seconds=0)
     for epoch in range(3):
-        last.on_train_epoch_end(trainer(epoch), None)  # type: ignore[arg-type]
+        last.on_train_epoch_end(trainer(epoch), None)
     assert written == [0, 1, 2]
 
 
 @pytest.mark.parametrize("end", [{"should_stop": True}, {"max_epochs": -1, "max_steps": 9, "global_step": 9}])
 def test_training_that_ends_otherwise_is_kept_too(written: list[int], end: dict[str, Any]) -> None:
     last = Last(seconds=1e6)
-    last.on_train_epoch_end(trainer(0), None)  # type: ignore[arg-type]
-    last.on_train_epoch_end(trainer(2, **end), None)  # type: ignore[arg-type]
+    last.on_train_epoch_end(trainer(0), None)
+    last.on_train_epoch_end(trainer(2, **end), None)
     assert written == [0, 2]
 
 
 def test_the_best_is_looked_for_only_where_val_was_measured(written: list[int]) -> None:
     best = Best("val/student/accuracy")
     for epoch in range(6):
-        best.on_train_epoch_end(trainer(epoch, check_val_every_n_epoch=3), None)  # type: ignore[arg-type]
+        best.on_train_epoch_end(trainer(epoch, check_val_every_n_epoch=3), None)
     assert written == [2, 5]
 
 

@@ -76,7 +76,7 @@ def test_two_accumulated_batches_are_the_mean_of_their_gradients(
     original = DistillationModule.training_step
 
     def step(self: DistillationModule, *args: object) -> torch.Tensor:
-        loss = original(self, *args)  # type: ignore[arg-type]
+        loss = original(self, *args)
         losses.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(own(self)), retain_graph=True)]))
         return loss
 
@@ -88,7 +88,7 @@ def test_two_accumulated_batches_are_the_mean_of_their_gradients(
     monkeypatch.setattr(
         DistillationModule,
         "on_before_optimizer_step",
-        lambda self, _: taken.append(torch.cat([p.grad.flatten().clone() for p in own(self)])),  # type: ignore[union-attr]
+        lambda self, _: taken.append(torch.cat([p.grad.flatten().clone() for p in own(self)])),
     )
     train("run", *SHORT, "trainer.max_epochs=1", "trainer.limit_train_batches=4", "trainer.accumulate_grad_batches=2")
     assert len(losses) == 4 and len(taken) == 2
