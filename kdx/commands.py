@@ -25,7 +25,7 @@ NONE = "an override sets a key inside a group that is none: drop it, or choose a
 
 def train() -> NoReturn:
     """kdx-train: train a student by the composed config."""
-    run("train", _train)
+    run("train", train_job)
 
 
 def evaluate() -> NoReturn:
@@ -59,10 +59,14 @@ def _views(cfg: DictConfig) -> None:
     print(show_views(checked, parts, RunFolder(Path(HydraConfig.get().runtime.output_dir))))
 
 
-def _train(cfg: DictConfig) -> float | None:
+def train_job(cfg: DictConfig) -> float | None:
+    """One run, or one job of a sweep; gives what the sweep optimises."""
     checked = check(cfg)
     settings = HydraConfig.get()
     swept = settings.mode == RunMode.MULTIRUN
+    if checked.controls and not swept:
+        alone = f"control={checked.controls[0]}"
+        raise ConfigError(f"controls adds runs to a sweep: add -m, or give {alone} for that run alone")
     if swept:
         os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # ranks that Lightning starts use the same one
     from kdx.folder import RunFolder
@@ -77,21 +81,43 @@ def _train(cfg: DictConfig) -> float | None:
     return train_run(checked, folder).get(checked.monitor)
 
 
-def _evaluate(cfg: DictConfig) -> float | None:
-    path = Path(cfg.run)
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"run={path}: there is no config.yaml; give the folder of a finished run")
-    loaded = OmegaConf.load(path / "config.yaml")
-    assert isinstance(loaded, DictConfig)
-    if cfg.split not in ("train", "val", "test"):
-        raise ConfigError(f"split={cfg.split}: choose train, val or test")
+def _evaluate(cfg: DictConfig) -> None:
+    from kdx.evaluation.request import request
+
+    asked = request(cfg)
+    run, folder = None, asked.folder
+    if folder is not None:
+        loaded = OmegaConf.load(folder / "config.yaml")
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{folder / 'config.yaml'} is no config: give the folder of a finished run")
+        if not asked.teacher:
+            loaded = OmegaConf.merge(loaded, {"teacher": None, "calibration": None})
+        run = check(loaded)
+    if asked.again:
+        _again(asked.split_of(run), run, folder)
+        return
+    other = None if asked.data is None else _whole(cfg.data)
+    from kdx.evaluation.session import evaluate as evaluate_any
+
+    settings = HydraConfig.get()
+    data_name = settings.runtime.choices["data"] if other is not None else "own"
+    evaluate_any(asked, run, other, data_name, settings.overrides.task)
+
+
+def _again(split: SplitName, run: DictConfig, folder: Path) -> None:
+    """The numbers of a finished run on a split, by the code that measured them."""
     from kdx.experiment import evaluate as evaluate_run
     from kdx.folder import RunFolder
 
-    folder = RunFolder(path)
-    metrics = evaluate_run(check(loaded), folder, cfg.split)
-    folder.write(f"evaluation-{cfg.split}.json", {"metrics": metrics})
-    return None
+    metrics = evaluate_run(run, RunFolder(folder), split)
+    RunFolder(folder).write(f"evaluation-{split}.json", {"metrics": metrics})
+
+
+def _whole(data: DictConfig) -> DictConfig:
+    """A checked config with these data, whatever else it holds."""
+    whole = OmegaConf.to_container(hydra.compose("train", ["experiment=none"]))
+    assert isinstance(whole, dict)
+    return check(OmegaConf.create({**whole, "data": OmegaConf.to_container(data)}))
 
 
 def _prepare(cfg: DictConfig) -> None:
@@ -99,9 +125,7 @@ def _prepare(cfg: DictConfig) -> None:
         raise ConfigError("'to' has no value: give to=FOLDER")
     if "://" in str(cfg.to):
         raise ConfigError(f"to={cfg.to}: shards are written to a folder: give to=FOLDER, then copy it there")
-    whole = OmegaConf.to_container(hydra.compose("train", ["experiment=none"]))
-    assert isinstance(whole, dict)
-    data = check(OmegaConf.create({**whole, "data": OmegaConf.to_container(cfg.data)})).data
+    data = _whole(cfg.data).data
     from kdx import build
     from kdx.data.shard_writer import write_dataset
     from kdx.data.splits import carve
@@ -146,15 +170,12 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
     """
     # Hydra must hand exceptions on instead of printing them, which is what this variable makes it do; the ranks that
     # Lightning starts inherit it, so what the user wanted travels in another.
-    wanted = os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
+    os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: torch, imported later, renders large batches faster
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)
     try:
         app()
-    except (HydraException, OmegaConfBaseException, ConfigError, YAMLError) as error:
-        _say(error, explain(error), wanted)
-        sys.exit(MISUSED)
     except KeyboardInterrupt:
         print("kdx: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -164,16 +185,21 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
             sys.exit(130)
         sys.exit(143 if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
-        misused = isinstance(error, AssertionError) and "Unexpected type" in str(error)  # what OmegaConf says of it
-        _say(error, NONE if misused else f"{type(error).__name__}: {error}", wanted)
-        sys.exit(MISUSED if misused else FAILED)
+        sys.exit(tell(error))
     sys.exit(0)
 
 
-def _say(error: BaseException, text: str, full: bool) -> None:
-    if full:
+def tell(error: Exception) -> int:
+    """Say in a sentence what went wrong; gives the exit status, 2 for a mistake in the configuration, else 1."""
+    if os.environ.get("KDX_FULL_ERROR") == "1":
         traceback.print_exception(error)
+    text, status = f"{type(error).__name__}: {error}", FAILED
+    if isinstance(error, (HydraException, OmegaConfBaseException, ConfigError, YAMLError)):
+        text, status = explain(error), MISUSED
+    elif isinstance(error, AssertionError) and "Unexpected type" in str(error):  # what OmegaConf says of it
+        text, status = NONE, MISUSED
     print(f"kdx: {text}", file=sys.stderr)
+    return status
 
 
 def explain(error: BaseException) -> str:

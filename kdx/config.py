@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.chains import adopted
+from kdx.controls import controlled
 from kdx.networks.names import check_architecture
 from kdx.scalars import explain
 from kdx.schema import NESTED, MemberConfig, Node, RunConfig
@@ -47,11 +48,13 @@ def check(cfg: DictConfig) -> DictConfig:
         key: value if value != {} or key == "losses" else None for key, value in container.items()
     }  # none.yaml is empty
     _check_ranges(RunConfig, plain)
+    plain = _controlled(plain)
     _check_members(plain)
     for path, node in targets(plain):
         _check_node(path, node)
     _check_recipe(plain)
     _check_files(plain)
+    _check_selection(plain)
     if plain["teacher"] is None and plain["calibration"] is not None:
         raise ConfigError("there is no teacher to calibrate: add calibration=none")
     resolved = OmegaConf.create(plain)
@@ -154,6 +157,19 @@ def members(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {f"teacher.members.{name}": member for name, member in teacher["members"].items()}
 
 
+def _controlled(plain: Node) -> Node:
+    try:
+        return controlled(plain, _option)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _option(name: str) -> Node:
+    """What `conf/NAME.yaml` says."""
+    loaded: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
+    return loaded
+
+
 def _check_members(plain: Node) -> None:
     """Every member knows its network; the student of a finished run brings network, weights and resolution with it."""
     for path, member in members(plain).items():
@@ -170,6 +186,13 @@ def _check_members(plain: Node) -> None:
         member["recipe"] = member["recipe"] or {}
     if plain["teacher"] is not None and plain["peers"] is not None:
         raise ConfigError("the students of a cohort teach each other: use teacher=none with peers, or peers=none")
+
+
+def _check_selection(plain: Node) -> None:
+    """What is to be selected is kept while training."""
+    targets_of = [str(node.get("_target_", "")) for node in (plain["callbacks"] or {}).values() if isinstance(node, dict)]
+    if plain["selection"] == "ema" and not any(target.endswith(".EMA") for target in targets_of):
+        raise ConfigError("selection=ema takes the moving average of the weights, and there is none: add callbacks=ema")
 
 
 def _check_recipe(plain: Node) -> None:

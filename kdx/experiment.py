@@ -15,14 +15,16 @@ from kdx import build, teacher_training
 from kdx.assembly import Experiment, assemble, carve_splits, check_features, warn_of_duplicates
 from kdx.config import ConfigError
 from kdx.data.source import Images, SplitName
+from kdx.data.splits import fingerprint
 from kdx.distiller import Cohort
-from kdx.folder import RunFolder, peak_memory_mb, provenance
+from kdx.folder import RunFolder, peak_memory_mb
 from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
 from kdx.teachers.teacher import Teacher
 from kdx.training.batchnorm import GlobalBatchNorm
+from kdx.training.callbacks.averaging import EMA
 from kdx.training.loggers import MetricsFile
 from kdx.training.module import DistillationModule
 from kdx.training.ranks import rank
@@ -88,8 +90,7 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     """Train, select on val, test once; the folder then holds all of it. Returns the final metrics by flat name."""
     began = time.perf_counter()
     parts = build.parts(cfg)
-    if rank() == 0:
-        folder.write_config(cfg)
+    source = folder.start(cfg) if rank() == 0 else {}
     own = read(parts)
     splits = carve_splits(cfg, own)
     duplicates = warn_of_duplicates(splits)
@@ -109,7 +110,7 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
     try:
         trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-        selected = select(cfg, trainer, module)
+        selected, last = select(cfg, trainer, experiment, folder)
         metrics = {**parameters(experiment), **measured(experiment, trainer, cfg.test)}
         metrics["seconds"] = time.perf_counter() - began
         metrics["peak_memory_mb"] = peak_memory_mb()
@@ -120,9 +121,9 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
             for logger in loggers[1:]:
                 logger.log_metrics({k: v for k, v in metrics.items() if "/" in k}, step=trainer.global_step)
-            data = {"duplicates_in_test": duplicates, "skipped": experiment.datamodule.skipped}
-            final = {"metrics": metrics, "selection": selected, "data": data, "provenance": provenance(folder)}
-            folder.write("metrics.json", final)
+            data = {"fingerprint": fingerprint(own), "duplicates_in_test": duplicates, "skipped": experiment.datamodule.skipped}
+            final = {"metrics": metrics, "last": last or validated(metrics), "selection": selected, "data": data}
+            folder.write("metrics.json", {**final, "provenance": source})
     finally:
         for logger in loggers[1:]:
             if hasattr(logger.experiment, "finish"):
@@ -164,19 +165,48 @@ def train_teacher(cfg: DictConfig, folder: Path) -> None:
     log.info("teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])
 
 
-def select(cfg: DictConfig, trainer: pl.Trainer, module: DistillationModule) -> dict[str, Any]:
-    """Put the selected weights into the module and say which they are."""
+def select(
+    cfg: DictConfig, trainer: pl.Trainer, experiment: Experiment, folder: RunFolder
+) -> tuple[dict[str, Any], dict[str, float] | None]:
+    """Put the selected weights into the module; gives which they are, and what val says of the last ones, if those are others.
+
+    The last ones are then kept in `last.safetensors`. With `callbacks=ema`, val saw the average all along, so that the best
+    epoch is the average's best; "ema" is the average after the last step, and "last" the student's own weights.
+    """
+    module, epochs, side = experiment.module, trainer.current_epoch, max(build.student_resolutions(cfg))
     best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
+    average = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]  # not declared
     path = getattr(best, "best_model_path", "")
+    if cfg.selection == "ema" and average is not None:
+        last = keep_last(trainer, experiment, folder, side)
+        average.put(module)
+        return {"rule": "ema", "epoch": epochs, "text": f"the average of the weights after epoch {epochs}"}, last
     if cfg.selection == "best_val" and path:
         import torch
 
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(checkpoint["state_dict"])
         epoch = checkpoint["epoch"] + 1
-        text = f"epoch {epoch} of {trainer.current_epoch}, the best {cfg.monitor}"
-        return {"rule": "best_val", "monitor": cfg.monitor, "epoch": epoch, "text": text}
-    return {"rule": "last", "epoch": trainer.current_epoch, "text": f"epoch {trainer.current_epoch}, the last"}
+        last = keep_last(trainer, experiment, folder, side) if epoch < epochs or average is not None else None
+        module.load_state_dict(checkpoint["state_dict"])
+        text = f"epoch {epoch} of {epochs}, the best {cfg.monitor}"
+        return {"rule": "best_val", "monitor": cfg.monitor, "epoch": epoch, "text": text}, last
+    if cfg.selection != "last":
+        log.warning("no epoch was compared on val, so selection=%s takes the last weights", cfg.selection)
+    return {"rule": "last", "epoch": epochs, "text": f"epoch {epochs}, the last"}, None
+
+
+def keep_last(trainer: pl.Trainer, experiment: Experiment, folder: RunFolder, side: int) -> dict[str, float]:
+    """Store the last student's weights beside the ones that will be selected; gives what val says of them."""
+    student = experiment.module.distiller.student
+    if trainer.is_global_zero:
+        weights.save(student.model, {**student.card, "resolution": side}, folder.last)
+    trainer.validate(experiment.module, datamodule=experiment.datamodule, verbose=False)
+    return {f"val/{name}": value for name, value in experiment.module.val_metrics.items()}
+
+
+def validated(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those on val."""
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 
 def measured(experiment: Experiment, trainer: pl.Trainer, test: bool) -> dict[str, float]:

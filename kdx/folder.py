@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import sys
 from dataclasses import dataclass, field
-from importlib import metadata
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "numpy")
+from kdx.provenance import difference, environment, provenance
+
+RERUN = "# Again: kdx-train --config-dir=FOLDER_OF_THIS_FILE --config-name=rerun\n"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "student.safetensors"
 
     @property
+    def last(self) -> Path:
+        """The weights after the last step, where those are not the selected ones."""
+        return self.path / "last.safetensors"
+
+    @property
     def peers(self) -> Path:
         """Where the other students of a cohort are, in files like the student's."""
         return self.path / "peers"
@@ -53,40 +58,19 @@ class RunFolder:
         except (OSError, json.JSONDecodeError) as error:
             raise ValueError(f"{self.path / name} cannot be read ({error}): is {self.path} a finished run?") from None
 
-    def write_config(self, cfg: DictConfig) -> None:
-        """Write `config.yaml`, resolved."""
+    def start(self, cfg: DictConfig) -> dict[str, Any]:
+        """Write what is known before the first step: the config, and where the numbers will come from, which it returns."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-
-
-def provenance(folder: RunFolder) -> dict[str, Any]:
-    """Where a number comes from: command, code, versions, hardware."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "overrides": list(folder.overrides),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "versions": {"kdx": metadata.version("kdx"), "python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
-        "hardware": {
-            "platform": platform.platform(),
-            "cpu_cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        },
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+        (self.path / "config.yaml").write_text(RERUN + OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+        source = provenance(self.overrides)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        self.write("run.json", {"config": plain, "provenance": source, "started": started, "group": self.group})
+        (self.path / "environment.txt").write_text(environment(), encoding="utf-8")
+        patch = difference()
+        if patch:
+            (self.path / "code.diff").write_text(patch + "\n", encoding="utf-8")
+        return source
 
 
 def peak_memory_mb() -> float:

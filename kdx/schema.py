@@ -9,6 +9,7 @@ from annotated_types import Len
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from kdx.controls import Control
 from kdx.scalars import Count, Fraction, Number, Resolution
 
 Node = dict[str, Any]  # a leaf: `_target_` and the arguments of its constructor
@@ -113,7 +114,9 @@ class RunConfig:
     logger: dict[str, Any] | None = None
     monitor: str = MISSING
     monitor_mode: str = ranged(Literal["min", "max"])
-    selection: str = ranged(Literal["best_val", "last"])
+    selection: str = ranged(Literal["last", "best_val", "ema"])
+    control: str | None = ranged(Control | None)
+    controls: list[str] = ranged(list[Control])
     test: bool = MISSING
     ckpt_path: str | None = None
 

@@ -22,7 +22,7 @@ from kdx.training.ranks import rank
 log = logging.getLogger("kdx")
 
 # What a trained network's weights do not depend on.
-IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test")
+IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "control", "controls")
 
 # What of the data settings they do; the images themselves have a fingerprint of their own.
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
@@ -38,7 +38,7 @@ def graduate(cfg: DictConfig, member: DictConfig) -> DictConfig:
     resolution = {"teacher": side, "student": side}
     fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
     fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": resolution}
-    fixed |= {"logger": None, "ckpt_path": None, "callbacks": cfg.callbacks}
+    fixed |= {"logger": None, "ckpt_path": None, "callbacks": cfg.callbacks, "control": None, "controls": []}
     run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     with open_dict(run):
         for key, value in {**fixed, **recipe}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_val_sees_the_average_and_training_does_not(
     folder = train("run", *OPTIONS, "callbacks.ema.decay=0.8", f"callbacks.ema.warmup={warmup}")
     steps, (start,) = seen["steps"], seen["start"]
     per_epoch = len(steps) // 3
-    assert per_epoch >= 3 and len(seen["val"]) == 4  # one for each epoch, and one of the selected weights
+    assert per_epoch >= 3 and len(seen["val"]) == 5  # one for each epoch, one of the last weights, one of the selected
     for epoch, state in enumerate(seen["val"][:3], start=1):
         assert close(state, averaged(steps[: epoch * per_epoch], start, 0.8, warmup))
     last = load(folder / "checkpoints" / "last.ckpt")
@@ -124,7 +125,7 @@ def test_val_sees_the_average_and_training_does_not(
     exported = {f"model.{name}": value for name, value in load_file(folder / "student.safetensors").items()}
     assert exported.keys() <= students(best["state_dict"]).keys()
     assert all(torch.equal(value, students(best["state_dict"])[name]) for name, value in exported.items())
-    assert all(torch.equal(value, students(best["state_dict"])[name]) for name, value in seen["val"][3].items())
+    assert all(torch.equal(value, students(best["state_dict"])[name]) for name, value in seen["val"][4].items())
 
 
 def test_a_learned_temperature_is_not_averaged(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +143,24 @@ def test_a_learned_temperature_is_not_averaged(train: Callable[..., Path], monke
     assert state["distiller.temperature.raw"].item() == raws[-1] != raws[0]
 
 
-def test_the_last_selection_exports_the_last_average(train: Callable[..., Path]) -> None:
-    folder = train("run", *OPTIONS, "selection=last", "callbacks.ema.decay=0.5")
-    state = students(load(folder / "checkpoints" / "last.ckpt")["state_dict"])
+@pytest.mark.parametrize("rule", ["ema", "last"])
+def test_the_rule_says_which_of_the_last_weights_are_exported(train: Callable[..., Path], rule: str) -> None:
+    folder = train("run", *OPTIONS, f"selection={rule}", "callbacks.ema.decay=0.5")
+    checkpoint = load(folder / "checkpoints" / "last.ckpt")
+    average, own = students(checkpoint["state_dict"]), checkpoint["averaging"]["student"]
     exported = load_file(folder / "student.safetensors")
-    assert exported and all(torch.equal(value, state[f"model.{name}"]) for name, value in exported.items())
+    wanted = average if rule == "ema" else own
+    assert exported and all(torch.equal(value, wanted[f"model.{name}"]) for name, value in exported.items())
+    assert any(not torch.equal(average[name], own[name]) for name in average)
+    final = json.loads((folder / "metrics.json").read_text())
+    assert final["selection"]["rule"] == rule
+    if rule == "ema":  # the student's own last weights are stored and measured too
+        kept = load_file(folder / "last.safetensors")
+        assert all(torch.equal(value, own[f"model.{name}"]) for name, value in kept.items())
+        assert final["last"]["val/student/nll"] != final["metrics"]["val/student/nll"]
+    else:
+        assert not (folder / "last.safetensors").exists()
+        assert final["last"]["val/student/nll"] == final["metrics"]["val/student/nll"]
 
 
 def test_accumulated_batches_are_one_update(train: Callable[..., Path]) -> None:

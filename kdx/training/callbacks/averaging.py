@@ -1,4 +1,4 @@
-"""An exponential moving average of the student's weights, which is what val chooses, test measures and the run exports."""
+"""An exponential moving average of the student's weights: what val measures, and what `selection=ema` tests and exports."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class EMA(Callback):
         checkpoint["averaging"] = {"updates": self.updates, "student": own}
         checkpoint["state_dict"] |= {STUDENT + name: value for name, value in self.average.items()}
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def put(self, pl_module: pl.LightningModule) -> None:
+        """The average in the place of the student's weights, for good."""
         _copy(self.average, _weights(pl_module))
 
 

@@ -1,0 +1,129 @@
+"""What a sweep (`-m`) adds to Hydra's grid: equal-budget controls, and a comparison with a report at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from kdx import commands
+from kdx.config import ConfigError, check, nearest
+from kdx.controls import DETERMINED
+
+log = logging.getLogger("kdx")
+
+
+class Sweep(Callback):
+    """Before the jobs of a sweep: are its controls possible? After them: the controls, then the comparison.
+
+    A control is a job like the others of the grid, less the overrides that it decides for itself; so a sweep over three
+    temperatures has one control from labels per seed, not three.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _leaving():
+            for jobs in control_jobs(config).values():
+                check(_composed(config, jobs[0]))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        with _leaving():
+            jobs = [job for jobs in control_jobs(config).values() for job in jobs]
+            if jobs:
+                _launch(config, jobs)
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            compare(Path(config.hydra.sweep.dir))
+
+
+@contextmanager
+def _leaving() -> Iterator[None]:
+    """Hydra turns what a callback raises into a warning; a mistake ends the command instead."""
+    try:
+        yield
+    except Exception as error:
+        sys.exit(commands.tell(error))
+
+
+def _launch(config: DictConfig, jobs: list[list[str]]) -> None:
+    hydra: Any = GlobalHydra.instance().hydra
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=commands.train_job, config=config)
+    log.info("%d runs as controls: %s", len(jobs), ", ".join(config.controls))
+    for done in launcher.launch(jobs, initial_job_idx=_count(config)):
+        _ = done.return_value  # raises what the job raised
+
+
+def control_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
+    """The overrides of each control's jobs, by its name; empty without `controls`. ConfigError where they make no grid."""
+    overrides = _overrides(config)
+    jobs = {}
+    for control in config.get("controls") or []:
+        if control not in DETERMINED:
+            hint = nearest(control, list(DETERMINED))
+            raise ConfigError(f"controls: there is no control '{control}'.{hint} There are: {', '.join(DETERMINED)}.")
+        kept = [override for override in overrides if not _decides(control, override)]
+        folder = f"hydra.sweep.subdir=${{hydra.job.num}}-${{name}}-{control}"
+        added = _parse([f"control={control}", "controls=[]", folder])
+        try:
+            (batch,) = BasicSweeper.split_arguments([*kept, *added], None)
+        except HydraException as error:
+            raise ConfigError(f"controls need a grid of values, such as seed=range(3): {error}") from None
+        jobs[control] = batch
+    return jobs
+
+
+def compare(folder: Path) -> None:
+    """Print how the runs under `folder` compare, and write it there with `report.html`; what fails is said, not raised."""
+    from kdx.report.ending import write
+
+    try:
+        write(folder)
+    except Exception as error:  # the runs are done and stored; nothing that looks at them may lose them
+        log.warning("no comparison (%s: %s); try: kdx-report %s", type(error).__name__, error, folder)
+
+
+def _overrides(config: DictConfig) -> list[Override]:
+    params = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in params.items()]
+    return [o for o in _parse([*texts, *config.hydra.overrides.task]) if o.key_or_group not in ("controls", "control")]
+
+
+def _parse(texts: Sequence[str]) -> list[Override]:
+    hydra: Any = GlobalHydra.instance().hydra
+    parsed: list[Override] = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(texts))
+    return parsed
+
+
+def _decides(control: str, override: Override) -> bool:
+    """Whether the control sets what this override would set."""
+    path = override.package or override.key_or_group
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in DETERMINED[control])
+
+
+def _count(config: DictConfig) -> int:
+    """How many jobs the sweep itself had, whose numbers the controls go on from."""
+    folder = Path(config.hydra.sweep.dir)
+    numbers = [path.name.split("-")[0] for path in folder.iterdir() if path.is_dir()]
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+
+
+def _composed(config: DictConfig, job: Sequence[str]) -> DictConfig:
+    hydra: Any = GlobalHydra.instance().hydra
+    composed: DictConfig = hydra.config_loader.load_sweep_config(config, list(job))
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
