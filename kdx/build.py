@@ -127,9 +127,9 @@ def count_classes(cfg: DictConfig, parts: Parts) -> int:
     return int(known)
 
 
-def parts(cfg: DictConfig) -> Parts:
-    """Build what is cheap and let the objects contradict each other before anything is read. ConfigError says the remedy."""
-    built = Parts(
+def unchecked(cfg: DictConfig) -> Parts:
+    """The parts of a run that was checked when it was trained; its data need not be here."""
+    return Parts(
         source=make(cfg.data.source, "data.source"),
         policy=make(cfg.views, "views"),
         mixing=make(cfg.mixing, "mixing"),
@@ -143,6 +143,11 @@ def parts(cfg: DictConfig) -> Parts:
         separate=cfg.teacher is not None and cfg.teacher.members is not None and cfg.teacher.combine == "losses",
         own_pixels=cfg.data.teacher_view == "full",
     )
+
+
+def parts(cfg: DictConfig) -> Parts:
+    """Build what is cheap and let the objects contradict each other before anything is read. ConfigError says the remedy."""
+    built = unchecked(cfg)
     try:
         built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:

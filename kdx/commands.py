@@ -29,7 +29,7 @@ def train() -> NoReturn:
 
 
 def evaluate() -> NoReturn:
-    """kdx-evaluate run=DIR: measure a finished run's student and teacher again."""
+    """kdx-evaluate run=DIR: measure a finished run again; or any network, on any data, under shifts."""
     run("evaluate", _evaluate)
 
 
@@ -46,6 +46,11 @@ def prepare() -> NoReturn:
 def evidence() -> NoReturn:
     """kdx-evidence: run the declared systems over seeds and judge the papers' claims."""
     run("evidence", _evidence)
+
+
+def export() -> NoReturn:
+    """kdx-export run=DIR: a finished run's student as files for others, compared with it, and a model card."""
+    run("export", _export)
 
 
 def _views(cfg: DictConfig) -> None:
@@ -82,35 +87,24 @@ def train_job(cfg: DictConfig) -> float | None:
 
 
 def _evaluate(cfg: DictConfig) -> None:
-    from kdx.evaluation.request import request
+    from kdx.evaluation.request import request, run_of
 
     asked = request(cfg)
-    run, folder = None, asked.folder
-    if folder is not None:
-        loaded = OmegaConf.load(folder / "config.yaml")
-        if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{folder / 'config.yaml'} is no config: give the folder of a finished run")
-        if not asked.teacher:
-            loaded = OmegaConf.merge(loaded, {"teacher": None, "calibration": None})
-        run = check(loaded)
+    run = run_of(asked)
     if asked.again:
-        _again(asked.split_of(run), run, folder)
+        from kdx.experiment import evaluate as evaluate_run
+        from kdx.folder import RunFolder
+
+        assert run is not None and asked.folder is not None
+        split, folder = asked.split_of(run), RunFolder(asked.folder)
+        folder.write(f"evaluation-{split}.json", {"metrics": evaluate_run(run, folder, split)})
         return
+    settings = HydraConfig.get()
     other = None if asked.data is None else _whole(cfg.data)
+    data_name = "own" if other is None else settings.runtime.choices["data"]
     from kdx.evaluation.session import evaluate as evaluate_any
 
-    settings = HydraConfig.get()
-    data_name = settings.runtime.choices["data"] if other is not None else "own"
     evaluate_any(asked, run, other, data_name, settings.overrides.task)
-
-
-def _again(split: SplitName, run: DictConfig, folder: Path) -> None:
-    """The numbers of a finished run on a split, by the code that measured them."""
-    from kdx.experiment import evaluate as evaluate_run
-    from kdx.folder import RunFolder
-
-    metrics = evaluate_run(run, RunFolder(folder), split)
-    RunFolder(folder).write(f"evaluation-{split}.json", {"metrics": metrics})
 
 
 def _whole(data: DictConfig) -> DictConfig:
@@ -141,6 +135,16 @@ def _prepare(cfg: DictConfig) -> None:
         raise ConfigError(str(error)) from None
     crop = HydraConfig.get().runtime.choices["crop@data.eval_crop"]
     print(f"kdx-train data=shards data.root={to} crop@data.eval_crop={crop}")
+
+
+def _export(cfg: DictConfig) -> None:
+    from kdx.export.request import requested
+
+    values: Any = OmegaConf.to_container(cfg)
+    request = requested(values)
+    from kdx.export.folder import export as write
+
+    print(write(request))
 
 
 def _evidence(cfg: DictConfig) -> None:

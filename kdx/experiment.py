@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from kdx import build, teacher_training
+from kdx import assessment, build, recording, teacher_training
 from kdx.assembly import Experiment, assemble, carve_splits, check_features, warn_of_duplicates
 from kdx.config import ConfigError
+from kdx.costs.energy import EnergyMeter
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
 from kdx.distiller import Cohort
 from kdx.folder import RunFolder, peak_memory_mb
 from kdx.networks import weights
 from kdx.networks.network import Network
+from kdx.pricing import priced
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
 from kdx.teachers.teacher import Teacher
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
-from kdx.training.loggers import MetricsFile
 from kdx.training.module import DistillationModule
 from kdx.training.ranks import rank
+from kdx.training.telemetry import NonFiniteLossError
 
 log = logging.getLogger("kdx")
 
@@ -73,22 +75,9 @@ def make_trainer(cfg: DictConfig, folder: RunFolder, **arguments: Any) -> pl.Tra
     return trainer
 
 
-def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
-    """metrics.csv, and what the config adds; W&B learns which sweep the run belongs to."""
-    if rank() > 0:
-        return [MetricsFile(folder.path)]
-    extra = []
-    for name, node in (cfg.logger or {}).items():
-        sweep = {"group": node.group or folder.group} if "group" in node else {}
-        logger = build.make(node, f"logger.{name}")(save_dir=str(folder.path), **sweep)
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-        extra.append(logger)
-    return [MetricsFile(folder.path), *extra]
-
-
 def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
     """Train, select on val, test once; the folder then holds all of it. Returns the final metrics by flat name."""
-    began = time.perf_counter()
+    began, energy = time.perf_counter(), EnergyMeter()
     parts = build.parts(cfg)
     source = folder.start(cfg) if rank() == 0 else {}
     own = read(parts)
@@ -100,48 +89,57 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     module = experiment.module
     picture = save_panel(cfg, parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items()]
-    loggers = make_loggers(cfg, folder)
-    for logger in loggers:
-        if picture is not None and hasattr(logger, "log_image"):
-            logger.log_image("views", [str(picture)])
+    known = recording.about(cfg, folder)
+    loggers = recording.open_loggers(cfg, folder, known)
+    if picture is not None:
+        for journal in recording.journals(loggers):
+            journal.picture("views", picture)
     trainer = make_trainer(cfg, folder, callbacks=callbacks, logger=loggers)
     for name, file in files.items():
         log.info("%s: %s", name, file or "timm's pretrained weights")
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
+    failed = True
     try:
         trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         selected, last = select(cfg, trainer, experiment, folder)
-        metrics = {**parameters(experiment), **measured(experiment, trainer, cfg.test)}
+        metrics = {**parameters(experiment), **assessment.measured(cfg, parts, experiment, trainer, folder)}
         metrics["seconds"] = time.perf_counter() - began
         metrics["peak_memory_mb"] = peak_memory_mb()
+        joules = energy.joules()
+        metrics |= {} if joules is None else {"energy_joules": joules}
         assert experiment.teacher is None or experiment.teacher.fingerprint == before, "the teacher's weights changed"
         if trainer.is_global_zero:
-            save_students(cfg, module, folder)
+            save_students(cfg, module, folder, parts.source.names)
             if experiment.teacher is not None:
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
-            for logger in loggers[1:]:
-                logger.log_metrics({k: v for k, v in metrics.items() if "/" in k}, step=trainer.global_step)
             data = {"fingerprint": fingerprint(own), "duplicates_in_test": duplicates, "skipped": experiment.datamodule.skipped}
-            final = {"metrics": metrics, "last": last or validated(metrics), "selection": selected, "data": data}
-            folder.write("metrics.json", {**final, "provenance": source})
+            found, protocol = priced(cfg, parts, experiment, trainer, metrics["images_per_second"])
+            metrics |= found
+            report = {"metrics": metrics, "last": last or validated(metrics), "selection": selected, "data": data}
+            folder.write("metrics.json", {**report, "cost": {"protocol": protocol}, "provenance": source})
+            recording.conclude(loggers, known, report, best_score(trainer))
+        failed = False
+    except NonFiniteLossError as error:
+        for journal in recording.journals(loggers):
+            journal.alert("the loss is not finite", str(error))
+        raise
     finally:
-        for logger in loggers[1:]:
-            if hasattr(logger.experiment, "finish"):
-                logger.experiment.finish()
+        recording.close(loggers, failed)
     if trainer.is_global_zero and not quiet:
         show(metrics, pixels(cfg), "test" if cfg.test else "val", f"{cfg.name} · {selected['text']}", str(folder.path))
     return metrics
 
 
-def save_students(cfg: DictConfig, module: DistillationModule, folder: RunFolder) -> None:
-    """Write the selected student, and its peers into a folder of their own."""
+def save_students(cfg: DictConfig, module: DistillationModule, folder: RunFolder, names: Sequence[str] | None = None) -> None:
+    """Write the selected student, and its peers into a folder of their own; `names` are those of the classes."""
     distiller, side = module.distiller, max(build.student_resolutions(cfg))
-    weights.save(distiller.student.model, {**distiller.student.card, "resolution": side}, folder.student)
+    known = {} if names is None else {"label_names": list(names)}
+    weights.save(distiller.student.model, {**distiller.student.card, "resolution": side, **known}, folder.student)
     if isinstance(distiller, Cohort):
         folder.peers.mkdir(exist_ok=True)
         for name, peer in distiller.peers.items():
             assert isinstance(peer, Network)
-            weights.save(peer.model, {**peer.card, "resolution": side}, folder.peers / f"{name}.safetensors")
+            weights.save(peer.model, {**peer.card, "resolution": side, **known}, folder.peers / f"{name}.safetensors")
 
 
 def teacher_card(teacher: Teacher, files: Mapping[str, Path | None]) -> dict[str, Any]:
@@ -178,9 +176,9 @@ def select(
     average = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]  # not declared
     path = getattr(best, "best_model_path", "")
     if cfg.selection == "ema" and average is not None:
-        last = keep_last(trainer, experiment, folder, side)
+        own = keep_last(trainer, experiment, folder, side)
         average.put(module)
-        return {"rule": "ema", "epoch": epochs, "text": f"the average of the weights after epoch {epochs}"}, last
+        return {"rule": "ema", "epoch": epochs, "text": f"the average of the weights after epoch {epochs}"}, own
     if cfg.selection == "best_val" and path:
         import torch
 
@@ -195,6 +193,12 @@ def select(
     return {"rule": "last", "epoch": epochs, "text": f"epoch {epochs}, the last"}, None
 
 
+def best_score(trainer: pl.Trainer) -> float | None:
+    """The best monitored value of all epochs; None where nothing was monitored."""
+    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+    return next((float(score) for score in scores if score is not None), None)
+
+
 def keep_last(trainer: pl.Trainer, experiment: Experiment, folder: RunFolder, side: int) -> dict[str, float]:
     """Store the last student's weights beside the ones that will be selected; gives what val says of them."""
     student = experiment.module.distiller.student
@@ -207,23 +211,6 @@ def keep_last(trainer: pl.Trainer, experiment: Experiment, folder: RunFolder, si
 def validated(metrics: Mapping[str, float]) -> dict[str, float]:
     """Those on val."""
     return {name: value for name, value in metrics.items() if name.startswith("val/")}
-
-
-def measured(experiment: Experiment, trainer: pl.Trainer, test: bool) -> dict[str, float]:
-    """Preflight, and the selected weights on val and (once) on test."""
-    module = experiment.module
-    metrics: dict[str, float] = {}
-    if module.preflight is not None:
-        found = module.preflight.metrics
-        metrics |= {f"preflight/{name}": value for name, value in found.items() if "/" in name}
-        metrics |= {name: value for name, value in found.items() if name.startswith("calibration_temperature")}
-    trainer.validate(module, datamodule=experiment.datamodule, verbose=False)
-    metrics |= {f"val/{name}": value for name, value in module.val_metrics.items()}
-    if test:
-        trainer.test(module, datamodule=experiment.datamodule, verbose=False)
-        metrics |= {f"test/{name}": value for name, value in module.test_metrics.items()}
-    metrics["images_per_second"] = module.telemetry.images_per_second
-    return metrics
 
 
 def parameters(experiment: Experiment) -> dict[str, float]:
@@ -257,8 +244,8 @@ def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName) -> dict[str, 
             raise ConfigError(f"{files[name]} is not the teacher that this run was distilled from: its weights differ")
         member.calibration_temperature = cards[name]["calibration_temperature"]
     trainer = make_trainer(cfg, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.test(experiment.module, datamodule=experiment.datamodule, verbose=False)
-    metrics = {f"{split}/{name}": value for name, value in experiment.module.test_metrics.items()} | parameters(experiment)
+    known = folder.read("metrics.json")["metrics"]
+    metrics = assessment.again(cfg, parts, experiment, trainer, split, known) | parameters(experiment)
     if trainer.is_global_zero:
         show(metrics, pixels(cfg), split, f"{cfg.name} · {split}", str(folder.path))
     return metrics

@@ -115,8 +115,8 @@ class RunConfig:
     monitor: str = MISSING
     monitor_mode: str = ranged(Literal["min", "max"])
     selection: str = ranged(Literal["last", "best_val", "ema"])
-    control: str | None = ranged(Control | None)
-    controls: list[str] = ranged(list[Control])
+    control: str | None = ranged(Control | None, None)
+    controls: list[str] = field(default_factory=list, metadata={"range": list[Control]})
     test: bool = MISSING
     ckpt_path: str | None = None
 

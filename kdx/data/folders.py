@@ -94,6 +94,11 @@ class ImageFolder(Source):
         """As given, else the number of class folders. ValueError where `check` raises it."""
         return self._num_classes or len(subfolders(self._folders()["train"]))
 
+    @property
+    def names(self) -> Sequence[str]:  # type: ignore[override]  # read from disk
+        """The class folders. ValueError where `check` raises it."""
+        return subfolders(self._folders()["train"])
+
     def _folders(self) -> dict[SplitName, Path]:
         root = existing(self.root, TREE, "or use data=images for images without labels")
         val = [root / name for name in ("val", "validation") if (root / name).is_dir()]
@@ -141,6 +146,11 @@ class Imagenet(Source):
 
     def __init__(self, root: str | None) -> None:
         self.root = root
+
+    @property
+    def names(self) -> Sequence[str]:  # type: ignore[override]  # read from disk
+        """The class folders, WNIDs."""
+        return subfolders(existing(self.root, IMAGENET, IMAGENET_SITE) / "train")
 
     def check(self) -> None:
         root = existing(self.root, IMAGENET, IMAGENET_SITE)

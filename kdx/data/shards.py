@@ -57,6 +57,10 @@ class Shards(Source):
         return self.about["num_classes"]
 
     @property
+    def names(self) -> list[str] | None:  # type: ignore[override]
+        return self.about.get("names")
+
+    @property
     def train_labels(self) -> bool:  # type: ignore[override]
         return self.about["train_labels"]
 

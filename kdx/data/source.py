@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -68,6 +68,7 @@ class Source(ABC):
     num_classes: int | None  # None: there are no labels, and the teacher knows how many classes there are
     train_labels: bool = True  # are there labels to learn from?
     labels: bool = True  # are there labels on val and test?
+    names: Sequence[str] | None = None  # of the classes, in the labels' order, where they have any
     channels: int = 3
     flip: bool = True  # does a mirrored image keep its label?
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)

@@ -32,6 +32,8 @@ def carve(
     All have the classes' proportions; without labels, it is chance alone that decides. ValueError if `train_size` is too many.
     """
     given = dict(splits)
+    if "train" not in given:
+        raise ValueError(f"the data set has only {' and '.join(given)}, and nothing to train on: measure on it by kdx-evaluate")
     train = given["train"]
     order = permutation(seed, "split", 0, len(train)) if train.labels is None else stratified_order(train.labels, seed)
     shares: list[tuple[SplitName, float]] = [("test", test), ("val", val)]

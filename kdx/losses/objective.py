@@ -59,10 +59,11 @@ class Term(nn.Module):
 
 
 class Scored(NamedTuple):
-    """The objective's value [] and the mean of each term's loss [], without its weight."""
+    """The objective's value [], and the mean of each term's loss [], without its weight and with it."""
 
     loss: Tensor
     parts: dict[str, Tensor]
+    weighted: dict[str, Tensor]
 
 
 class Objective(nn.Module):
@@ -78,8 +79,8 @@ class Objective(nn.Module):
     def forward(self, outputs: Outputs) -> Scored:
         """The weighted sum and its parts."""
         parts = {name: _mean(term.loss, outputs) for name, term in self.terms.items()}
-        weighted = [term.weight_at(outputs.progress) * parts[name] for name, term in self.terms.items()]
-        return Scored(torch.stack(weighted).sum(), parts)
+        weighted = {name: term.weight_at(outputs.progress) * parts[name] for name, term in self.terms.items()}
+        return Scored(torch.stack(list(weighted.values())).sum(), parts, weighted)
 
     def connect(self, surroundings: Surroundings) -> None:
         """Let every loss build what depends on the networks and the data."""

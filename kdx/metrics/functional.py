@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+
+def names(num_classes: int, *, labels: bool) -> list[str]:
+    """Which of a network's own metrics can be measured: top5 of more than five classes, without labels only entropy."""
+    return [*(["accuracy", *(["top5"] if num_classes > 5 else []), "nll", "brier"] if labels else []), "entropy"]
+
+
+def measure(which: Sequence[str], log_probs: Tensor, label: Tensor | None) -> list[Tensor]:
+    """The named metrics [B] of a network."""
+    own = {"entropy": entropy(log_probs)} if "entropy" in which else {}
+    if label is not None:
+        own |= {name: metric(log_probs, label) for name, metric in LABELLED.items() if name in which}
+    return [own[name] for name in which]
 
 
 def accuracy(log_probs: Tensor, label: Tensor) -> Tensor:
@@ -40,3 +55,6 @@ def agreement(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
 def kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
     """KL(teacher || student) in nats, at temperature 1."""
     return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(-1)
+
+
+LABELLED = {"accuracy": accuracy, "top5": top5, "nll": nll, "brier": brier}

@@ -29,8 +29,7 @@ class Suite(Metric):
         super().__init__()
         self.num_bins, self.labels = num_bins, labels
         self.networks = ("student", "teacher") if teacher else ("student",)
-        own = ["accuracy", *(["top5"] if num_classes > 5 else []), "nll", "brier"] if labels else []
-        self.own = [*own, "entropy"]
+        self.own = functional.names(num_classes, labels=labels)
         self.pair = ["agreement", "kl"] if teacher else []
         self.names = [f"{network}/{name}" for network in self.networks for name in self.own] + self.pair
         self.add_state("sums", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
@@ -46,7 +45,7 @@ class Suite(Metric):
             given = logits[network]
             assert given is not None, f"the suite measures a {network}, and there is none"
             log_probs[network] = torch.log_softmax(given.to(torch.float64), -1)
-            values += [self._value(name, log_probs[network], outputs.label) for name in self.own]
+            values += functional.measure(self.own, log_probs[network], outputs.label)
             if self.labels:
                 assert outputs.label is not None
                 self.bins[i] += calibration.bins(log_probs[network], outputs.label, self.num_bins)
@@ -55,11 +54,6 @@ class Suite(Metric):
             values.append(functional.kl(log_probs["student"], log_probs["teacher"]))
         self.sums += torch.stack(values).sum(-1)
         self.count += len(outputs.student_logits)
-
-    @staticmethod
-    def _value(name: str, log_probs: Tensor, label: Tensor | None) -> Tensor:
-        metric = getattr(functional, name)
-        return metric(log_probs) if name == "entropy" else metric(log_probs, label)
 
     def compute(self) -> dict[str, float]:
         """The numbers over everything that was added, on all ranks."""

@@ -76,3 +76,12 @@ def unknown_tag(architecture: str, tag: str, known: set[str]) -> str:
 def comes_from_elsewhere(name: str) -> bool:
     """Whether `name` is the address of a model, which timm's lists know nothing of."""
     return name.startswith(_ELSEWHERE)
+
+
+@functools.cache
+def synsets(subset: str) -> tuple[str, ...]:
+    """WordNet's names of the classes of "imagenet", "imagenet_a" or "imagenet_r", in the order of their labels; timm's list."""
+    timm = importlib.util.find_spec("timm")
+    assert timm is not None and timm.submodule_search_locations
+    listed = Path(timm.submodule_search_locations[0], "data", "_info", f"{subset}_synsets.txt")
+    return tuple(listed.read_text(encoding="utf-8").split())

@@ -15,6 +15,8 @@ from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
+from kdx.training.final_pass import FinalPass, Findings
+from kdx.training.gradients import pulls
 from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.preflight import Preflight
 from kdx.training.schedules import LrSchedule
@@ -29,7 +31,8 @@ class DistillationModule(pl.LightningModule):
 
     `inspect_teacher` runs once before the first step and gives the Preflight; then `store_targets`, if the teacher's views on
     train never change, gives its logits there, and it is not run in training. Checkpoints hold the student, the
-    temperature and what losses learn; never the teacher.
+    temperature and what losses learn; never the teacher. A `final_pass`, once there, looks along at one split that is
+    validated or tested, and leaves its `findings`.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class DistillationModule(pl.LightningModule):
         self.telemetry = Telemetry()
         self.val_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
+        self.final_pass: FinalPass | None = None
+        self.findings: Findings | None = None
         self.total_steps = 0
         self.temperature_gradient: Tensor | None = None
+        self.pulls: dict[str, Tensor] = {}  # of the losses at the student's logits, at steps that are logged
         self.warned = False
 
     @property
@@ -85,6 +91,10 @@ class DistillationModule(pl.LightningModule):
         if self.distiller.teacher is not None:
             self.distiller.teacher.to(self.device)
 
+    def on_validation_start(self) -> None:
+        if self.final_pass is not None and self.distiller.teacher is not None:
+            self.distiller.teacher.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         self.telemetry.restart()
 
@@ -99,6 +109,8 @@ class DistillationModule(pl.LightningModule):
         """The sum of what everyone minimises, and the step's numbers."""
         scored = self.objective(outputs)
         loss = scored.loss
+        if (self.global_step + 1) % self.every == 0:
+            self.pulls = pulls(scored.weighted, outputs.student_logits, self.objective.needs_teacher)
         values = {"loss": loss, **{f"loss_{name}": part for name, part in scored.parts.items()}}
         for peer, said in outputs.peers.items():
             other = self.objective(said)
@@ -123,9 +135,14 @@ class DistillationModule(pl.LightningModule):
         """What a learned temperature learns."""
         return list(self.distiller.temperature.parameters()) if self.distiller.temperature is not None else []
 
+    @property
+    def every(self) -> int:
+        """After how many steps the curves get a point."""
+        steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # it has, and does not declare it
+        return max(steps, 1)
+
     def on_train_batch_end(self, *args: Any) -> None:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.global_step % every == 0 or self.trainer.is_last_batch:
+        if self.global_step % self.every == 0 or self.trainer.is_last_batch:
             self.log_training()
 
     def log_training(self) -> None:
@@ -141,6 +158,9 @@ class DistillationModule(pl.LightningModule):
             self._warn_of_temperature(self.distiller.temperature)
         if self.temperature_gradient is not None:
             values["temperature_gradient"] = self.temperature_gradient.item()
+        if self.pulls:
+            values |= dict(zip(self.pulls, torch.stack(list(self.pulls.values())).tolist(), strict=True))
+            self.pulls = {}
         values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.log_now({f"train/{name}": value for name, value in values.items()})
 
@@ -163,20 +183,36 @@ class DistillationModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         known = self.preflight.logits[batch_idx] if self.preflight is not None else None
-        self.val_suites.update(self.distiller(batch, self.progress, known))
+        outputs = self.distiller(batch, self.progress, known)
+        self.val_suites.update(outputs)
+        self._look_along(batch, outputs)
+
+    def _look_along(self, batch: Batch, outputs: Outputs) -> None:
+        if self.final_pass is not None:
+            self.final_pass.add(self.distiller, batch, outputs)
+
+    def _conclude(self) -> None:
+        """Gather the findings, here, where the ranks can still talk."""
+        if self.final_pass is not None:
+            self.findings = self.final_pass.finish()
+            self.final_pass = None
 
     def on_validation_epoch_end(self) -> None:
         self.val_metrics = self.val_suites.compute()
+        self._conclude()
         numbers = {f"val/{name}": value for name, value in self.val_metrics.items()}
         self.log_dict(numbers, logger=False)  # for whoever monitors; the same on all ranks
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log_now(numbers)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_suites.update(self.distiller(batch, self.progress))
+        outputs = self.distiller(batch, self.progress)
+        self.test_suites.update(outputs)
+        self._look_along(batch, outputs)
 
     def on_test_epoch_end(self) -> None:
         self.test_metrics = self.test_suites.compute()
+        self._conclude()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A cut-off run finds its calibration again, though it is also fitted anew from the same val."""

@@ -23,6 +23,8 @@ def gradients() -> Iterator[list[tuple[float, float]]]:
     seen: list[tuple[float, float]] = []
 
     def look(optimizer: Optimizer, *_: object) -> None:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            return  # temperature scaling's, which trains nothing
         groups = [[p.grad for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
         everything = [gradient for group in groups for gradient in group]
         seen.append((get_total_norm(everything).item(), get_total_norm(groups[-1]).item()))

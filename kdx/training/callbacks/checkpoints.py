@@ -16,7 +16,14 @@ from kdx.scalars import NonNegative, validated
 from kdx.training.telemetry import NonFiniteLossError
 
 
-class Best(ModelCheckpoint):
+class Moving(ModelCheckpoint):
+    """Goes on in another folder too, where Lightning would forget how good the best was."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+class Best(Moving):
     """Keeps `checkpoints/best.ckpt` in the run's folder: the first epoch with the best `monitor`, a metric of val."""
 
     def __init__(self, monitor: str, mode: Literal["min", "max"] = "max") -> None:
@@ -31,7 +38,7 @@ class Best(ModelCheckpoint):
 
 
 @validated
-class Last(ModelCheckpoint):
+class Last(Moving):
     """Keeps `checkpoints/last.ckpt`: the end of the last whole epoch, or the step at which the run was interrupted.
 
     Where epochs are short it is written every `seconds` only, so that is what a crash may cost; the last epoch always is. A run

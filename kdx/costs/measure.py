@@ -1,0 +1,99 @@
+"""What a run's networks cost, by flat name, and the protocol by which it was measured."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from kdx.costs import counts, latency
+from kdx.costs.latency import Context, Timing
+from kdx.costs.state import example, undisturbed
+
+Shape = tuple[int, int, int]
+Part = tuple[nn.Module, Shape]  # a network, and the shape [C,R,R] of the images it sees
+
+
+def measure(
+    networks: Mapping[str, Sequence[Part]],
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: Context = nullcontext,
+    precision_name: str = "float32",
+    images_per_second: float | None = None,
+    teacher_runs: bool = False,
+) -> tuple[dict[str, float], str]:
+    """Cost metrics by flat name, and the protocol in words. Networks stay as they were: modes, weights, statistics, place.
+
+    `networks` are the parts of each one by who it is: "student", "teacher", "peer_a"; an ensemble has several parts, whose
+    costs add up. For each: `<who>/parameters`, `macs` (of one image), `latency_ms_1`, `latency_ms_batch`, `images_per_second`,
+    and on CUDA `peak_memory_mb`, MiB at the batch (which resets the GPU's peak: read the run's first).
+
+    `batch_size` and `images_per_second` (of training) are those of one device. They give `teacher_share`, the fraction of the
+    training time that the teacher's forward takes: 0 unless `teacher_runs`, absent where the throughput is not known.
+    """
+    metrics: dict[str, float] = {}
+    notes: list[str] = []
+    for who, parts in networks.items():
+        found, note = _one(parts, batch_size, device, precision)
+        metrics |= {f"{who}/{name}": value for name, value in found.items()}
+        notes.append(f"{who} {note}")
+    if not teacher_runs:
+        metrics["teacher_share"] = 0.0
+    elif images_per_second and "teacher/latency_ms_batch" in metrics:
+        training = 1000 * batch_size / images_per_second
+        metrics["teacher_share"] = min(1.0, metrics["teacher/latency_ms_batch"] / training)
+    return metrics, _protocol(device, precision_name, notes)
+
+
+def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Context) -> tuple[dict[str, float], str]:
+    singles = [latency.forward(network, shape, 1, device, precision) for network, shape in parts]
+    batches = [
+        latency.batched(network, shape, batch, single, device, precision)
+        for (network, shape), single in zip(parts, singles, strict=True)
+    ]
+    whole = _seconds(batches)
+    found = {
+        "parameters": float(sum(counts.parameters(network) for network, _ in parts)),
+        "macs": float(sum(counts.macs(network, shape) for network, shape in parts)),
+        "latency_ms_1": 1000 * _seconds(singles),
+        "latency_ms_batch": 1000 * whole,
+        "images_per_second": batch / whole,
+    }
+    if device.type == "cuda":
+        measured = min(timing.measured for timing in batches)
+        found["peak_memory_mb"] = max(_peak(network, shape, measured, device, precision) for network, shape in parts)
+    return found, "; ".join(
+        f"at {shape[-1]} px {a.text}, {b.text}" for (_, shape), a, b in zip(parts, singles, batches, strict=True)
+    )
+
+
+def _seconds(timings: Sequence[Timing]) -> float:
+    return sum(timing.seconds for timing in timings)
+
+
+def _peak(network: nn.Module, shape: Shape, batch: int, device: torch.device, precision: Context) -> float:
+    """MiB allocated at most during one forward, the weights among them."""
+    with undisturbed(network, device), torch.inference_mode(), precision():
+        images = example(network, batch, shape)
+        torch.cuda.reset_peak_memory_stats(device)
+        network(images)
+        latency.synchronise(device)
+    return torch.cuda.max_memory_allocated(device) / 2**20
+
+
+def _protocol(device: torch.device, precision: str, notes: Sequence[str]) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return (
+        f"on {name}{threads}, torch {torch.__version__}: eval mode, inference_mode, precision {precision}, images on the "
+        "device already, which is waited for after each forward; latency is the median of repetitions within "
+        f"{latency.BUDGET} s, at least {latency.LEAST}, none begun after {latency.LIMIT:g} s ({' | '.join(notes)}). MACs are "
+        "half the operations that torch's FlopCounterMode counts for one image; not counted: "
+        f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch over the run's time for one, "
+        "0 where it is not run in training"
+    )

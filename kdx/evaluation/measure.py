@@ -1,0 +1,126 @@
+"""One pass over one split: batches to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
+from kdx.data.sampler import Sampler
+from kdx.data.source import Images
+from kdx.evaluation.subjects import Subject
+from kdx.metrics.assessment import Assessed, Assessment
+from kdx.metrics.suite import Suite
+from kdx.types import Batch, Outputs, Pair
+from kdx.views.crops import Crop
+from kdx.views.observer import Observer
+from kdx.views.policies import SharedView
+
+
+class Sink(Protocol):
+    """Whatever wants to see the outputs of each batch."""
+
+    def update(self, outputs: Outputs) -> None:
+        """Take a batch of outputs in."""
+
+
+class InDepth:
+    """What can be said of each network in depth: `student/ece_mass`, ..., and its classes one by one."""
+
+    def __init__(self, num_classes: int, *, teacher: bool, labels: bool, device: torch.device) -> None:
+        names = ("student", "teacher") if teacher else ("student",)
+        self.assessments = {name: Assessment(num_classes, labels=labels).to(device) for name in names}
+
+    def update(self, outputs: Outputs) -> None:
+        """Add a batch."""
+        for name, assessment in self.assessments.items():
+            logits = outputs.student_logits if name == "student" else outputs.teacher_logits
+            assert logits is not None
+            assessment.update(logits, outputs.label)
+
+    def compute(self) -> dict[str, Assessed]:
+        """By network."""
+        return {name: assessment.compute() for name, assessment in self.assessments.items()}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The networks under test, the outputs [K] that stand for the data's classes, and how images are seen and loaded.
+
+    `data` has the keys of conf/data/base.yaml.
+    """
+
+    subject: Subject
+    outputs: Tensor
+    crop: Crop
+    data: Any
+    device: torch.device
+    tick: Callable[[], None] = lambda: None  # after each batch
+    skipped: dict[int, str] = field(default_factory=dict)  # images that could not be decoded, and why; filled by `measure`
+
+    @torch.no_grad()
+    def measure(self, images: Images, side: int, *, teacher: bool = True, sinks: Sequence[Sink] = ()) -> dict[str, float]:
+        """`student/accuracy`, `teacher/ece`, `agreement`, ... of the images, all of them seen once, by a student at `side` px.
+
+        Logits are taken at the data's classes alone, so probabilities are renormalised over them.
+        """
+        taught = teacher and self.subject.teacher is not None
+        suite = Suite(len(self.outputs), teacher=taught, labels=images.labels is not None).to(self.device)
+        for batch in self._batches(images, side, taught):
+            outputs = self._outputs(batch, taught)
+            for sink in (suite, *sinks):
+                sink.update(outputs)
+            self.tick()
+        found: dict[str, float] = suite.compute()
+        return found
+
+    def _outputs(self, batch: Batch, taught: bool) -> Outputs:
+        student = self.subject.student(batch.student_images).float()[:, self.outputs]
+        said: Tensor | None = None
+        if taught:
+            assert self.subject.teacher is not None and batch.teacher_images is not None
+            said = self.subject.teacher(batch.teacher_images, batch.other_images)[:, self.outputs]
+        return Outputs(student, said, batch.label, batch.target, index=batch.index)
+
+    def _batches(self, images: Images, side: int, taught: bool) -> Iterator[Batch]:
+        observer = Observer(
+            SharedView(self.crop),
+            Pair(self.subject.resolution.teacher, side),
+            len(self.outputs),
+            teacher=taught,
+            interpolations=self.subject.interpolations,
+            other_resolutions=self.subject.other_resolutions if taught else (),
+        )
+        order, bad = Sampler(len(images), self.data.batch_size), self.data.on_bad_image
+        loader: Loader
+        if self._fits(images):
+            loader = ResidentLoader(images, order, observer.look, on_bad_image=bad, device=self.device)
+        else:
+            loader = StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=self.data.num_workers)
+        for seen in loader:
+            yield observer.finish(seen.to(self.device))
+        self.skipped.update(loader.skipped)
+
+    def _fits(self, images: Images) -> bool:
+        """Whether the decoded pixels are kept on the device, as a run would have it."""
+        if self.data.loader != "auto":
+            return bool(self.data.loader == "resident")
+        try:
+            return images[0].nbytes * len(images) <= self.data.resident_budget_mb << 20
+        except ValueError:
+            return False
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def num_batches(images: Images, batch_size: int) -> int:
+    """How many batches a pass has."""
+    return int(np.ceil(len(images) / batch_size))

@@ -1,0 +1,152 @@
+"""One ONNX file: images in [0,1] in, logits out, right in any onnxruntime at its default options."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdx.costs import latency
+from kdx.export.parity import Answer, ExportError
+
+INPUT, OUTPUT = "images", "logits"
+LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+REMEDY = "give another opset=, or leave ONNX out: format=[timm,safetensors]"
+_NAMELESS = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
+_UNTRANSLATED = re.compile(r"target=torch\.ops\.([\w.]+?)(?:\.default)?\]")
+
+
+class Border(nn.Module):
+    """What `nn.ConstantPad2d` does, by concatenation.
+
+    onnxruntime up to 1.31 at least fuses a Pad with the MaxPool behind it, and forgets that the border was zero, not minus
+    infinity: BiT's stem is such a pair, and its logits were 2 % off at every optimisation level. It fuses no Concat.
+    """
+
+    def __init__(self, pad: nn.ConstantPad2d) -> None:
+        super().__init__()
+        self.padding, self.value = pad.padding, pad.value
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, right, top, bottom = self.padding
+        row = torch.full_like(images[:, :, :1], self.value)
+        images = torch.cat([row] * top + [images] + [row] * bottom, 2)
+        column = torch.full_like(images[:, :, :, :1], self.value)
+        return torch.cat([column] * left + [images] + [column] * right, 3)
+
+
+def unfusable(network: nn.Module) -> nn.Module:
+    """A copy that computes the same without a Pad that an optimiser could fuse wrongly."""
+    copied = copy.deepcopy(network)
+    pads = [(name, module) for name, module in copied.named_modules() if isinstance(module, nn.ConstantPad2d)]
+    for name, module in pads:
+        if name and min(module.padding) >= 0:
+            copied.set_submodule(name, Border(module))
+    return copied
+
+
+def write(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    path: Path,
+    opset: int | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> int:
+    """Write `path` for any batch of images [C,R,R], with `notes` as metadata; gives the opset.
+
+    ExportError names the operator that ONNX lacks, or the opset that cannot be written.
+    """
+    chosen = {} if opset is None else {"opset_version": opset}
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                unfusable(network).eval(),
+                (torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)),),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                **chosen,  # type: ignore[arg-type] # mypy takes it for every other parameter
+            )
+        except Exception as error:  # what an exporter raises is its own affair; one sentence of it is the user's
+            raise ExportError(_explain(error, opset)) from error
+        assert program is not None
+        model: Any = program.model
+        written = int(model.opset_imports[""])
+        if opset not in (None, written):
+            raise ExportError(f"opset={opset} cannot be written for this network, only {written}: give opset=null")
+        model.metadata_props.update(notes or {})
+        program.save(path, external_data=False)
+    return written
+
+
+def _explain(error: BaseException, opset: int | None) -> str:
+    said = str(error)
+    found = _NAMELESS.search(said) or _UNTRANSLATED.search(said)
+    if found:
+        return f"ONNX has no form of the operator {found[1]}, which this network uses: {REMEDY}"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return f"PyTorch cannot export this network{f' with opset={opset}' if opset else ''} ({first}): {REMEDY}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of what the exporter says to its developers."""
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+
+
+def session(path: Path, level: str = "ORT_ENABLE_ALL") -> Answer:
+    """The file in onnxruntime on the CPU, with as many threads as torch has. ExportError if it cannot be run there."""
+    onnxruntime = importlib.import_module("onnxruntime")  # of the extra, and without types
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run the file ({first}): {REMEDY}") from error
+    return lambda images: torch.from_numpy(opened.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+def sessions(path: Path) -> Iterator[tuple[str, Answer]]:
+    """The file at each of onnxruntime's optimisation levels."""
+    for level in LEVELS:
+        yield level, session(path, level)
+
+
+def latencies(file: Answer, network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Milliseconds at batch 1, of the file in onnxruntime and of the network in PyTorch, on the CPU; with the protocol."""
+    image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        runs = {"onnxruntime": latency.median(lambda: file(image)), "pytorch": latency.median(lambda: network(image))}
+    counted = ", ".join(f"{name} {timing.repetitions}" for name, timing in runs.items())
+    return {
+        **{f"{name}_ms_1": 1000 * timing.seconds for name, timing in runs.items()},
+        "protocol": f"batch 1, CPU, {torch.get_num_threads()} threads, default optimisation, float32, after warm-up, median of "
+        f"repetitions within {latency.BUDGET} s ({counted})",
+    }

@@ -1,0 +1,109 @@
+"""What is to be exported, checked before torch is imported or anything written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdx.config import ConfigError, nearest
+from kdx.export.finished import FITTED, FinishedRun, read
+from kdx.scalars import Count
+
+NEEDS: dict[str, tuple[str, ...]] = {"timm": (), "safetensors": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+OLDEST = 18  # PyTorch's exporter writes no older opset
+LEDGER = "export.json"
+
+
+class Options(BaseModel):
+    """The values of conf/export.yaml."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    run: str
+    format: Annotated[list[str], Len(1)]
+    to: str | None
+    fold_temperature: bool
+    opset: Annotated[int, Field(ge=OLDEST)] | None
+    batches: Annotated[list[Count], Len(1)]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A finished run, what to make of it, and where. `temperature` divides the logits in every file; None leaves them."""
+
+    run: FinishedRun
+    formats: tuple[str, ...]
+    to: Path
+    temperature: float | None
+    opset: int | None
+    batches: tuple[int, ...]
+
+
+def requested(values: dict[str, Any]) -> Request:
+    """The request that these values make; ConfigError says what is wrong with them and what to do."""
+    if values["run"] == "???":
+        raise ConfigError("'run' has no value: give run=FOLDER, the folder of a finished run")
+    if isinstance(values["format"], str):
+        values = {**values, "format": [values["format"]]}
+    try:
+        options = Options.model_validate(values)
+        run = read(options.run)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise ConfigError(f"{key}={values[key]}: {first['msg']}; see conf/export.yaml") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    formats = tuple(dict.fromkeys(options.format))
+    _check_formats(formats)
+    to = Path(options.to).expanduser() if options.to is not None else run.path / "export"
+    check_target(to)
+    temperature = _temperature(run) if options.fold_temperature else None
+    return Request(run, formats, to, temperature, options.opset, tuple(options.batches))
+
+
+def _check_formats(formats: tuple[str, ...]) -> None:
+    for name in formats:
+        if name not in NEEDS:
+            hint = nearest(name, list(NEEDS))
+            raise ConfigError(f"format={name}: there is no such format.{hint} There are: {', '.join(NEEDS)}")
+        absent = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
+        if absent:
+            others = ",".join(other for other, packages in NEEDS.items() if not packages)
+            raise ConfigError(f"format={name} needs {absent[0]}: pip install kdx[export], or give format=[{others}]")
+
+
+def _temperature(run: FinishedRun) -> float:
+    fitted = run.calibration_temperature
+    if fitted is None:
+        raise ConfigError(
+            f"fold_temperature=true: metrics.json has no {FITTED}; run it again with this version of kdx, which fits one "
+            "on val, or give fold_temperature=false"
+        )
+    return fitted
+
+
+def check_target(to: Path) -> None:
+    """ConfigError unless `to` is absent, empty, or holds an earlier export and nothing else."""
+    if to.is_dir():
+        foreign = sorted({path.name for path in to.iterdir()} - _exported(to))
+        if foreign:
+            raise ConfigError(
+                f"to={to}: the folder holds {foreign[0]}, which no export wrote; give an empty folder or a new one"
+            )
+    elif to.exists() or to.is_symlink():
+        raise ConfigError(f"to={to} is a file: give a folder")
+
+
+def _exported(to: Path) -> set[str]:
+    """Names of the files that an earlier export wrote into `to`."""
+    try:
+        return {LEDGER, *json.loads((to / LEDGER).read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

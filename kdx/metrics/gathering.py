@@ -1,0 +1,17 @@
+"""What all ranks have, on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+
+def everywhere(parts: Sequence[Tensor]) -> Tensor:
+    """The parts [B,...] of all ranks as one tensor, rank by rank; ranks may have different numbers of rows."""
+    whole = torch.cat(list(parts))
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.cat(gather_all_tensors(whole))
+    return whole

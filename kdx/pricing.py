@@ -1,0 +1,47 @@
+"""What a run costs: its networks' size and speed on the run's device, its energy, and the teacher's share of the time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from kdx import build
+from kdx.assembly import Experiment
+from kdx.config import members
+from kdx.costs.measure import Part, measure
+from kdx.distiller import Cohort
+from kdx.teachers.teacher import OnlineTeacher
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+
+def priced(
+    cfg: DictConfig, parts: build.Parts, experiment: Experiment, trainer: Trainer, images_per_second: float
+) -> tuple[dict[str, float], str]:
+    """Cost metrics by flat name, and how they were measured, on this rank's device.
+
+    `images_per_second` are those of training on all ranks.
+    """
+    distiller, channels = experiment.module.distiller, parts.source.channels
+    side = max(build.student_resolutions(cfg))
+    networks: dict[str, list[Part]] = {"student": [(distiller.student, (channels, side, side))]}
+    if isinstance(distiller, Cohort):
+        networks |= {f"peer_{name}": [(peer, (channels, side, side))] for name, peer in distiller.peers.items()}
+    if experiment.teacher is not None:
+        sides = [member.resolution or cfg.resolution.teacher for member in members(cfg).values()]
+        networks["teacher"] = []
+        for member, px in zip(experiment.teacher.members.values(), sides, strict=True):
+            assert isinstance(member, OnlineTeacher)
+            networks["teacher"].append((member.network, (channels, px, px)))
+    metrics, protocol = measure(
+        networks,
+        batch_size=max(1, cfg.data.batch_size // trainer.world_size),
+        device=trainer.strategy.root_device,
+        precision=trainer.precision_plugin.forward_context,
+        precision_name=str(cfg.trainer.precision),
+        images_per_second=images_per_second / trainer.world_size,
+        teacher_runs=experiment.teacher is not None and not parts.teacher_is_stored,
+    )
+    return metrics, protocol

@@ -1,0 +1,107 @@
+"""The last look at a split: everyone who has something to say of it, measured in depth, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kdx.metrics.assessment import Assessed, Assessment
+from kdx.metrics.disagreement import Disagreement
+from kdx.metrics.gathering import everywhere
+from kdx.teachers.calibration import TemperatureScaling
+from kdx.types import Batch, Outputs
+
+if TYPE_CHECKING:
+    from kdx.distiller import Cohort, Distiller
+
+SCALED = {"student_scaled": "student", "teacher_scaled": "teacher"}  # who is who else after temperature scaling
+
+
+@dataclass
+class Findings:
+    """What a final pass found: Assessed by who, the temperatures of those who are scaled, the examples furthest apart."""
+
+    assessed: dict[str, Assessed]
+    temperatures: dict[str, float]
+    furthest: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Flat, by `who/what`."""
+        return {f"{who}/{what}": value for who, one in self.assessed.items() for what, value in one.numbers.items()}
+
+
+class FinalPass(nn.Module):
+    """Collects what everyone in `cast` says of one split, and gives the Findings.
+
+    `cast` holds who is assessed: student, teacher (as it teaches), teacher_raw (before calibration), student_scaled and
+    teacher_scaled (after temperature scaling), teacher_at_student_resolution, student_at_PX. The temperatures of those who are
+    scaled are `temperatures`, and who is not there is left out; without any, they are fitted when the pass is over, on this
+    split, whose logits are kept until then. No step waits for the device.
+    """
+
+    def __init__(
+        self, cast: Mapping[str, int], num_classes: int, temperatures: Mapping[str, float] | None = None, *, labels: bool = True
+    ) -> None:
+        super().__init__()
+        known = SCALED if temperatures is None else temperatures
+        self.cast = {who: side for who, side in cast.items() if who in known or who not in SCALED}
+        self.scaled = {who: base for who, base in SCALED.items() if who in self.cast}
+        self.temperatures = dict(temperatures or {})
+        self.assessments = nn.ModuleDict({who: Assessment(num_classes, labels=labels) for who in self.cast})
+        self.disagreement = Disagreement() if "teacher" in cast else None
+        self.kept: dict[str, list[Tensor]] = {who: [] for who in self.scaled if who not in self.temperatures}
+        self.labels: list[Tensor] = []
+
+    def add(self, distiller: Distiller | Cohort, batch: Batch, outputs: Outputs) -> None:
+        """Add a batch and what the distiller said of it; the teacher is asked about the student's pixels here."""
+        said = {"student": outputs.student_logits}
+        teacher = distiller.teacher
+        if "teacher" in self.cast:
+            assert teacher is not None and outputs.teacher_logits is not None and self.disagreement is not None
+            said["teacher"] = outputs.teacher_logits
+            self.disagreement.update(outputs)
+            if "teacher_raw" in self.cast:
+                said["teacher_raw"] = outputs.teacher_logits * teacher.calibration_temperature
+            if "teacher_at_student_resolution" in self.cast:
+                said["teacher_at_student_resolution"] = teacher(batch.student_images)
+        for side, images in getattr(batch, "further", {}).items():
+            said[f"student_at_{side}"] = distiller.student(images).float()
+        for who, logits in said.items():
+            self._assess(who, logits, outputs.label)
+        for who, base in self.scaled.items():
+            if who in self.kept:
+                self.kept[who].append(said[base])
+            else:
+                self._assess(who, said[base] / self.temperatures[who], outputs.label)
+        if self.kept:
+            assert outputs.label is not None
+            self.labels.append(outputs.label)
+
+    def _assess(self, who: str, logits: Tensor, label: Tensor | None) -> None:
+        assessment = self.assessments[who]
+        assert isinstance(assessment, Assessment)
+        assessment.update(logits, label)
+
+    def finish(self) -> Findings:
+        """What was found, on all ranks; temperatures that were not known are fitted now."""
+        for who, logits in self.kept.items():
+            self.temperatures[who] = _fit(everywhere(logits), everywhere(self.labels))
+            for said, label in zip(logits, self.labels, strict=True):
+                self._assess(who, said / self.temperatures[who], label)
+        self.kept, self.labels = {}, []
+        assessed = {}
+        for who, assessment in self.assessments.items():
+            assert isinstance(assessment, Assessment)
+            assessed[who] = assessment.compute()
+        furthest = self.disagreement.compute() if self.disagreement is not None else []
+        return Findings(assessed, {who: self.temperatures[who] for who in self.scaled}, furthest)
+
+
+def _fit(logits: Tensor, label: Tensor) -> float:
+    with torch.inference_mode(False):  # Lightning's loops run in it, and its tensors take no part in a gradient
+        return TemperatureScaling().fit(logits.clone(), label.clone())

@@ -1,0 +1,175 @@
+"""What W&B, TensorBoard and MLflow are told, read back from their own files; and that no run depends on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdx.training.loggers.journal import Journal, careful
+
+Command = Callable[..., tuple[int, str, str]]
+CURVES = ("experiment=ctkd_digits", "trainer.max_epochs=3", "trainer.log_every_n_steps=2", "calibration=temperature")
+
+
+def records(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of an offline W&B run, as W&B itself reads them."""
+    (run,) = folder.glob("wandb/offline-run-*")
+    leet = [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", run]
+    done = subprocess.run(leet, capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        record = json.loads(line)
+        yield {**record.get(record["type"], {}), "type": record["type"]}
+
+
+def environment() -> dict[str, str]:
+    """That of a shell: without what the tests, or W&B's own service of this process, have put there."""
+    ours = ("KDX_", "HYDRA_", "WANDB_SERVICE", "WANDB__SERVICE")
+    return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A short run of a learned temperature, told to all three at once."""
+    pytest.importorskip("mlflow"), pytest.importorskip("tensorboard")
+    folder = tmp_path_factory.mktemp("told")
+    store = f"uri: 'sqlite:///{folder}/mlflow.db', artifacts: {folder}/mlflow"
+    mlflow = f"{{_target_: kdx.training.loggers.mlflow.Mlflow, _partial_: true, {store}}}"
+    overrides = [*CURVES, "trainer=cpu", "logger=many", f"+logger.mlflow={mlflow}", "tags=[ours]", "optimizer.lr=2e-3"]
+    short = ["teacher.recipe.trainer.max_epochs=2", f"outputs={folder}", f"hydra.run.dir={folder}/run"]
+    train = [Path(sys.executable).parent / "kdx-train", *overrides, *short]
+    done = subprocess.run(train, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+    yield folder / "run"
+
+
+def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
+    found = list(records(told))
+    (run,) = [record for record in found if record["type"] == "run"]
+    assert run["display_name"] == "ctkd_digits calibration=temperature optimizer.lr=2e-3 teacher.recipe.trainer.max_epochs=2 s0"
+    assert run["project"] == "kdx" and run["job_type"] == "train" and {"ours", "ctkd_digits"} <= set(run["tags"])
+    assert json.loads((told / "wandb.json").read_text())["id"] == run["run_id"]
+    updates: dict[str, Any] = {}
+    for record in found:
+        if record["type"] == "config":
+            updates |= record["update"]
+    assert updates["temperature"]["low"] == 1.0 and updates["data"]["train_size"] == 300  # resolved, plain, nested
+    axes = {record.get("name") or record.get("glob_name"): record for record in found if record["type"] == "metric"}
+    assert axes["val/*"]["step_metric"] == "epoch" and "epoch" in axes
+    assert axes["val/student/accuracy"]["step_metric"] == "epoch"
+    logged = " ".join(json.dumps(record) for record in found if record["type"] == "history")
+    curves = ("train/temperature", "train/lambda", "train/gradient_kl", "train/gradient_ce", "train/gradient_ratio", "epoch")
+    for name in (*curves, "val/student/entropy", "val/teacher/entropy", "preflight/teacher/ece", "train/loss_kl"):
+        assert f'"{name}"' in logged, name
+    for name in ("views", "reliability", "disagreement"):
+        assert list(told.glob(f"wandb/offline-run-*/files/media/images/{name}*.png")), name
+    for name in ("per_class", "disagreement"):
+        (table,) = told.glob(f"wandb/offline-run-*/files/media/table/{name}*.table.json")
+        assert json.loads(table.read_text())["data"], name
+    summary = " ".join(json.dumps(record) for record in found if record["type"] == "summary")
+    final = json.loads((told / "metrics.json").read_text())
+    for name in ("selected/val/student/accuracy", "last/val/student/accuracy", "best/val/student/accuracy", "test/student/ece"):
+        assert f'"{name}"' in summary, name
+    assert final["selection"]["rule"] in summary
+    artifacts = {record["name"]: record for record in found if record["type"] == "artifact"}
+    (teacher,) = [name for name in artifacts if name.startswith("teacher-")]
+    student = artifacts[f"student-{run['run_id']}"]
+    sha = json.loads((told / "teacher.json").read_text())["members"]["teacher"]["sha256"]
+    assert teacher == f"teacher-{sha[:12]}" and artifacts[teacher]["use_after_commit"]
+    assert not student.get("use_after_commit") and teacher in json.dumps(student["metadata"])
+    files = {entry["path"] for entry in student["manifest"]["contents"]}
+    assert {"student.safetensors", "student.json", "config.yaml"} == files
+
+
+def test_tensorboard_holds_the_same(told: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(told / "tensorboard"), size_guidance={"images": 0, "tensors": 0}).Reload()
+    assert {"train/temperature", "val/student/accuracy", "test/student/ece"} <= set(events.Tags()["scalars"])
+    assert {"views", "reliability", "disagreement"} <= set(events.Tags()["images"])
+    texts = set(events.Tags()["tensors"])
+    assert {f"{name}/text_summary" for name in ("config", "selection", "per_class", "disagreement")} <= texts
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's affair with SQLAlchemy
+def test_mlflow_holds_the_same(told: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{told.parent}/mlflow.db")
+    experiment = client.get_experiment_by_name("kdx")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name.startswith("ctkd_digits") and run.info.status == "FINISHED"
+    assert run.data.params["temperature.low"] == "1.0" and "selection" in run.data.tags
+    assert {"train/temperature", "val/student/ece", "test/student/ece"} <= set(run.data.metrics)
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"views.png", "reliability.png", "per_class.csv", "student.safetensors", "metrics.json"} <= files
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(train: Callable[..., Path], tmp_path: Path) -> None:
+    first = train("first", "logger=wandb", "trainer.max_epochs=1")
+    again = train("again", "logger=wandb", "trainer.max_epochs=2", f"ckpt_path={first}/checkpoints/last.ckpt")
+    ids = [json.loads((folder / "wandb.json").read_text())["id"] for folder in (first, again)]
+    assert ids[0] == ids[1]
+    assert [run.name.rpartition("-")[2] for run in again.glob("wandb/offline-run-*")] == [ids[0]]
+
+
+def test_a_nan_raises_an_alert_and_marks_the_run_as_failed(command: Command, tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    folder = tmp_path / "run"
+    overrides = ["experiment=supervised_digits", *tiny, "logger=wandb", "optimizer.lr=1e30", "trainer.log_every_n_steps=1"]
+    code, _, err = command("train", *overrides, "trainer.max_epochs=5", f"hydra.run.dir={folder}")
+    assert code == 1 and "not finite" in err
+    found = list(records(folder))
+    assert any(record["type"] == "alert" and "not finite" in json.dumps(record) for record in found)
+    assert [record["exit_code"] for record in found if record["type"] == "exit"] == [1]
+
+
+KILLING = """
+import os, signal, subprocess, sys
+from kdx import commands
+from kdx.training.loggers.wandb import Wandb
+
+started = Wandb.begin
+
+def begin(self, about):
+    started(self, about)
+    service = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}"], capture_output=True, text=True).stdout.split()
+    assert service, "W&B has no service process to kill"
+    for pid in service:
+        os.kill(int(pid), signal.SIGKILL)
+
+Wandb.begin = begin
+commands.train()
+"""
+
+
+def test_no_run_depends_on_wandb(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    overrides = ["experiment=supervised_digits", *tiny, "logger=wandb", f"hydra.run.dir={tmp_path}/run"]
+    killing = [sys.executable, "-c", KILLING, *overrides]
+    done = subprocess.run(killing, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300)
+    assert "has no service" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is left out") == 1
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_a_logger_that_fails_is_left_out_after_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    calls = []
+
+    class Broken(Journal):
+        @careful
+        def picture(self, name: str, path: Path) -> None:
+            calls.append(name)
+            raise OSError("No space left on device")
+
+    broken = Broken()
+    for name in "abc":
+        broken.picture(name, Path("x.png"))
+    assert calls == ["a"] and caplog.text.count("No space left on device") == 1
+    assert "the run's own folder has everything" in caplog.text
