@@ -46,7 +46,7 @@ class Sweep(Callback):
             if jobs:
                 _launch(config, jobs)
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            compare(Path(config.hydra.sweep.dir))
+            compare(Path(config.hydra.sweep.dir), next(iter(config.get("controls") or []), None))
 
 
 @contextmanager
@@ -86,12 +86,12 @@ def control_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
     return jobs
 
 
-def compare(folder: Path) -> None:
+def compare(folder: Path, against: str | None) -> None:
     """Print how the runs under `folder` compare, and write it there with `report.html`; what fails is said, not raised."""
     from kdx.report.ending import write
 
     try:
-        write(folder)
+        write(folder, against)
     except Exception as error:  # the runs are done and stored; nothing that looks at them may lose them
         log.warning("no comparison (%s: %s); try: kdx-report %s", type(error).__name__, error, folder)
 

@@ -1,0 +1,34 @@
+// What two runs were told differently.
+const [first, second] = [byId("first"), byId("second")];
+for (const select of [first, second]) {
+  for (const run of page.runs.filter((candidate) => candidate.state !== "damaged")) {
+    const label = groupOf.get(run.id)?.label;
+    const name = label && label !== run.name ? `${run.name} · ${label}` : run.name;
+    select.append(make("option", { value: run.id }, `${name} · seed ${run.seed}`));
+  }
+}
+
+function compareConfigs() {
+  const runsOf = [first, second].map((select) => runs.get(select.value));
+  if (runsOf.some((run) => !run)) return;
+  const [a, b] = runsOf.map(settings);
+  const paths = [...new Set([...Object.keys(a), ...Object.keys(b)])].sort();
+  const different = paths.filter((path) => a[path] !== b[path]);
+  const cell = (held) => make("td", { class: held === undefined ? "gone" : null }, held === undefined ? "not set" : held);
+  const rows = different.map((path) => make("tr", {}, make("td", {}, path), cell(a[path]), cell(b[path])));
+  const equal = paths.length - different.length;
+  const note = different.length
+    ? `${different.length} setting${different.length > 1 ? "s" : ""} differ${different.length > 1 ? "" : "s"}; the other ${equal} are equal.`
+    : `These two were told the same: all ${equal} settings are equal.`;
+  const head = make("tr", {}, ...["setting", "from", "to"].map((word) => make("th", { scope: "col" }, word)));
+  const table = make("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Differing settings" },
+    make("table", { class: "settings" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+  byId("difference").replaceChildren(make("p", { class: "note" }, note), ...(rows.length ? [table] : []));
+  keep("compared", [first.value, second.value]);
+}
+
+const others = page.groups.map((group) => group.runs[0]);
+[first.value, second.value] = (kept.compared ?? []).every((id) => runs.has(id)) && kept.compared
+  ? kept.compared : [others[0], others[1] ?? page.groups[0]?.runs[1] ?? others[0]];
+for (const select of [first, second]) select.addEventListener("change", compareConfigs);
+compareConfigs();

@@ -1,0 +1,125 @@
+"""Metric names in words, with the unit and whether less is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+WHAT = {
+    "nll": "NLL",
+    "ece": "ECE",
+    "ece_mass": "ECE, equal mass",
+    "ece_classwise": "ECE, classwise",
+    "mce": "MCE",
+    "rms_ce": "RMS calibration error",
+    "auroc": "AUROC",
+    "top5": "top-5 accuracy",
+    "kl": "KL to the teacher",
+    "agreement": "agreement",
+    "macs": "MACs",
+    "latency_ms_1": "latency, batch 1",
+    "latency_ms_batch": "latency, training batch",
+    "images_per_second": "images per second",
+    "peak_memory_mb": "peak memory",
+    "energy_joules": "energy",
+    "seconds": "time",
+    "teacher_share": "teacher's share of the time",
+    "lr": "learning rate",
+    "lambda": "lambda (adversary's weight)",
+}
+UNITS = {
+    "entropy": "nats",
+    "nll": "nats",
+    "kl": "nats",
+    "latency_ms_1": "ms",
+    "latency_ms_batch": "ms",
+    "peak_memory_mb": "MB",
+    "energy_joules": "J",
+    "seconds": "s",
+}
+MORE_IS_BETTER = ("accuracy", "top5", "agreement", "auroc", "images_per_second")
+SPOKEN = {
+    "resolution.student": "px",
+    "temperature.value": "T",
+    "trainer.max_epochs": "epochs",
+    "student.architecture": "student",
+}
+COSTS = ("parameters", "macs", "latency_ms_1", "latency_ms_batch", "seconds", "energy_joules", "peak_memory_mb")
+PREFERRED = (
+    "student/accuracy",
+    "student/ece",
+    "student/nll",
+    "student/entropy",
+    "agreement",
+    "teacher/accuracy",
+    "teacher/ece",
+)
+
+
+def what(name: str) -> str:
+    """The quantity in words: "test/student/ece" -> "ECE"."""
+    last = name.rpartition("/")[2]
+    return WHAT.get(last, last.replace("_", " "))
+
+
+def whose(name: str) -> str:
+    """Whose it is and on which split: "test/student_at_4/ece" -> "student at 4, test"; empty where neither is said."""
+    parts = name.split("/")[:-1]
+    if parts and parts[0] in ("val", "test", "train", "preflight"):
+        parts = [*parts[1:], parts[0]]
+    return ", ".join(part.replace("_", " ") for part in parts)
+
+
+def unit(name: str) -> str:
+    """The unit, or nothing for a fraction or a count."""
+    return UNITS.get(name.rpartition("/")[2], "")
+
+
+def titled(name: str) -> str:
+    """Quantity, owner and unit: "ECE (student, test)", "entropy (student, val), nats"."""
+    owner, measured = whose(name), unit(name)
+    return what(name) + (f" ({owner})" if owner else "") + (f", {measured}" if measured else "")
+
+
+def direction(name: str) -> str:
+    """Says "more" or "less": which of two values is better. Empty where neither is, such as entropy."""
+    last = name.rpartition("/")[2]
+    if last in MORE_IS_BETTER:
+        return "more"
+    worse = ("nll", "brier", "kl", "loss", *COSTS)
+    return "less" if last in worse or "ece" in last or last in ("mce", "rms_ce", "brier_reliability") else ""
+
+
+def split_of(metrics: Iterable[str]) -> str:
+    """Says "test" where the student was tested, else "val"."""
+    return "test" if any(name.startswith("test/student/") for name in metrics) else "val"
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Metric names without repeats, those that readers want first in front."""
+
+    def place(name: str) -> tuple[int, int, str]:
+        split, _, rest = name.partition("/")
+        order = PREFERRED.index(rest) if rest in PREFERRED else len(PREFERRED)
+        return (("test", "val").index(split) if split in ("test", "val") else 2, order, name)
+
+    return sorted(set(names), key=place)
+
+
+def finite(metrics: Mapping[str, float], name: str) -> float | None:
+    """The metric, or None where it is missing or not a finite number."""
+    value = metrics.get(name)
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < float("inf") else None
+
+
+def short(label: str, most: int = 60) -> str:
+    """A group's label for a legend: an override's path is cut to its last word, or to what people call it."""
+    parts = []
+    for part in label.split(" "):
+        path, equals, value = part.partition("=")
+        if equals and "." in path:
+            path = SPOKEN.get(path, path.rpartition(".")[2])
+        parts.append(f"{path}{equals}{value}")
+    text = " ".join(parts)
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,57 @@
+"""Sweeps: their controls, and what stands at their end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def config_of(folder: Path) -> dict:
+    """The config in a run's folder."""
+    return json.loads((folder / "run.json").read_text())["config"]
+
+
+def test_a_sweep_has_each_control_once_per_seed_and_ends_in_a_comparison_and_a_page(
+    command: Command, tmp_path: Path, teachers: Path, tiny: tuple[str, ...]
+) -> None:
+    grid = ["temperature.value=1,4", "seed=range(2)", "controls=[scratch,label_smoothing]"]
+    short = [*tiny, "teacher.recipe.trainer.max_epochs=2", f"outputs={teachers}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    code, out, err = command("train", "-m", "experiment=cqkd_digits", *grid, *short)
+    assert code == 0, err
+    folders = sorted(
+        (path.parent for path in (tmp_path / "sweep").glob("*/metrics.json")), key=lambda p: int(p.name.split("-")[0])
+    )
+    configs = [config_of(folder) for folder in folders]
+    assert [(c["control"], c["seed"]) for c in configs[4:]] == [
+        ("scratch", 0), ("scratch", 1), ("label_smoothing", 0), ("label_smoothing", 1)
+    ]  # fmt: skip
+    assert [(c["temperature"]["value"], c["seed"]) for c in configs[:4]] == [(1, 0), (1, 1), (4, 0), (4, 1)]
+    assert all(c["trainer"] == configs[0]["trainer"] and c["data"] == configs[0]["data"] for c in configs)
+    assert [folder.name for folder in folders[4:6]] == ["4-cqkd_digits-scratch", "5-cqkd_digits-scratch"]
+    assert "temperature.value=4" in out and "scratch" in out and "[" in out  # the table, with intervals
+    assert "± " in out and "− control=scratch" in out, out
+    table = (tmp_path / "sweep" / "comparison.md").read_text()
+    assert "temperature.value=1" in table and "control=scratch" in table and "weights selected: best val" in table
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "temperature.value=4" in page
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["controls=[scratch]"], "add -m, or give control=scratch"),
+        (["-m", "controls=[scrach]", "seed=0,1"], "Did you mean 'scratch'?"),
+        (["-m", "experiment=supervised_digits", "controls=[fixed_t]", "seed=0,1"], "use control=scratch"),
+    ],
+)
+def test_controls_that_cannot_be_are_refused_before_the_first_job(
+    command: Command, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    code, _, err = command("train", *overrides, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert code == 2 and message in err
+    assert not list(tmp_path.rglob("run.json"))
