@@ -35,7 +35,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run of a learned temperature, told to all three at once."""
     pytest.importorskip("mlflow"), pytest.importorskip("tensorboard")
     folder = tmp_path_factory.mktemp("told")
@@ -47,7 +47,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     done = subprocess.run(train, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert "left out" not in done.stderr
-    yield folder / "run"
+    return folder / "run"
 
 
 def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
@@ -139,9 +139,10 @@ started = Wandb.begin
 
 def begin(self, about):
     started(self, about)
-    service = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}"], capture_output=True, text=True).stdout.split()
+    pattern = f"wandb-core .*--pid {os.getpid()}"
+    service = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout
     assert service, "W&B has no service process to kill"
-    for pid in service:
+    for pid in service.split():
         os.kill(int(pid), signal.SIGKILL)
 
 Wandb.begin = begin

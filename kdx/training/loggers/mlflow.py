@@ -27,8 +27,7 @@ class Mlflow(Journal, MLFlowLogger):
 
     @careful
     def begin(self, about: About) -> None:
-        where = {"tracking_uri": self.uri, "artifact_location": self.artifacts}
-        super().__init__(experiment_name=self.called, run_name=about.name, **where)
+        super().__init__(self.called, about.name, tracking_uri=self.uri, artifact_location=self.artifacts)
         client, run = self.experiment, self.run_id
         for key, value in {"job_type": about.job_type, "sweep": about.group or "", "tags": ",".join(about.tags)}.items():
             client.set_tag(run, key, value)
