@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake import fake_run
 
 from kdx.config import conf_dir
 
@@ -19,7 +20,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines() if re.search("kdx-(train|views)", line)]
+def lines(pattern: str) -> list[str]:
+    """The commands in the README that match."""
+    return [line for block in blocks("bash") for line in block.strip().splitlines() if re.search(pattern, line)]
+
+
+COMMANDS = lines("kdx-(train|views)")
+OF_RUNS = [line for line in lines("kdx-(evaluate|export)") if "run=DIR" in line]  # others want data that nobody has here
+REPORTS = lines("kdx-(compare|report)")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -29,7 +37,9 @@ def test_command_works(line: str, command: Callable[..., tuple[int, str, str]], 
     if not {"--cfg", "--help"} & set(words):
         words += short
     if "-m" in words:
-        words = [w.replace("supervised_digits", "ctkd_digits").replace("0,1,2", "0,1") for w in words]
+        fewer = {"supervised_digits": "ctkd_digits", "0,1,2": "0,1", "range(3)": "range(2)", "1,4,10": "4"}
+        for long, brief in fewer.items():
+            words = [word.replace(long, brief) for word in words]
         words.append(f"hydra.sweep.dir={teachers}/readme")
     if name == "train" and not {"--cfg", "--help", "experiment=dml_digits"} & set(words):
         words.append("teacher.recipe.trainer.max_epochs=2")
@@ -45,8 +55,25 @@ def test_student_snippet_and_evaluate_work(train: Callable[..., Path], command: 
     scope: dict[str, object] = {}
     exec(snippet.replace("DIR", str(folder)), scope)
     assert sum(p.numel() for p in scope["model"].parameters()) == 77754
-    assert "kdx-evaluate run=DIR" in README
-    assert command("evaluate", f"run={folder}")[0] == 0
+    for line in OF_RUNS:
+        text = line.split("uv run kdx-")[1].replace("DIR", str(folder)).replace("FOLDER", f"{folder}-to")
+        name, *words = shlex.split(text, comments=True)
+        code, _, err = command(name, *words)
+        assert code == 0, err
+
+
+@pytest.mark.parametrize("line", REPORTS)
+def test_runs_are_compared(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdx.report import commands
+
+    for seed in range(3):
+        fake_run(tmp_path / "outputs" / f"a{seed}", {"seed": seed})
+        fake_run(tmp_path / "outputs" / f"b{seed}", {"seed": seed, "control": "scratch"})
+    monkeypatch.chdir(tmp_path)
+    name, *words = shlex.split(line.split("uv run kdx-")[1], comments=True)
+    with pytest.raises(SystemExit) as left:
+        getattr(commands, name)(words)
+    assert not left.value.code
 
 
 def test_the_loss_of_the_example_can_be_added_from_outside(

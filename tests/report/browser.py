@@ -25,9 +25,9 @@ def missing(what: str) -> None:
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open an event loop runs, in which other tests cannot start their own
 def chromium() -> Iterator[Any]:
-    """A Chromium of Playwright's, closed at the end."""
+    """A Chromium of Playwright's, closed after the module."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

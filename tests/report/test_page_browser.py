@@ -14,6 +14,7 @@ from page_runs import TAU, rich_run, sweep
 from kdx.report.page import write
 from kdx.report.runs import find_runs
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser is enough
 Opened = Callable[..., Seen]
 HOSTILE = "<script>alert('name')</script><img src=x onerror=alert('img')>"
 

@@ -54,7 +54,8 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
         "runs": runs,
         "groups": [
             {
-                "id": f"group-{i}", "label": system.label, "runs": [material.id(run) for run in system.group.runs],
+                "id": f"group-{i}", "label": system.label, "short": system.short,
+                "runs": [material.id(run) for run in system.group.runs],
                 "values": [rounded(system.mean(name), 8) for name in names],
             }
             for i, system in enumerate(material.systems)

@@ -2,9 +2,9 @@
 const [first, second] = [byId("first"), byId("second")];
 for (const select of [first, second]) {
   for (const run of page.runs.filter((candidate) => candidate.state !== "damaged")) {
-    const label = groupOf.get(run.id)?.label;
-    const name = label && label !== run.name ? `${run.name} · ${label}` : run.name;
-    select.append(make("option", { value: run.id }, `${name} · seed ${run.seed}`));
+    const label = groupOf.get(run.id)?.short ?? run.name;
+    const name = label === run.name ? "" : ` · ${run.name}`;
+    select.append(make("option", { value: run.id }, `${label} · seed ${run.seed}${name}`));
   }
 }
 
