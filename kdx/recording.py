@@ -18,6 +18,7 @@ from kdx.training.ranks import rank
 
 QUIET = ("hydra", "outputs", "logger", "trainer", "callbacks", "experiment", "seed", "control", "controls", "name", "tags")
 PICTURES = ("reliability", "disagreement")
+WHOSE, SUMS = ("split", "who", "resolution"), ("count", "confidence", "correct")  # of a reliability diagram
 
 
 def about(cfg: DictConfig, folder: RunFolder) -> About:
@@ -96,6 +97,13 @@ def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
         with per_class.open(newline="", encoding="utf-8") as file:
             columns, *rows = list(csv.reader(file))
         tables["per_class"] = columns, [[_number(cell) for cell in row] for row in rows]
+    diagrams = _json(folder / "reliability.json").get("diagrams", [])
+    if diagrams:
+        tables["reliability"] = [*WHOSE, "bin", *SUMS], [
+            [*(diagram[key] for key in WHOSE), i, *(diagram[key][i] for key in SUMS)]
+            for diagram in diagrams
+            for i in range(len(diagram["count"]))
+        ]
     examples = _json(folder / "disagreement.json").get("examples", [])
     if examples:
         columns = [name for name, value in examples[0].items() if not isinstance(value, (list, dict))]

@@ -26,4 +26,4 @@ def write(folder: Path, against: str | None = None) -> None:
         console = Console(width=140)
     names = [name for name in whole.metrics if "/student/" in name][:MOST]
     compare_tables.show(comparing.compare(runs, names or None, against), console)
-    console.print(page.write(runs, folder / "report.html"), highlight=False, soft_wrap=True)
+    console.print(page.write(runs, folder / "report.html", against=against), highlight=False, soft_wrap=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
+from kdx.metrics.gathering import everywhere
 from kdx.metrics.suite import Suite
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.teachers.ensemble import disagreement
@@ -53,9 +53,9 @@ def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: Temperature
     if calibration is not None:
         if not labels:
             raise ValueError("the teacher cannot be calibrated without labels on val: use calibration=none")
-        everywhere, label = _everywhere([each.transpose(0, 1) for each in own]), _everywhere(labels)
+        answers, label = everywhere([each.transpose(0, 1) for each in own]), everywhere(labels)
         for i, (name, member) in enumerate(members.items()):
-            member.calibration_temperature = calibration.fit(everywhere[:, i], label)
+            member.calibration_temperature = calibration.fit(answers[:, i], label)
             metrics["calibration_temperature" if len(members) == 1 else f"calibration_temperature_{name}"] = (
                 member.calibration_temperature
             )
@@ -66,7 +66,7 @@ def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: Temperature
     if len(members) > 1:
         for i, name in enumerate(members):
             metrics |= measured(f"teacher_{name}", [each[i] for each in own])
-        metrics["teacher/disagreement"] = _everywhere([disagreement(each) for each in own]).mean().item()
+        metrics["teacher/disagreement"] = everywhere([disagreement(each) for each in own]).mean().item()
     return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics)
 
 
@@ -75,10 +75,3 @@ def _measure(logits: list[Tensor], labels: list[Tensor], num_classes: int) -> di
     for i, batch in enumerate(logits):
         suite.update(Outputs(batch, label=labels[i] if labels else None))
     return {name.removeprefix("student/"): value for name, value in suite.compute().items()}
-
-
-def _everywhere(parts: list[Tensor]) -> Tensor:
-    whole = torch.cat(parts)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.cat(gather_all_tensors(whole))
-    return whole

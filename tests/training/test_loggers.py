@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from omegaconf import DictConfig
 
 from kdx.training.loggers.journal import Journal, careful
 
@@ -70,7 +72,7 @@ def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
         assert f'"{name}"' in logged, name
     for name in ("views", "reliability", "disagreement"):
         assert list(told.glob(f"wandb/offline-run-*/files/media/images/{name}*.png")), name
-    for name in ("per_class", "disagreement"):
+    for name in ("per_class", "disagreement", "reliability"):
         (table,) = told.glob(f"wandb/offline-run-*/files/media/table/{name}*.table.json")
         assert json.loads(table.read_text())["data"], name
     summary = " ".join(json.dumps(record) for record in found if record["type"] == "summary")
@@ -95,7 +97,7 @@ def test_tensorboard_holds_the_same(told: Path) -> None:
     assert {"train/temperature", "val/student/accuracy", "test/student/ece"} <= set(events.Tags()["scalars"])
     assert {"views", "reliability", "disagreement"} <= set(events.Tags()["images"])
     texts = set(events.Tags()["tensors"])
-    assert {f"{name}/text_summary" for name in ("config", "selection", "per_class", "disagreement")} <= texts
+    assert {f"{name}/text_summary" for name in ("config", "selection", "per_class", "disagreement", "reliability")} <= texts
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's affair with SQLAlchemy
@@ -110,6 +112,16 @@ def test_mlflow_holds_the_same(told: Path) -> None:
     assert {"train/temperature", "val/student/ece", "test/student/ece"} <= set(run.data.metrics)
     files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"views.png", "reliability.png", "per_class.csv", "student.safetensors", "metrics.json"} <= files
+
+
+def test_a_sweep_that_wandb_steers_types_what_kdx_train_understands(config: Callable[..., DictConfig]) -> None:
+    sweep = yaml.safe_load((Path(__file__).parents[2] / "scripts" / "wandb_sweep.yaml").read_text())
+    assert sweep["command"] == ["kdx-train", "${args_no_hyphens}"]
+    chosen = {name: spec.get("value", spec.get("values", [spec.get("min")])) for name, spec in sweep["parameters"].items()}
+    first = {name: value[0] if isinstance(value, list) else value for name, value in chosen.items()}
+    cfg = config(*(f"{name}={value}" for name, value in first.items()))  # as W&B writes ${args_no_hyphens}
+    assert cfg.temperature.value == 1 and cfg.optimizer.lr == 3e-4
+    assert sweep["metric"]["name"].startswith("val/")
 
 
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(train: Callable[..., Path], tmp_path: Path) -> None:
