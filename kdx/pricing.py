@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -16,13 +17,16 @@ from kdx.teachers.teacher import OnlineTeacher
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
+log = logging.getLogger("kdx")
+
 
 def priced(
     cfg: DictConfig, parts: build.Parts, experiment: Experiment, trainer: Trainer, images_per_second: float
 ) -> tuple[dict[str, float], str]:
     """Cost metrics by flat name, and how they were measured, on this rank's device.
 
-    `images_per_second` are those of training on all ranks.
+    `images_per_second` are those of training on all ranks. What cannot be measured, such as one image through a network that
+    needs two, is left out and said: no run fails for it.
     """
     distiller, channels = experiment.module.distiller, parts.source.channels
     side = max(build.student_resolutions(cfg))
@@ -35,13 +39,17 @@ def priced(
         for member, px in zip(experiment.teacher.members.values(), sides, strict=True):
             assert isinstance(member, OnlineTeacher)
             networks["teacher"].append((member.network, (channels, px, px)))
-    metrics, protocol = measure(
-        networks,
-        batch_size=max(1, cfg.data.batch_size // trainer.world_size),
-        device=trainer.strategy.root_device,
-        precision=trainer.precision_plugin.forward_context,
-        precision_name=str(cfg.trainer.precision),
-        images_per_second=images_per_second / trainer.world_size,
-        teacher_runs=experiment.teacher is not None and not parts.teacher_is_stored,
-    )
-    return metrics, protocol
+    try:
+        return measure(
+            networks,
+            batch_size=max(1, cfg.data.batch_size // trainer.world_size),
+            device=trainer.strategy.root_device,
+            precision=trainer.precision_plugin.forward_context,
+            precision_name=str(cfg.trainer.precision),
+            images_per_second=images_per_second / trainer.world_size,
+            teacher_runs=experiment.teacher is not None and not parts.teacher_is_stored,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        log.warning("the cost is not measured: %s", reason)
+        return {}, f"not measured: {reason}"

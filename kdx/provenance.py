@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def difference() -> str:
     return patch if len(patch) <= MOST else f"{patch[:MOST]}\n... cut here: the difference has {len(patch)} characters\n"
 
 
+@cache
 def environment() -> str:
     """Every installed package with its version, a line each, as `pip freeze` would; without where it came from."""
     found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}

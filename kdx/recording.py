@@ -99,11 +99,14 @@ def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
         tables["per_class"] = columns, [[_number(cell) for cell in row] for row in rows]
     diagrams = _json(folder / "reliability.json").get("diagrams", [])
     if diagrams:
-        tables["reliability"] = [*WHOSE, "bin", *SUMS], [
-            [*(diagram[key] for key in WHOSE), i, *(diagram[key][i] for key in SUMS)]
-            for diagram in diagrams
-            for i in range(len(diagram["count"]))
-        ]
+        tables["reliability"] = (
+            [*WHOSE, "bin", *SUMS],
+            [
+                [*(diagram[key] for key in WHOSE), i, *(diagram[key][i] for key in SUMS)]
+                for diagram in diagrams
+                for i in range(len(diagram["count"]))
+            ],
+        )
     examples = _json(folder / "disagreement.json").get("examples", [])
     if examples:
         columns = [name for name, value in examples[0].items() if not isinstance(value, (list, dict))]

@@ -35,13 +35,13 @@ def outputs() -> Outputs:
 
 def test_the_loss_is_the_weighted_sum_of_means_and_the_parts_are_unweighted(outputs: Outputs) -> None:
     objective = Objective({"a": Term(Given(torch.tensor([1.0, 3.0])), 0.5), "b": Term(Given(torch.tensor([10.0])), 3)})
-    loss, parts = objective(outputs)
+    loss, parts, _ = objective(outputs)
     assert loss.shape == () and loss.item() == 0.5 * 2 + 3 * 10
     assert {name: part.item() for name, part in parts.items()} == {"a": 2, "b": 10}
 
 
 def test_a_loss_over_the_whole_batch_may_be_a_scalar(outputs: Outputs) -> None:
-    loss, parts = Objective({"batch": Term(Given(torch.tensor(4.0)), 0.25)})(outputs)
+    loss, parts, _ = Objective({"batch": Term(Given(torch.tensor(4.0)), 0.25)})(outputs)
     assert (loss.item(), parts["batch"].item()) == (1, 4)
 
 
@@ -88,7 +88,7 @@ def test_a_weight_warms_up_and_stops_by_the_epoch(
     objective = Objective({"a": Term(Given(torch.tensor(3.0)), 2.0, warmup, stop)})
     for epoch, weight in enumerate(expected):
         outputs.progress = Progress(epoch / 6, epoch)
-        loss, parts = objective(outputs)
+        loss, parts, _ = objective(outputs)
         assert (loss.item(), parts["a"].item()) == (3 * weight, 3)  # the part is the loss itself, whatever its weight
 
 
