@@ -54,6 +54,9 @@ def carve_splits(cfg: DictConfig, own: Mapping[SplitName, Images]) -> dict[Split
     empty = [name for name, images in splits.items() if not len(images)]
     if empty:
         raise ConfigError(f"{empty[0]} has no image: raise data.{empty[0]}_share, or give more images")
+    if data.batch_size > len(splits["train"]):
+        size = len(splits["train"])
+        raise ConfigError(f"data.batch_size={data.batch_size}, but there are {size} training images: give at most {size}")
     carved = [name for name in splits if name not in own]
     if carved:
         log.info("%s carved from train by data.split_seed=%d", " and ".join(carved), data.split_seed)

@@ -71,7 +71,7 @@ def render_rows(device: str) -> Iterator[tuple[str, str, str]]:
                 resized.append(np.asarray(picture.crop(box).resize((to, to), Image.Resampling.BILINEAR)))
             return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float().mul_(1 / 255)
 
-        ours = best(lambda i=images, v=view, r=resolution: render(i, v, r))  # type: ignore[misc]
+        ours = best(lambda i=images, v=view, r=resolution: render(i, v, r))  # type: ignore[misc]  # mypy knows no lambda with defaults
         ratios = f"{best(bare) / ours:.1f} x PIL's crop and resize alone, {best(full) / ours:.1f} x from array to batch"
         yield f"render {size} -> {resolution} px, {device}", f"{BATCH / ours:,.0f} images/s", ratios
 

@@ -31,7 +31,7 @@ def explain(error: ValidationError) -> str:
 
 def validated(cls: T) -> T:
     """The class with a constructor that raises ValueError where an argument does not fit its annotation."""
-    original: Callable[..., None] = cls.__init__  # type: ignore[misc]
+    original: Callable[..., None] = cls.__init__  # type: ignore[misc]  # a class decorator's business
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(original)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ def validated(cls: T) -> T:
         except ValidationError as error:
             raise ValueError(f"{cls.__name__}: {explain(error)}") from None
 
-    __init__.__wrapped__ = original  # type: ignore[attr-defined]
+    __init__.__wrapped__ = original  # type: ignore[attr-defined]  # as functools.wraps
     __init__.__doc__ = original.__doc__
-    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__init__ = __init__  # type: ignore[misc]  # as above
     return cls

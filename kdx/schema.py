@@ -25,7 +25,7 @@ class ResolutionConfig:
     """Sides of the square images in px; several for the student are drawn from, batch by batch, and the largest is tested."""
 
     teacher: int = ranged(Resolution)
-    student: Any = ranged(Resolution | Annotated[list[Resolution], Len(1)])  # noqa: RUF009
+    student: Any = ranged(Resolution | Annotated[list[Resolution], Len(1)])  # noqa: RUF009 - a field, no value
 
 
 @dataclass

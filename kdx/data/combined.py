@@ -49,7 +49,7 @@ class OutOfDomain(Source):
         self.labels = domain.labels
 
     @property
-    def num_classes(self) -> int | None:  # type: ignore[override]
+    def num_classes(self) -> int | None:  # type: ignore[override]  # known once it is read
         """Those of the domain, which may have to look at its folders."""
         return self.domain.num_classes
 

@@ -90,7 +90,7 @@ class ImageFolder(Source):
         self.root, self.channels, self._num_classes = root, channels, num_classes
 
     @functools.cached_property
-    def num_classes(self) -> int:  # type: ignore[override]
+    def num_classes(self) -> int:  # type: ignore[override]  # known once it is read
         """As given, else the number of class folders. ValueError where `check` raises it."""
         return self._num_classes or len(subfolders(self._folders()["train"]))
 

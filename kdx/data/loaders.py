@@ -71,7 +71,7 @@ class Loader(ABC):
         """Nothing: `position` and the order's seed say all. Its presence tells Lightning that the loader can be resumed."""
         return {}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict[str, int]) -> None:  # noqa: B027 - most loaders have no state
         """Nothing to load."""
 
     def __iter__(self) -> Iterator[Seen]:
@@ -146,7 +146,7 @@ class StreamedLoader(Loader):
         self._loader = DataLoader(
             _Work(images, order, look, on_bad_image),
             batch_sampler=self._tickets,
-            collate_fn=_as_is,  # type: ignore[arg-type]
+            collate_fn=_as_is,  # type: ignore[arg-type]  # what is collated already is no list
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             **options,

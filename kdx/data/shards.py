@@ -53,35 +53,35 @@ class Shards(Source):
         return _index(self.url(INDEX))
 
     @property
-    def num_classes(self) -> int | None:  # type: ignore[override]
+    def num_classes(self) -> int | None:  # type: ignore[override]  # known once it is read
         return self.about["num_classes"]
 
     @property
-    def names(self) -> list[str] | None:  # type: ignore[override]
+    def names(self) -> list[str] | None:  # type: ignore[override]  # known once it is read
         return self.about.get("names")
 
     @property
-    def train_labels(self) -> bool:  # type: ignore[override]
+    def train_labels(self) -> bool:  # type: ignore[override]  # known once it is read
         return self.about["train_labels"]
 
     @property
-    def labels(self) -> bool:  # type: ignore[override]
+    def labels(self) -> bool:  # type: ignore[override]  # known once it is read
         return self.about["labels"]
 
     @property
-    def channels(self) -> int:  # type: ignore[override]
+    def channels(self) -> int:  # type: ignore[override]  # known once it is read
         return self.about["channels"]
 
     @property
-    def flip(self) -> bool:  # type: ignore[override]
+    def flip(self) -> bool:  # type: ignore[override]  # known once it is read
         return self.about["flip"]
 
     @property
-    def mean(self) -> tuple[float, ...]:  # type: ignore[override]
+    def mean(self) -> tuple[float, ...]:  # type: ignore[override]  # known once it is read
         return tuple(self.about["mean"])
 
     @property
-    def std(self) -> tuple[float, ...]:  # type: ignore[override]
+    def std(self) -> tuple[float, ...]:  # type: ignore[override]  # known once it is read
         return tuple(self.about["std"])
 
     def check(self) -> None:

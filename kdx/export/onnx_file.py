@@ -76,7 +76,7 @@ def write(
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                **chosen,  # type: ignore[arg-type] # mypy takes it for every other parameter
+                **chosen,  # type: ignore[arg-type]  # mypy takes it for every other parameter
             )
         except Exception as error:  # what an exporter raises is its own affair; one sentence of it is the user's
             raise ExportError(_explain(error, opset)) from error

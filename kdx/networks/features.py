@@ -61,7 +61,7 @@ def stages(model: nn.Module) -> list[str]:
 
 def classifier(model: nn.Module) -> nn.Module:
     """The last layer, [B,F] or [B,F,1,1] -> logits."""
-    found: Any = model.get_classifier()  # type: ignore[operator]
+    found: Any = model.get_classifier()  # type: ignore[operator]  # timm's
     if not isinstance(found, nn.Module):
         raise ValueError("the network has no single last layer: name a module instead of 'pooled'")
     return found

@@ -86,7 +86,7 @@ def shapes(path: Path) -> dict[str, list[int]]:
         return {name: list(tensor.shape) for name, tensor in read(path).items()}
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
     except (SafetensorError, OSError) as error:
         raise ValueError(_damaged(path, error)) from None
 
@@ -130,7 +130,7 @@ def initialise(model: nn.Module, path: Path) -> list[str]:
 
 def _last_layer(model: nn.Module) -> list[str]:
     """Names of the weights of timm's classifier, or classifiers."""
-    found: Any = model.get_classifier()  # type: ignore[operator]
+    found: Any = model.get_classifier()  # type: ignore[operator]  # timm's
     layers = found if isinstance(found, (tuple, list)) else [found]
     inside = {id(weight) for layer in layers for weight in layer.parameters()}
     return [name for name, weight in model.named_parameters() if id(weight) in inside]

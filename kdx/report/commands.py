@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "table"}
 RUNS = "run folders, sweeps, any folder that holds some, or globs; teachers only if given themselves"
 WHERE = "only runs whose config has this value, e.g. temperature.value=4, student.architecture='*resnet8', control=none"
+AGAINST = "what the others are compared with: a control (scratch), a group's label or a run's name"
 
 COMPARE = """
 Runs that differ only in their seed are one group: mean ± standard deviation. Against a control, differences are paired by
@@ -56,7 +58,7 @@ def report(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _compare(arguments: Sequence[str] | None) -> None:
     parser = _parser("kdx-compare", "Compare runs.", COMPARE)
-    parser.add_argument("--against", metavar="NAME", help="a control (scratch), a group's label or a run's name")
+    parser.add_argument("--against", metavar="NAME", help=AGAINST)
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="flat names or globs, after RUNS; default: quality and cost"
     )
@@ -94,6 +96,7 @@ def _compare(arguments: Sequence[str] | None) -> None:
 
 def _report(arguments: Sequence[str] | None) -> None:
     parser = _parser("kdx-report", "Write runs as one HTML page.", REPORT)
+    parser.add_argument("--against", metavar="NAME", help=AGAINST)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help="default: report.html")
     parser.add_argument(
         "--watch", nargs="?", const=10.0, type=float, metavar="SECONDS", help="look again every 10 s, or so many"
@@ -106,10 +109,11 @@ def _report(arguments: Sequence[str] | None) -> None:
     from kdx.report import page
 
     if asked.watch is None:
-        page.write(runs, path)
+        page.write(runs, path, against=asked.against)
         print(path)
         return
-    page.watch(asked.runs, path, seconds=asked.watch, find=lambda roots: _chosen(roots, asked.where, empty=True))
+    found = functools.partial(_chosen, where=asked.where, empty=True)
+    page.watch(asked.runs, path, against=asked.against, seconds=asked.watch, find=found)
 
 
 def _parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:

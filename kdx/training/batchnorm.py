@@ -61,7 +61,7 @@ class GlobalBatchNorm(LayerSync):
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         for module in model.modules():
             if type(module) in PLAIN:
-                module._kdx_class = type(module)  # type: ignore[assignment]
+                module._kdx_class = type(module)  # type: ignore[assignment]  # no tensor
                 module.__class__ = _CrossRank
         return model
 
@@ -69,5 +69,5 @@ class GlobalBatchNorm(LayerSync):
         """Plain BatchNorm again."""
         for module in model.modules():
             if isinstance(module, _CrossRank):
-                module.__class__ = module._kdx_class  # type: ignore[assignment]
+                module.__class__ = module._kdx_class  # type: ignore[assignment]  # as above
         return model

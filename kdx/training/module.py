@@ -161,7 +161,7 @@ class DistillationModule(pl.LightningModule):
         if self.pulls:
             values |= dict(zip(self.pulls, torch.stack(list(self.pulls.values())).tolist(), strict=True))
             self.pulls = {}
-        values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]  # one optimizer
         self.log_now({f"train/{name}": value for name, value in values.items()})
 
     def _warn_of_temperature(self, temperature: Temperature) -> None:

@@ -196,7 +196,7 @@ class RandAugment(Augmentation):
 
         amount, resolution = sign * self.strength, image.shape[-1]
         slant, move = math.degrees(math.atan(0.3 * amount)), int(amount * 150 / 331 * resolution)
-        affine = lambda shear, translate, center: tv.affine(image, 0.0, translate, 1.0, shear, center=center)  # noqa: E731
+        affine = lambda shear, translate, center: tv.affine(image, 0.0, translate, 1.0, shear, center=center)  # noqa: E731 - short
         table = {
             "identity": lambda: image,
             "shear_x": lambda: affine([slant, 0.0], [0, 0], [0, 0]),

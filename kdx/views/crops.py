@@ -132,7 +132,7 @@ class Inception(Crop):
         height, width = np.sqrt(area / aspect), np.sqrt(area * aspect)
         each = (height <= 1) & (width <= 1)
         first, fits = each.argmax(1)[:, None], each.any(1)
-        pick = lambda x: np.take_along_axis(x, first, 1)[:, 0]  # noqa: E731
+        pick = lambda x: np.take_along_axis(x, first, 1)[:, 0]  # noqa: E731 - short
         centre = np.clip(1 / ratio, *self.aspect) * ratio
         return (
             np.where(fits, pick(height), np.minimum(1.0, 1.0 / centre)),

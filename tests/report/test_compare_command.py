@@ -120,17 +120,17 @@ def test_it_starts_without_what_takes_long_to_import(folder: Path) -> None:
 def test_report_hands_the_chosen_runs_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
     page = types.ModuleType("kdx.report.page")
-    page.write = lambda runs, path: calls.append((len(runs), path))  # type: ignore[attr-defined]
-    page.watch = lambda roots, path, seconds, find: calls.append((len(find(roots)), path, seconds))  # type: ignore[attr-defined]
+    page.write = lambda runs, path, against: calls.append((len(runs), path, against))
+    page.watch = lambda roots, path, against, seconds, find: calls.append((len(find(roots)), path, against, seconds))
     import kdx.report
 
     monkeypatch.setitem(sys.modules, "kdx.report.page", page)
     monkeypatch.setattr(kdx.report, "page", page, raising=False)
     file = folder / "made" / "r.html"
-    assert run(commands.report, folder / "runs", "-o", file, "--where", "control=none") == 0
+    assert run(commands.report, folder / "runs", "-o", file, "--where", "control=none", "--against", "a") == 0
     assert run(commands.report, folder / "runs", "-o", file, "--watch") == 0
     assert run(commands.report, folder / "made", "-o", file, "--watch", "2.5") == 0  # runs may come later
-    assert calls == [(4, file), (6, file, 10.0), (0, file, 2.5)]
+    assert calls == [(4, file, "a"), (6, file, None, 10.0), (0, file, None, 2.5)]
     assert run(commands.report, folder / "runs", "--watch", "0") == commands.MISUSED
     assert run(commands.report, folder / "made") == commands.MISUSED
 
