@@ -113,10 +113,11 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
             if experiment.teacher is not None:
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
             data = {"fingerprint": fingerprint(own), "duplicates_in_test": duplicates, "skipped": experiment.datamodule.skipped}
-            found, protocol = priced(cfg, parts, experiment, trainer, metrics["images_per_second"])
-            metrics |= found
+            costs = priced(cfg, parts, experiment, trainer, metrics["images_per_second"])
+            metrics |= costs.metrics
             report = {"metrics": metrics, "last": last or validated(metrics), "selection": selected, "data": data}
-            folder.write("metrics.json", {**report, "cost": {"protocol": protocol}, "provenance": source})
+            cost = {"protocol": costs.protocol, "repetitions": costs.repetitions}
+            folder.write("metrics.json", {**report, "cost": cost, "provenance": source})
             recording.conclude(loggers, known, report, best_score(trainer))
         failed = False
     except NonFiniteLossError as error:

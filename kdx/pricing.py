@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from kdx import build
 from kdx.assembly import Experiment
 from kdx.config import members
-from kdx.costs.measure import Part, measure
+from kdx.costs.measure import Costs, Part, measure
 from kdx.distiller import Cohort
 from kdx.teachers.teacher import OnlineTeacher
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdx")
 
 
-def priced(
-    cfg: DictConfig, parts: build.Parts, experiment: Experiment, trainer: Trainer, images_per_second: float
-) -> tuple[dict[str, float], str]:
-    """Cost metrics by flat name, and how they were measured, on this rank's device.
+def priced(cfg: DictConfig, parts: build.Parts, experiment: Experiment, trainer: Trainer, images_per_second: float) -> Costs:
+    """What the networks cost on this rank's device, and how that was measured.
 
     `images_per_second` are those of training on all ranks. What cannot be measured, such as one image through a network that
     needs two, is left out and said: no run fails for it.
@@ -52,4 +50,4 @@ def priced(
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         log.warning("the cost is not measured: %s", reason)
-        return {}, f"not measured: {reason}"
+        return Costs({}, f"not measured: {reason}", "")

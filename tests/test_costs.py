@@ -156,7 +156,7 @@ def test_it_runs_as_the_run_did() -> None:
 def test_metrics_of_a_run() -> None:
     student, teacher = Network("cifar_resnet8", 10, 1), Network("cifar_resnet20", 10, 1)
     networks = {"student": [(student, (1, 4, 4))], "teacher": [(teacher, (1, 8, 8)), (student, (1, 4, 4))]}
-    metrics, protocol = measure(
+    metrics, protocol, repetitions = measure(
         networks,
         batch_size=16,
         device=CPU,
@@ -174,14 +174,14 @@ def test_metrics_of_a_run() -> None:
     assert metrics["student/images_per_second"] == pytest.approx(16000 / metrics["student/latency_ms_batch"])
     assert metrics["teacher_share"] == pytest.approx(metrics["teacher/latency_ms_batch"] / 16000)  # 16 s for a batch
     for said in ("32-true", "batch 16", "at 8 px", "not counted: norms", "inference_mode", "1 threads"):
-        assert said in protocol
+        assert said in f"{protocol} {repetitions}"
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("runs, rate, share", [(False, 1e9, 0.0), (True, 1e9, 1.0), (True, None, None), (True, 0.0, None)])
 def test_teachers_share(runs: bool, rate: float | None, share: float | None) -> None:
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    metrics, _ = measure(
+    metrics, *_ = measure(
         {"teacher": [(teacher, (1, 4, 4))]}, batch_size=2, device=CPU, images_per_second=rate, teacher_runs=runs
     )
     assert metrics.get("teacher_share") == share

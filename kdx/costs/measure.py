@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +18,14 @@ Shape = tuple[int, int, int]
 Part = tuple[nn.Module, Shape]  # a network, and the shape [C,R,R] of the images it sees
 
 
+class Costs(NamedTuple):
+    """Metrics by flat name; the protocol, which is the same for runs that can be compared; how often each network was timed."""
+
+    metrics: dict[str, float]
+    protocol: str
+    repetitions: str
+
+
 def measure(
     networks: Mapping[str, Sequence[Part]],
     *,
@@ -26,8 +35,8 @@ def measure(
     precision_name: str = "float32",
     images_per_second: float | None = None,
     teacher_runs: bool = False,
-) -> tuple[dict[str, float], str]:
-    """Cost metrics by flat name, and the protocol in words. Networks stay as they were: modes, weights, statistics, place.
+) -> Costs:
+    """What the networks cost, and the protocol in words. They stay as they were: modes, weights, statistics, place.
 
     `networks` are the parts of each one by who it is: "student", "teacher", "peer_a"; an ensemble has several parts, whose
     costs add up. For each: `<who>/parameters`, `macs` (of one image), `latency_ms_1`, `latency_ms_batch`, `images_per_second`,
@@ -47,7 +56,7 @@ def measure(
     elif images_per_second and "teacher/latency_ms_batch" in metrics:
         training = 1000 * batch_size / images_per_second
         metrics["teacher_share"] = min(1.0, metrics["teacher/latency_ms_batch"] / training)
-    return metrics, _protocol(device, precision_name, notes)
+    return Costs(metrics, _protocol(device, precision_name), " | ".join(notes))
 
 
 def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Context) -> tuple[dict[str, float], str]:
@@ -86,13 +95,13 @@ def _peak(network: nn.Module, shape: Shape, batch: int, device: torch.device, pr
     return torch.cuda.max_memory_allocated(device) / 2**20
 
 
-def _protocol(device: torch.device, precision: str, notes: Sequence[str]) -> str:
+def _protocol(device: torch.device, precision: str) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return (
         f"on {name}{threads}, torch {torch.__version__}: eval mode, inference_mode, precision {precision}, images on the "
         "device already, which is waited for after each forward; latency is the median of repetitions within "
-        f"{latency.BUDGET} s, at least {latency.LEAST}, none begun after {latency.LIMIT:g} s ({' | '.join(notes)}). MACs are "
+        f"{latency.BUDGET} s, at least {latency.LEAST}, none begun after {latency.LIMIT:g} s. MACs are "
         "half the operations that torch's FlopCounterMode counts for one image; not counted: "
         f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch over the run's time for one, "
         "0 where it is not run in training"
