@@ -167,5 +167,5 @@ FACTS: Mapping[str, Fact] = {
     "versions of kdx": _version("kdx"),
     "versions of torch": _version("torch"),
     "kinds of hardware": _hardware,
-    "protocols of cost": lambda run: str(run.cost.get("protocol") or ""),
+    "protocols of cost": lambda run: str(run.cost.get("protocol") or "")[:60],
 }

@@ -114,7 +114,7 @@ def side_by_side(diagrams: Sequence[Diagram]) -> Figure:
             layout["yaxis"]["title"] = {"text": "accuracy"}
             layout[f"yaxis{low}"]["title"] = {"text": "share"}
         pixels = f", {diagram.resolution:g} px" if isinstance(diagram.resolution, int | float) else ""
-        title = f"<b>{name_of(diagram.who.replace('_', ' '))}</b>{pixels}<br>ECE {diagram.ece:.3f}"
+        title = f"<b>{name_of(diagram.who.partition('_at_')[0].replace('_', ' '))}</b>{pixels}<br>ECE {diagram.ece:.3f}"
         layout["annotations"].append(
             {"text": title, "x": domain[0], "y": 1.0, "xref": "paper", "yref": "paper", "showarrow": False}
             | {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12}}
