@@ -69,9 +69,10 @@ def _launch(config: DictConfig, jobs: list[list[str]]) -> None:
 
 def control_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
     """The overrides of each control's jobs, by its name; empty without `controls`. ConfigError where they make no grid."""
-    overrides = _overrides(config)
+    wanted = config.get("controls") or []
+    overrides = _overrides(config) if wanted else []
     jobs = {}
-    for control in config.get("controls") or []:
+    for control in wanted:
         if control not in DETERMINED:
             hint = nearest(control, list(DETERMINED))
             raise ConfigError(f"controls: there is no control '{control}'.{hint} There are: {', '.join(DETERMINED)}.")
