@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from kdx.training.loggers.journal import Journal, careful
 
 Command = Callable[..., tuple[int, str, str]]
+TOGETHER = pytest.mark.xdist_group("loggers")  # one process, so that the run they read is made once
 CURVES = ("experiment=ctkd_digits", "trainer.max_epochs=3", "trainer.log_every_n_steps=2", "calibration=temperature")
 
 
@@ -52,6 +53,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@TOGETHER
 def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
     found = list(records(told))
     (run,) = [record for record in found if record["type"] == "run"]
@@ -90,6 +92,7 @@ def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
     assert {"student.safetensors", "student.json", "config.yaml"} == files
 
 
+@TOGETHER
 def test_tensorboard_holds_the_same(told: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -100,6 +103,7 @@ def test_tensorboard_holds_the_same(told: Path) -> None:
     assert {f"{name}/text_summary" for name in ("config", "selection", "per_class", "disagreement", "reliability")} <= texts
 
 
+@TOGETHER
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's affair with SQLAlchemy
 def test_mlflow_holds_the_same(told: Path) -> None:
     from mlflow.tracking import MlflowClient
