@@ -31,6 +31,7 @@ def provenance(overrides: tuple[str, ...]) -> dict[str, Any]:
         | {name: metadata.version(name) for name in PACKAGES},
         "hardware": {
             "platform": platform.platform(),
+            "cpu": _cpu(),
             "cpu_cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
@@ -50,6 +51,16 @@ def environment() -> str:
     """Every installed package with its version, a line each, as `pip freeze` would; without where it came from."""
     found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _cpu() -> str:
+    """The processor's name, or its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(named), platform.processor() or platform.machine())
 
 
 def _repositories() -> tuple[Path | None, Path | None]:

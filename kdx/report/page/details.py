@@ -103,7 +103,7 @@ def hardware(run: Run) -> str:
     parts = [", ".join(map(str, gpus)) if isinstance(gpus, list) else str(gpus)]
     parts += [str(found["cpu"])] if found.get("cpu") else []
     parts += [f"{found['cpu_cores']} CPU cores"] if found.get("cpu_cores") else []
-    parts += [str(found["platform"])] if found.get("platform") else []
+    parts += [str(found["platform"]).partition("-")[0]] if found.get("platform") else []  # the kernel's version says little
     return " · ".join(part for part in parts if part)
 
 
