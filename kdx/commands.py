@@ -73,6 +73,7 @@ def train_job(cfg: DictConfig) -> float | None:
         alone = f"control={checked.controls[0]}"
         raise ConfigError(f"controls adds runs to a sweep: add -m, or give {alone} for that run alone")
     if swept:
+        checked.controls = []  # the sweep's, not its jobs', which may run again by themselves
         os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # ranks that Lightning starts use the same one
     from kdx.folder import RunFolder
 

@@ -32,6 +32,7 @@ def test_a_sweep_has_each_control_once_per_seed_and_ends_in_a_comparison_and_a_p
     ]  # fmt: skip
     assert [(c["temperature"]["value"], c["seed"]) for c in configs[:4]] == [(1, 0), (1, 1), (4, 0), (4, 1)]
     assert all(c["trainer"] == configs[0]["trainer"] and c["data"] == configs[0]["data"] for c in configs)
+    assert all(c["controls"] == [] for c in configs)  # a job of the sweep runs again by itself
     assert [folder.name for folder in folders[4:6]] == ["4-cqkd_digits-scratch", "5-cqkd_digits-scratch"]
     assert "temperature.value=4" in out and "scratch" in out and "[" in out  # the table, with intervals
     assert "± " in out and "− control=scratch" in out, out
