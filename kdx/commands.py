@@ -20,6 +20,7 @@ from yaml import YAMLError
 from kdx.config import ConfigError, check, conf_dir, explain_omegaconf, nearest
 
 FAILED, MISUSED = 1, 2
+AGAIN = "kdx-train --config-dir=RUN --config-name=rerun ckpt_path=RUN/checkpoints/last.ckpt"
 NONE = "an override sets a key inside a group that is none: drop it, or choose another option"  # to an assertion of OmegaConf
 
 
@@ -186,12 +187,22 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
         sys.exit(130)
     except SystemExit as error:  # Lightning leaves with 0 after SIGTERM, which a scheduler would take for success
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning saved last.ckpt and left with 1
-            print("kdx: interrupted; ckpt_path=RUN/checkpoints/last.ckpt goes on from here", file=sys.stderr)
+            print(f"kdx: interrupted; to go on: {AGAIN}", file=sys.stderr)
+            _tell_of_sweep()
             sys.exit(130)
         sys.exit(143 if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
-        sys.exit(tell(error))
+        status = tell(error)
+        _tell_of_sweep()
+        sys.exit(status)
     sys.exit(0)
+
+
+def _tell_of_sweep() -> None:
+    """A sweep that did not come to its end has no comparison; what there is can be seen."""
+    sweep = os.environ.get("KDX_SWEEP_DIR")  # set when its first job starts
+    if sweep is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"kdx: the sweep's runs so far: kdx-report {sweep}", file=sys.stderr)
 
 
 def tell(error: Exception) -> int:

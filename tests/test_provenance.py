@@ -39,6 +39,15 @@ def test_a_run_runs_again_from_its_folder_to_the_same_curve(
     assert "torch==" in (first / "environment.txt").read_text()
 
 
+def test_a_run_that_went_on_from_a_checkpoint_runs_again_from_its_start(
+    train: Callable[..., Path], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    first = train("first", "trainer.max_epochs=1")
+    resumed = train("resumed", f"ckpt_path={first}/checkpoints/last.ckpt")
+    _, out, _ = command("train", f"--config-dir={resumed}", "--config-name=rerun", "--cfg", "job")
+    assert "ckpt_path: null" in out
+
+
 def git(folder: Path, *arguments: str) -> None:
     """Run git as somebody."""
     subprocess.run(

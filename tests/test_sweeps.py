@@ -56,3 +56,12 @@ def test_controls_that_cannot_be_are_refused_before_the_first_job(
     code, _, err = command("train", *overrides, f"hydra.sweep.dir={tmp_path}/sweep")
     assert code == 2 and message in err
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_sweep_with_a_job_that_fails_says_how_to_see_the_others(
+    command: Command, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    jobs = ["experiment=supervised_digits", "optimizer.lr=1e-3,1e30", "trainer.log_every_n_steps=1", *tiny]
+    code, _, err = command("train", "-m", *jobs, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert code == 1 and "not finite" in err and f"kdx-report {tmp_path}/sweep" in err
+    assert len(list(tmp_path.glob("sweep/*/metrics.json"))) == 1
