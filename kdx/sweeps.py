@@ -97,10 +97,15 @@ def compare(folder: Path, against: str | None) -> None:
         log.warning("no comparison (%s: %s); try: kdx-report %s", type(error).__name__, error, folder)
 
 
-def _overrides(config: DictConfig) -> list[Override]:
+def _typed(config: DictConfig) -> list[Override]:
+    """All overrides of the sweep, those of hparams_search first."""
     params = config.hydra.sweeper.get("params") or {}
-    texts = [f"{key}={value}" for key, value in params.items()]
-    return [o for o in _parse([*texts, *config.hydra.overrides.task]) if o.key_or_group not in ("controls", "control")]
+    return _parse([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
+
+
+def _overrides(config: DictConfig) -> list[Override]:
+    """Those that a control is a control of."""
+    return [override for override in _typed(config) if override.key_or_group not in ("controls", "control")]
 
 
 def _parse(texts: Sequence[str]) -> list[Override]:
@@ -116,10 +121,9 @@ def _decides(control: str, override: Override) -> bool:
 
 
 def _count(config: DictConfig) -> int:
-    """How many jobs the sweep itself had, whose numbers the controls go on from."""
-    folder = Path(config.hydra.sweep.dir)
-    numbers = [path.name.split("-")[0] for path in folder.iterdir() if path.is_dir()]
-    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+    """How many jobs the sweep itself had, whose numbers the controls go on from; from its words, so that ranks agree."""
+    (jobs,) = BasicSweeper.split_arguments(_typed(config), None)
+    return len(jobs)
 
 
 def _composed(config: DictConfig, job: Sequence[str]) -> DictConfig:

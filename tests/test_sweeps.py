@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from kdx.config import ConfigError, conf_dir
+from kdx.sweeps import control_jobs
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -40,6 +45,39 @@ def test_a_sweep_has_each_control_once_per_seed_and_ends_in_a_comparison_and_a_p
     assert "temperature.value=1" in table and "control=scratch" in table and "weights selected: best val" in table
     page = (tmp_path / "sweep" / "report.html").read_text()
     assert "temperature.value=4" in page
+
+
+@pytest.mark.parametrize(
+    ("control", "jobs"),
+    [
+        ("scratch", [["network@student=cifar_resnet8", "optimizer.lr=0.001"], ["optimizer.lr=0.01"]]),
+        ("fixed_t", [["losses=[kd]"], ["losses=[kl]"]]),
+        ("self", [["temperature.value=1"], ["temperature.value=4"]]),
+    ],
+)
+def test_a_control_keeps_of_the_grid_what_it_does_not_decide_itself(control: str, jobs: list[list[str]]) -> None:
+    task = [
+        "network@student=cifar_resnet8",
+        "network@teacher.network=resnet18,resnet34",
+        "teacher.recipe.seed=0",
+        "losses=[kd],[kl]",
+    ]
+    params = {"temperature.value": "1,4", "optimizer.lr": "1e-3,1e-2"}
+    hydra = {"sweeper": {"params": params}, "overrides": {"task": [*task, f"controls=[{control}]", "control=null"]}}
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        (found,) = control_jobs(OmegaConf.create({"controls": [control], "hydra": hydra})).values()
+    assert len({tuple(job) for job in found}) == len(found) == {"scratch": 2, "fixed_t": 8, "self": 8}[control]
+    for wanted in jobs:
+        assert any(set(wanted) <= set(job) for job in found), (wanted, found)
+    assert all(f"control={control}" in job and "controls=[]" in job and "control=null" not in job for job in found)
+    decided = {"scratch": "temperature losses teacher", "fixed_t": "temperature", "self": "teacher"}[control].split()
+    assert not [text for job in found for text in job for key in decided if text.startswith(key) or f"@{key}" in text]
+
+
+def test_controls_of_what_is_no_grid_are_refused() -> None:
+    hydra = {"sweeper": {"params": {"optimizer.lr": "interval(0.001, 0.1)"}}, "overrides": {"task": []}}
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"), pytest.raises(ConfigError, match="need a grid"):
+        control_jobs(OmegaConf.create({"controls": ["scratch"], "hydra": hydra}))
 
 
 @pytest.mark.parametrize(
