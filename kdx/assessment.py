@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytorch_lightning import Trainer
+
+log = logging.getLogger("kdx")
 
 # Under which name in the run's metrics a temperature that was fitted on val is kept, by who is scaled with it.
 TEMPERATURES = {
@@ -153,7 +157,8 @@ def save(
     if diagrams:
         content: dict[str, Any] = {"num_bins": len(diagrams[0]["count"]), "diagrams": diagrams}
         folder.write("reliability.json", content)
-        reliability.figure(content).savefig(folder.path / "reliability.png", dpi=110)
+        with _dispensable("reliability.png"):
+            reliability.figure(content).savefig(folder.path / "reliability.png", dpi=110)
         tables: dict[str, dict[str, list[list[float]]]] = {
             split: {name: one.per_class.tolist() for name, one in everyone.items() if one.per_class is not None}
             for split, everyone in assessed.items()
@@ -163,5 +168,15 @@ def save(
     furthest = findings[split].furthest
     if furthest:
         folder.write("disagreement.json", {"split": split, "examples": furthest})
-        images = [experiment.datamodule.splits[split][row["index"]] for row in furthest]
-        disagreement.picture(images, furthest, parts.source.names).save(Path(folder.path) / "disagreement.png")
+        with _dispensable("disagreement.png"):
+            images = [experiment.datamodule.splits[split][row["index"]] for row in furthest]
+            disagreement.picture(images, furthest, parts.source.names).save(folder.path / "disagreement.png")
+
+
+@contextmanager
+def _dispensable(name: str) -> Iterator[None]:
+    """A picture that cannot be drawn is said and left out: the numbers of a long run are not lost for it."""
+    try:
+        yield
+    except Exception as error:  # whatever fonts, disks and drawing libraries think of
+        log.warning("%s is not drawn: %s", name, error)

@@ -12,8 +12,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from kdx.assessment import cast
 from kdx.build import Parts, count_classes
 from kdx.config import ConfigError, nearest
+from kdx.metrics import functional
+from kdx.metrics.assessment import DEPTH
 from kdx.metrics.suite import Suite
 from kdx.types import Progress
 
@@ -37,8 +40,11 @@ def _measured(cfg: DictConfig, parts: Parts) -> list[str]:
 
 
 def _finals(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    labels = parts.source.labels
+    what = [*functional.names(count_classes(cfg, parts), labels=labels), *(DEPTH if labels else ())]
+    assessed = [f"{who}/{name}" for who in cast(cfg, labels=labels) for name in what]
     for split in ("val", "test"):
-        yield from (f"{split}/{name}" for name in _measured(cfg, parts))
+        yield from (f"{split}/{name}" for name in dict.fromkeys([*_measured(cfg, parts), *assessed]))
     yield from ("seconds", "images_per_second")
 
 

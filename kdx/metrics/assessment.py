@@ -11,6 +11,12 @@ from torchmetrics.utilities import dim_zero_cat
 
 from kdx.metrics import calibration, classwise, functional
 
+# What labels give beside what the suite says too.
+DEPTH = (
+    *("brier_reliability", "brier_resolution", "brier_uncertainty", "brier_within"),
+    *("ece", "ece_mass", "ece_classwise", "mce", "rms_ce", "auroc"),
+)
+
 
 class Assessed(NamedTuple):
     """What is known of a network on a split.
@@ -96,5 +102,5 @@ class Assessment(Metric):
             "rms_ce": calibration.rms_calibration_error(self.bins),
             "auroc": calibration.auroc(confidence, correct),
         }
-        numbers |= {name: value.item() for name, value in found.items()}
+        numbers |= {name: found[name].item() for name in DEPTH}
         return Assessed(numbers, self.bins, self.per_class)

@@ -227,3 +227,19 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     found = share(Path(sys.argv[1]), 1)
     (Path(sys.argv[1]) / "other.json").write_text(json.dumps(found))
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_numbers(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from kdx.report import disagreement, reliability
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(reliability, "figure", full)
+    monkeypatch.setattr(disagreement, "picture", full)
+    folder = train("run")
+    assert (folder / "metrics.json").is_file() and (folder / "reliability.json").is_file()
+    assert not list(folder.glob("reliability.png")) + list(folder.glob("disagreement.png"))
+    assert "reliability.png is not drawn: No space left" in (folder / "train.log").read_text()
