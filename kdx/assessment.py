@@ -16,7 +16,6 @@ from kdx.data.source import SplitName
 from kdx.folder import RunFolder
 from kdx.report import disagreement, per_class, reliability
 from kdx.training.final_pass import FinalPass, Findings
-from kdx.training.further import FurtherObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,7 +109,7 @@ def widen(experiment: Experiment, who: Mapping[str, int]) -> None:
     further = [side for name, side in who.items() if name.startswith("student_at_")]
     if further:
         own = experiment.datamodule.observers
-        wide = {name: FurtherObserver(own[name], further) for name in ("val", "test")}
+        wide = {name: own[name].widened(further) for name in ("val", "test")}
         experiment.datamodule.observers = {**own, **wide}
 
 

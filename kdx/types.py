@@ -79,7 +79,7 @@ class Seen:
     """The same examples as the networks look at them, not yet mixed: images [B,C,R,R], uint8 or float32 in [0,1].
 
     `skipped` names the examples that could not be decoded and are left out: index -> why. `others` are the teacher's view at
-    further resolutions.
+    further resolutions, `further` the student's.
     """
 
     draw: Draw
@@ -90,6 +90,7 @@ class Seen:
     views: tuple[View, View] | None = None
     skipped: dict[int, str] = field(default_factory=dict)
     others: Mapping[int, Tensor] = field(default_factory=dict)
+    further: Mapping[int, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Seen:
         """The same on `device`."""
@@ -106,7 +107,8 @@ class Seen:
             teacher = change(teacher)
         label = None if self.label is None else change(self.label)
         others = {resolution: change(images) for resolution, images in self.others.items()}
-        return replace(self, student=student, teacher=teacher, label=label, others=others)
+        further = {resolution: change(images) for resolution, images in self.further.items()}
+        return replace(self, student=student, teacher=teacher, label=label, others=others, further=further)
 
 
 @dataclass
@@ -114,7 +116,8 @@ class Batch:
     """What the networks see: images [B,C,R,R] in [0,1], `label` int64 [B], `target` probabilities [B,K].
 
     `target` differs from the one-hot label only where images are mixed. `teacher_images` is None without a teacher;
-    `other_images` are the same at resolutions that members of an ensemble ask for, by side in px.
+    `other_images` are the same at resolutions that members of an ensemble ask for, by side in px; `further_images` are the
+    student's at resolutions that it is measured at beside its own.
     """
 
     student_images: Tensor
@@ -123,6 +126,7 @@ class Batch:
     target: Tensor | None = None
     index: Tensor | None = None  # of the examples in their split
     other_images: Mapping[int, Tensor] = field(default_factory=dict)
+    further_images: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.student_images)

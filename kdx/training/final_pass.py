@@ -69,7 +69,7 @@ class FinalPass(nn.Module):
                 said["teacher_raw"] = outputs.teacher_logits * teacher.calibration_temperature
             if "teacher_at_student_resolution" in self.cast:
                 said["teacher_at_student_resolution"] = teacher(batch.student_images)
-        for side, images in getattr(batch, "further", {}).items():
+        for side, images in batch.further_images.items():
             said[f"student_at_{side}"] = distiller.student(images).float()
         for who, logits in said.items():
             self._assess(who, logits, outputs.label)

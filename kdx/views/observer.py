@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,11 +49,19 @@ class Observer:
         self.student_resolutions = tuple(student_resolutions) or (resolution.student,)
         self.interpolations, self.teacher_sees_students = interpolations, teacher_sees_students
         self.other_resolutions = () if teacher_sees_students else tuple(other_resolutions)
+        self.further_resolutions: tuple[int, ...] = ()
 
     @property
     def halo(self) -> int:
         """How many examples of the global batch a rank needs in front of its own."""
         return 0 if self.mixing is None else 1
+
+    def widened(self, further: Sequence[int]) -> Observer:
+        """The same, and the student's view at further resolutions too, each from the original pixels."""
+        assert self.mixing is None, "students are measured on images that are not mixed"
+        wide = copy.copy(self)
+        wide.further_resolutions = tuple(further)
+        return wide
 
     def __call__(self, examples: Examples) -> Batch:
         """What the networks see of the examples, without the halo."""
@@ -74,7 +83,9 @@ class Observer:
                 alike = alike or self.teacher_sees_students
                 teacher = student if alike else self._image(examples, teacher_view, self.resolution.teacher, own[0], "teacher")
                 others = {r: self._image(examples, teacher_view, r, own[0], "teacher") for r in self.other_resolutions}
-        return Seen(draw, student, teacher, examples.label, examples.halo, (teacher_view, student_view), others=others)
+            further = {r: self._image(examples, student_view, r, own[1], "student") for r in self.further_resolutions}
+        views = (teacher_view, student_view)
+        return Seen(draw, student, teacher, examples.label, examples.halo, views, others=others, further=further)
 
     def _resolution(self, draw: Draw) -> int:
         choice = uniform(draw.seed, "resolution", draw.epoch, np.array([draw.batch]), 1)[0, 0]
@@ -102,7 +113,8 @@ class Observer:
             target = None if label is None else F.one_hot(label, self.num_classes).to(torch.float32)
             if self.mixing is None:
                 assert seen.halo == 0, "examples with a halo are for an observer that mixes"
-                return Batch(student, teacher, label, target, index, others)
+                further = {resolution: unit(images) for resolution, images in seen.further.items()}
+                return Batch(student, teacher, label, target, index, others, further)
             assert seen.halo == 1, "mixing needs the partner of the first example"
             blend = self.mixing.draw(seen.draw)
             mixed = blend.images(student)

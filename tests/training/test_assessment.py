@@ -129,7 +129,6 @@ def share(folder: Path, rank: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_further_resolutions_show_what_an_observer_of_their_own_would(resident: bool) -> None:
-    from kdx.training.further import FurtherObserver
     from kdx.views.crops import Center
     from kdx.views.observer import Observer
     from kdx.views.policies import SharedView
@@ -139,12 +138,12 @@ def test_further_resolutions_show_what_an_observer_of_their_own_would(resident: 
     examples = Examples(draw, pixels if resident else list(pixels), np.full((3, 2), 12), torch.arange(3))
     policy, filters = SharedView(Center(0.5)), ("area", "bicubic")
     own = {side: Observer(policy, Pair(12, side), 5, interpolations=filters) for side in (4, 6, 8)}
-    wide = FurtherObserver(own[4], [6, 8])
+    wide = own[4].widened([6, 8])
     batch = wide.finish(wide.look(examples).to(torch.device("cpu")))
     assert torch.equal(batch.student_images, own[4](examples).student_images)
     assert torch.equal(batch.teacher_images, own[4](examples).teacher_images)
-    assert batch.further.keys() == {6, 8}
-    for side, images in batch.further.items():
+    assert batch.further_images.keys() == {6, 8}
+    for side, images in batch.further_images.items():
         assert torch.equal(images, own[side](examples).student_images)
 
 
