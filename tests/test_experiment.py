@@ -16,7 +16,7 @@ import timm
 import torch
 from omegaconf import DictConfig
 
-import kdx.networks.cifar  # noqa: F401
+import kdx.networks.cifar  # noqa: F401 - registers its architectures with timm
 from kdx.data.digits import Digits
 
 Command = Callable[..., tuple[int, str, str]]

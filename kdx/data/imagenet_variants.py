@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ class ImagenetVariant(Source):
     ValueError where folders lack or are too many; it names one of them.
     """
 
+    subset = "imagenet"  # whose classes they are
     layout: str
     remedy: str
 
@@ -24,9 +24,9 @@ class ImagenetVariant(Source):
         self.root = root
 
     @property
-    @abstractmethod
     def names(self) -> Sequence[str]:  # type: ignore[override]  # known before anything is read
         """The classes' synsets, in the labels' order."""
+        return synsets(self.subset)
 
     @property
     def folders(self) -> Sequence[str]:
@@ -57,10 +57,6 @@ class ImagenetV2(ImagenetVariant):
     remedy = "get imagenetv2-matched-frequency.tar.gz from the data set imagenetv2 of its authors (V. Shankar) and unpack it"
 
     @property
-    def names(self) -> Sequence[str]:  # type: ignore[override]  # known before anything is read
-        return synsets("imagenet")
-
-    @property
     def folders(self) -> Sequence[str]:
         return [str(label) for label in range(self.num_classes)]
 
@@ -68,25 +64,19 @@ class ImagenetV2(ImagenetVariant):
 class ImagenetA(ImagenetVariant):
     """ImageNet-A (arXiv:1907.07174): 7,500 photographs of 200 classes that a ResNet-50 got wrong."""
 
+    subset = "imagenet_a"
     num_classes = 200
     layout = "ROOT/WNID/*.jpg, 200 WNID folders such as n01498041"
     remedy = "get imagenet-a.tar, which github.com/hendrycks/natural-adv-examples links, and unpack it"
-
-    @property
-    def names(self) -> Sequence[str]:  # type: ignore[override]  # known before anything is read
-        return synsets("imagenet_a")
 
 
 class ImagenetR(ImagenetVariant):
     """ImageNet-R (arXiv:2006.16241): 30,000 paintings, toys, cartoons ... of 200 classes."""
 
+    subset = "imagenet_r"
     num_classes = 200
     layout = "ROOT/WNID/*.jpg, 200 WNID folders such as n01443537"
     remedy = "get imagenet-r.tar, which github.com/hendrycks/imagenet-r links, and unpack it"
-
-    @property
-    def names(self) -> Sequence[str]:  # type: ignore[override]  # known before anything is read
-        return synsets("imagenet_r")
 
 
 class ImagenetSketch(ImagenetVariant):
@@ -95,7 +85,3 @@ class ImagenetSketch(ImagenetVariant):
     num_classes = 1000
     layout = "ROOT/WNID/*.JPEG, 1000 WNID folders such as n01440764"
     remedy = "get ImageNet-Sketch.zip, which github.com/HaohanWang/ImageNet-Sketch links, and unpack it"
-
-    @property
-    def names(self) -> Sequence[str]:  # type: ignore[override]  # known before anything is read
-        return synsets("imagenet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kdx.export.finished import FinishedRun
@@ -104,34 +104,40 @@ def _loading(request: Request, importing: str | None) -> str:
 
 
 def _timm(request: Request, importing: str | None) -> str:
-    return "\n".join(
-        [
-            *([f"import {importing}  # makes timm know the architecture"] if importing else []),
-            "import timm",
-            "import torch",
-            "",
-            'model = timm.create_model("local-dir:.", pretrained=True).eval()',
-            'mean, std = (torch.tensor(model.pretrained_cfg[name]).view(1, -1, 1, 1) for name in ("mean", "std"))',
-            f"images = torch.rand(2, {', '.join(map(str, request.run.shape))})  # in [0,1]",
-            "logits = model((images - mean) / std)",
-        ]
+    return _pytorch(
+        request,
+        importing,
+        imports=(),
+        model=['model = timm.create_model("local-dir:.", pretrained=True).eval()'],
+        trained="model.pretrained_cfg",
     )
 
 
 def _plain(request: Request, importing: str | None) -> str:
+    return _pytorch(
+        request,
+        importing,
+        imports=("import json", "import pathlib", ""),
+        model=[
+            'card = json.loads(pathlib.Path("student.json").read_text())',
+            'weights = "student.safetensors"',
+            'model = timm.create_model(card["architecture"], checkpoint_path=weights, **card["model_args"]).eval()',
+        ],
+        trained='card["pretrained_cfg"]',
+    )
+
+
+def _pytorch(request: Request, importing: str | None, imports: Sequence[str], model: Sequence[str], trained: str) -> str:
+    """How to make the model and feed it, whichever file it comes from."""
     return "\n".join(
         [
-            "import json",
-            "import pathlib",
-            "",
+            *imports,
             *([f"import {importing}  # makes timm know the architecture"] if importing else []),
             "import timm",
             "import torch",
             "",
-            'card = json.loads(pathlib.Path("student.json").read_text())',
-            'weights = "student.safetensors"',
-            'model = timm.create_model(card["architecture"], checkpoint_path=weights, **card["model_args"]).eval()',
-            'mean, std = (torch.tensor(card["pretrained_cfg"][name]).view(1, -1, 1, 1) for name in ("mean", "std"))',
+            *model,
+            f'mean, std = (torch.tensor({trained}[name]).view(1, -1, 1, 1) for name in ("mean", "std"))',
             f"images = torch.rand(2, {', '.join(map(str, request.run.shape))})  # in [0,1]",
             "logits = model((images - mean) / std)",
         ]

@@ -80,7 +80,7 @@ def test_every_weights_gradient_is_lambda_times_the_losses_own(epoch: int, rever
     student, teacher = logits(1.0)
     ours, plain = connected(reverse=reverse, lambd=0.8), connected(ramp="constant", reverse=False)
     for temperature in (ours, plain):
-        torch.nn.init.normal_(temperature.mlp[-1].weight, generator=torch.Generator().manual_seed(0))  # type: ignore
+        torch.nn.init.normal_(temperature.mlp[-1].weight, generator=torch.Generator().manual_seed(0))
         progress = Progress(0.0, epoch) if temperature is ours else LAST
         functional.kl(student, teacher, temperature(student, teacher, progress)).mean().backward()
     factor = sign * ours.telemetry(Progress(0.0, epoch))["lambda"]
