@@ -65,7 +65,7 @@ def test_an_inception_box_is_in_range_and_the_whole_image_only_where_every_aspec
 ) -> None:
     box = boxes(Inception(area, aspect), height, width, 50, seed)
     areas, aspects = shape(box, height, width)
-    within = lambda x, low, high: (x > low - 1e-9) & (x < high + 1e-9)  # noqa: E731
+    within = lambda x, low, high: (x > low - 1e-9) & (x < high + 1e-9)  # noqa: E731 - short
     good = within(areas, *area) & within(aspects, *aspect)
     whole = (box == [0, 0, 1, 1]).all(1)
     least, most = aspect[0] * height / width, aspect[1] * height / width

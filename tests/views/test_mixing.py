@@ -67,10 +67,10 @@ def test_per_example_lam_depends_on_the_example_and_epoch_alone(mixing: Mixing) 
 @pytest.mark.parametrize("number", range(4))
 def test_images_and_targets_mix_as_in_big_vision_when_the_halo_holds_the_last_example(number: int) -> None:
     images, target = torch.rand(6, 3, 4, 4), torch.eye(6)
-    halo_first = lambda x: torch.cat([x[-1:], x])  # noqa: E731
+    halo_first = lambda x: torch.cat([x[-1:], x])  # noqa: E731 - short
     blend = Mixup().draw(batch(number=number, size=6))
     lam = float(blend.lam[0])
-    reference = lambda x: lam * x + (1 - lam) * torch.roll(x, 1, 0)  # noqa: E731
+    reference = lambda x: lam * x + (1 - lam) * torch.roll(x, 1, 0)  # noqa: E731 - short
     given = halo_first(images), halo_first(target)
     torch.testing.assert_close(blend.images(given[0]), reference(images))
     torch.testing.assert_close(blend.target(given[1]), reference(target))
