@@ -1,4 +1,4 @@
-"""How fast is the way from files to pixels, against doing it plainly? Prints ratios; a ratio above 1 is in kdx's favour."""
+"""How fast is the way from files to pixels, against doing it plainly? Prints ratios; a ratio above 1 is in kdx's favor."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from kdx.networks.network import Network
 from kdx.teachers.ensemble import Combine, combine, disagreement
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.temperatures.base import Temperature
-from kdx.types import Batch, Outputs, Progress, Surroundings
+from kdx.types import Batch, LossContext, Outputs, Progress
 
 
 class Distiller(nn.Module):
@@ -40,10 +40,10 @@ class Distiller(nn.Module):
         self.student = student
         self.temperature = temperature
         self.teacher = teacher
-        self.student_taps = features.Taps(student.model, student_features)
-        self.teacher_taps: features.Taps | None = None
+        self.student_taps = features.FeatureTaps(student.model, student_features)
+        self.teacher_taps: features.FeatureTaps | None = None
         if isinstance(teacher, OnlineTeacher):
-            self.teacher_taps = features.Taps(teacher.network.model, teacher_features)
+            self.teacher_taps = features.FeatureTaps(teacher.network.model, teacher_features)
         elif list(teacher_features):
             raise ValueError("losses that compare features need one teacher that is a network: use teacher=online")
 
@@ -68,12 +68,12 @@ class Distiller(nn.Module):
             outputs.temperature = self.temperature(outputs.student_logits, outputs.teacher_logits, progress)
         return outputs
 
-    def surroundings(
+    def loss_context(
         self, student_images: Tensor, teacher_images: Tensor, train_labels: Tensor | None, train_size: int
-    ) -> Surroundings:
+    ) -> LossContext:
         """What losses may know: shapes of features, found by a dry run on images [B,C,R,R] of both resolutions."""
         teacher = self.teacher.network if isinstance(self.teacher, OnlineTeacher) else None
-        return Surroundings(
+        return LossContext(
             num_classes=self.student.num_classes,
             train_size=train_size,
             train_labels=train_labels,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-class Apart(NamedTuple):
+class TemperaturePair(NamedTuple):
     """A temperature for each network, each [] or [B,1], and the `squared` one that keeps the size of the gradient."""
 
     teacher: Tensor
@@ -23,7 +23,7 @@ class Apart(NamedTuple):
     squared: Tensor
 
 
-Temperature = Tensor | Apart  # one for both networks, [] or [B,1], or one for each
+TemperatureValue = Tensor | TemperaturePair  # one for both networks, [] or [B,1], or one for each
 
 
 class Pair(NamedTuple):
@@ -75,7 +75,7 @@ class Examples:
 
 
 @dataclass
-class Seen:
+class RenderedBatch:
     """The same examples as the networks look at them, not yet mixed: images [B,C,R,R], uint8 or float32 in [0,1].
 
     `skipped` names the examples that could not be decoded and are left out: index -> why. `others` are the teacher's view at
@@ -92,15 +92,15 @@ class Seen:
     others: Mapping[int, Tensor] = field(default_factory=dict)
     further: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device) -> Seen:
+    def to(self, device: torch.device) -> RenderedBatch:
         """The same on `device`."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin_memory(self) -> Seen:
+    def pin_memory(self) -> RenderedBatch:
         """The same in pinned memory; DataLoader calls this."""
         return self._each(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Seen:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> RenderedBatch:
         student = change(self.student)
         teacher = student if self.teacher is self.student else self.teacher
         if teacher is not None and teacher is not student:
@@ -144,7 +144,7 @@ class Outputs:
     teacher_logits: Tensor | None = None
     label: Tensor | None = None
     target: Tensor | None = None
-    temperature: Temperature | None = None
+    temperature: TemperatureValue | None = None
     member_logits: Tensor | None = None
     index: Tensor | None = None  # of the examples in their split
     progress: Progress = Progress(1.0, 0)
@@ -155,7 +155,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class LossContext:
     """What a loss may know of the networks and the data before the first step.
 
     Shapes of features are without the batch. `train_labels` [N] are there where the data set has labels; `teacher_classifier`

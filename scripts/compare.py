@@ -1,6 +1,6 @@
 """kdx-compare, from a checkout."""
 
-from kdx.report.commands import compare
+from kdx.cli.compare import compare
 
 if __name__ == "__main__":
     compare()

@@ -1,6 +1,6 @@
 """kdx-report, from a checkout."""
 
-from kdx.report.commands import report
+from kdx.cli.compare import report
 
 if __name__ == "__main__":
     report()

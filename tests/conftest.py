@@ -17,7 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from kdx.config import check, conf_dir
+from kdx.config.check import check, conf_dir
 
 torch.set_num_threads(1)
 
@@ -56,7 +56,7 @@ def command(
     """Run a kdx command in this process: (exit status, stdout, stderr)."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from kdx import commands
+    from kdx.cli import main
     from kdx.costs import latency
 
     monkeypatch.setattr(latency, "BUDGET", 0.02)  # seconds: tests look at how it is measured, not at how long it took
@@ -69,7 +69,7 @@ def command(
         capfd.readouterr()
         code: Any = 0
         try:
-            getattr(commands, name)()
+            getattr(main, name)()
         except SystemExit as exit:
             code = exit.code
         out, err = capfd.readouterr()

@@ -130,7 +130,7 @@ def test_traceback_only_on_request(command: Command) -> None:
     assert "Traceback" not in command("train", "temperature.value=0")[2]
     del os.environ["KDX_FULL_ERROR"]  # left by the command above
     done = subprocess.run(
-        [sys.executable, "-m", "kdx.commands", "temperature.value=0"],
+        [sys.executable, "-m", "kdx.cli.main", "temperature.value=0"],
         env={**os.environ, "HYDRA_FULL_ERROR": "1"},
         capture_output=True,
         text=True,
@@ -144,9 +144,9 @@ def test_traceback_only_on_request(command: Command) -> None:
 )
 def test_answers_before_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys, kdx.commands\n"
+        "import sys, kdx.cli.main\n"
         f"sys.argv = ['kdx-train', *{arguments!r}]\n"
-        "try: kdx.commands.train()\n"
+        "try: kdx.cli.main.train()\n"
         "finally: assert not {'torch', 'timm', 'pytorch_lightning', 'wandb'} & set(sys.modules), 'heavy import'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)

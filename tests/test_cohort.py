@@ -37,7 +37,7 @@ def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("how", ["losses", "probs"])
-def test_everyone_minimises_cross_entropy_and_divergence_from_the_rest(how: Combine, batch: Batch) -> None:
+def test_everyone_minimizes_cross_entropy_and_divergence_from_the_rest(how: Combine, batch: Batch) -> None:
     members = cohort(how)
     outputs = members(batch, PROGRESS)
     objective = Objective({"kl": Term(KL(), 0.5), "ce": Term(CE(), 0.5)})

@@ -9,8 +9,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from kdx import build
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
+from kdx.experiment import build
 
 
 def ships(experiment: str) -> bool:

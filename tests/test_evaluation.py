@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 from torchvision.transforms.functional import resize
 
 import kdx.networks.cifar  # noqa: F401 - registers the student's architecture with timm
-from kdx import build
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 from kdx.data.digits import Digits
 from kdx.data.imagenet_variants import ImagenetA
 from kdx.data.source import ArrayImages, Subset
 from kdx.data.splits import carve
+from kdx.experiment import build
 from kdx.networks.names import synsets
 
 Command = Callable[..., tuple[int, str, str]]
@@ -265,9 +265,9 @@ def test_missing_pyarrow_is_told(command: Command, monkeypatch: pytest.MonkeyPat
 
 def test_mistakes_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys, kdx.commands\n"
+        "import sys, kdx.cli.main\n"
         "sys.argv = ['kdx-evaluate', 'run=nowhere', 'shift=all']\n"
-        "try: kdx.commands.evaluate()\n"
+        "try: kdx.cli.main.evaluate()\n"
         "finally: assert not {'torch', 'timm', 'pytorch_lightning', 'matplotlib'} & set(sys.modules), 'heavy import'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -180,14 +180,14 @@ def test_teacher_from_a_checkpoint_keeps_its_weights_and_is_recorded(train: Call
 def test_mirroring_is_the_data_sets_unless_the_config_says_otherwise(
     config: Callable[..., DictConfig], flip: str, expected: bool
 ) -> None:
-    from kdx import build
+    from kdx.experiment import build
 
     cfg = config("experiment=none", "data=fashion_mnist", "data.root=nowhere", f"data.flip={flip}")
     parts = SimpleNamespace(source=SimpleNamespace(flip=True))
     assert build.mirrored(cfg, parts) is expected
 
 
-@pytest.mark.parametrize("temperature", ["curriculum", "curriculum_instance", "apart", "standardised"])
+@pytest.mark.parametrize("temperature", ["curriculum", "curriculum_instance", "per_network", "standardized"])
 def test_a_temperature_leaves_its_curve(train: Callable[..., Path], temperature: str) -> None:
     rows = curve(train("run", "experiment=ctkd_digits", f"temperature={temperature}"))
     columns = set(rows[0])

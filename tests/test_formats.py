@@ -144,7 +144,7 @@ def test_the_panel_shows_the_teachers_view_also_where_its_outputs_are_stored(com
 def test_a_teacher_whose_views_never_change_is_asked_once_and_gives_the_same_curve(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdx import build
+    from kdx.experiment import build
 
     torch.manual_seed(0)
     network = Network("cifar_resnet8", 10, 1)

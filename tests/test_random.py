@@ -49,7 +49,7 @@ def test_numbers_are_uniform_within_an_epoch_and_for_one_example_over_epochs(see
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 64, 256])
-def test_neighbouring_indices_columns_and_epochs_are_uncorrelated(lag: int) -> None:
+def test_neighboring_indices_columns_and_epochs_are_uncorrelated(lag: int) -> None:
     numbers, later = uniform(3, "view", 5, np.arange(N), lag + 1), uniform(3, "view", 5 + lag, np.arange(N), 1)
     pairs = [(numbers[lag:, 0], numbers[:-lag, 0]), (numbers[:, 0], numbers[:, lag]), (numbers[:, 0], later[:, 0])]
     for one, other in pairs:

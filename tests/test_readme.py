@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake import fake_run
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -64,15 +64,15 @@ def test_student_snippet_and_evaluate_work(train: Callable[..., Path], command: 
 
 @pytest.mark.parametrize("line", REPORTS)
 def test_runs_are_compared(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdx.report import commands
+    from kdx.cli import compare
 
     for seed in range(3):
         fake_run(tmp_path / "outputs" / f"a{seed}", {"seed": seed})
-        fake_run(tmp_path / "outputs" / f"b{seed}", {"seed": seed, "control": "scratch"})
+        fake_run(tmp_path / "outputs" / f"b{seed}", {"seed": seed, "baseline": "scratch"})
     monkeypatch.chdir(tmp_path)
     name, *words = shlex.split(line.split("uv run kdx-")[1], comments=True)
     with pytest.raises(SystemExit) as left:
-        getattr(commands, name)(words)
+        getattr(compare, name)(words)
     assert not left.value.code
 
 

@@ -16,11 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from papers import BIT_PAIRS, LIGHT, PAIRS, PATIENCE, PLUGINS
 
-from kdx import build
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
+from kdx.experiment import build
+from kdx.experiment.teacher import graduate
 from kdx.networks import weights
 from kdx.networks.network import Network
-from kdx.teacher_training import graduate
 
 Command = Callable[..., tuple[int, str, str]]
 Config = Callable[..., DictConfig]

@@ -111,8 +111,8 @@ def test_students_of_a_cohort_are_back_in_train_mode_after_validation(
     config: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CQKD's code validated its cohort in eval mode and never left it: BatchNorm stood still from the first step on."""
-    from kdx.experiment import train
-    from kdx.folder import RunFolder
+    from kdx.experiment.train import train
+    from kdx.run.folder import RunFolder
     from kdx.training.module import DistillationModule
 
     modes: list[bool] = []

@@ -17,7 +17,7 @@ def test_wheel_composes_from_its_own_conf(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
     done = subprocess.run(
-        [sys.executable, "-c", "import kdx; print(kdx.__file__); from kdx.commands import train; train()", "--cfg", "job"],
+        [sys.executable, "-c", "import kdx; print(kdx.__file__); from kdx.cli.main import train; train()", "--cfg", "job"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,

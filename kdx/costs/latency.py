@@ -73,7 +73,7 @@ def forward(
 
         def call() -> None:
             network(images)
-            synchronise(device)
+            synchronize(device)
 
         found = median(call)
     return Timing(found.seconds, found.repetitions, found.warmups, batch, batch)
@@ -97,7 +97,7 @@ def batched(
     return Timing(found.seconds * batch / measured, found.repetitions, found.warmups, batch, measured)
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device is done."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

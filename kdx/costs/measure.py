@@ -91,7 +91,7 @@ def _peak(network: nn.Module, shape: Shape, batch: int, device: torch.device, pr
         images = example(network, batch, shape)
         torch.cuda.reset_peak_memory_stats(device)
         network(images)
-        latency.synchronise(device)
+        latency.synchronize(device)
     return torch.cuda.max_memory_allocated(device) / 2**20
 
 

@@ -1,7 +1,7 @@
 """Which of a network's outputs stand for the classes of a data set, where the two differ.
 
 A network with the 1,000 outputs of ImageNet is measured on a data set with 200 of the classes by its logits of those 200
-alone: softmax over them is what is left of its probabilities, renormalised. So ImageNet-A (Hendrycks et al. 2021,
+alone: softmax over them is what is left of its probabilities, renormalized. So ImageNet-A (Hendrycks et al. 2021,
 arXiv:1907.07174) and ImageNet-R (Hendrycks et al. 2021, arXiv:2006.16241) are scored.
 """
 

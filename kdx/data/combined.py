@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from kdx.data.source import Images, Source, SplitName
 from kdx.data.splits import carve
-from kdx.scalars import Fraction, Number, validated
+from kdx.ranges import Fraction, Number, validated
 
 
-class Unlabelled(Images):
+class Unlabeled(Images):
     """The same images without their labels."""
 
     labels = None
@@ -60,4 +60,4 @@ class OutOfDomain(Source):
     def splits(self) -> Mapping[SplitName, Images]:
         own = self.domain.splits()
         domain = carve(own, val=self.val_share, test=self.test_share, train_size=None, seed=self.split_seed)
-        return {"train": Unlabelled(self.images.splits()["train"]), "val": domain["val"], "test": domain["test"]}
+        return {"train": Unlabeled(self.images.splits()["train"]), "val": domain["val"], "test": domain["test"]}

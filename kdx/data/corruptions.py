@@ -21,7 +21,7 @@ from pydantic import Field
 
 from kdx.data.source import Images
 from kdx.random import uniform
-from kdx.scalars import Fraction, NonNegative, Positive, Resolution, validated
+from kdx.ranges import Fraction, NonNegative, Positive, Resolution, validated
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Pixels = NDArray[np.uint8]

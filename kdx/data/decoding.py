@@ -26,10 +26,10 @@ UNPACKED = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # modes that
 
 
 def decode_image(path: str, channels: int) -> NDArray[np.uint8]:
-    """The image in a file, uint8 [C,H,W], upright: C = 1 is grey, C = 3 is RGB. Of an animation, the first frame.
+    """The image in a file, uint8 [C,H,W], upright: C = 1 is gray, C = 3 is RGB. Of an animation, the first frame.
 
-    Colours are what PIL's `convert("RGB")`, and so torchvision's loader, makes of them: transparency is dropped and shows
-    what it hid, palettes are looked up, CMYK is converted without a colour profile. But 16-bit grey is scaled, 65535 to 255,
+    Colors are what PIL's `convert("RGB")`, and so torchvision's loader, makes of them: transparency is dropped and shows
+    what it hid, palettes are looked up, CMYK is converted without a color profile. But 16-bit gray is scaled, 65535 to 255,
     not clipped. BadImageError if the file cannot be read, is no image, is cut short, or holds floats or 32-bit integers.
     """
     assert channels in (1, 3)
@@ -61,8 +61,8 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("pixels beyond 16 bits: which value is white is not known")
-        grey = ((deep + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[None], channels, 0)
+        gray = ((deep + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[None], channels, 0)
     unpacked = image.convert(UNPACKED.get(image.mode, image.mode))
     if channels == 1:
         return np.array(unpacked.convert("L"))[None]

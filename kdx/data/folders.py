@@ -1,4 +1,4 @@
-"""Sources that are folders of image files: a labelled tree, ImageNet, images without labels."""
+"""Sources that are folders of image files: a labeled tree, ImageNet, images without labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from kdx.data.decoding import ImageFiles
 from kdx.data.source import Images, Source, SplitName
-from kdx.scalars import Count, validated
+from kdx.ranges import Count, validated
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
 TREE = "ROOT/train/CLASS/IMAGE, and if you like ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
@@ -54,8 +54,8 @@ def _refuse(error: OSError) -> None:
     raise ValueError(f"{error.filename} cannot be read ({error.strerror}): check its permissions")
 
 
-def labelled(folder: Path, classes: Sequence[str], channels: int) -> ImageFiles:
-    """The images of folder/CLASS/, labelled with the place of CLASS in `classes`. ValueError if a class has no image."""
+def labeled(folder: Path, classes: Sequence[str], channels: int) -> ImageFiles:
+    """The images of folder/CLASS/, labeled with the place of CLASS in `classes`. ValueError if a class has no image."""
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -81,7 +81,7 @@ def same_classes(train: Path, other: Path) -> None:
 
 @validated
 class ImageFolder(Source):
-    """Any labelled tree, root/train/CLASS/*, with optional val (or validation) and test; or root/CLASS/*, all of it train.
+    """Any labeled tree, root/train/CLASS/*, with optional val (or validation) and test; or root/CLASS/*, all of it train.
 
     Classes are the sorted names of train's folders. `num_classes` may be larger than their number, never smaller.
     """
@@ -133,7 +133,7 @@ class ImageFolder(Source):
         self.check()
         folders = self._folders()
         classes = subfolders(folders["train"])
-        return {name: labelled(folder, classes, self.channels) for name, folder in folders.items()}
+        return {name: labeled(folder, classes, self.channels) for name, folder in folders.items()}
 
 
 class Imagenet(Source):
@@ -167,14 +167,14 @@ class Imagenet(Source):
         self.check()
         root = Path(str(self.root)).expanduser()
         classes = subfolders(root / "train")
-        return {name: labelled(root / folder, classes, 3) for name, folder in _IMAGENET_SPLITS.items()}
+        return {name: labeled(root / folder, classes, 3) for name, folder in _IMAGENET_SPLITS.items()}
 
 
 _IMAGENET_SPLITS: dict[SplitName, str] = {"train": "train", "test": "val"}
 
 
 @validated
-class UnlabelledImages(Source):
+class UnlabeledImages(Source):
     """All images in a folder, at any depth, without a label: what a teacher says of them is all there is to learn."""
 
     train_labels = False

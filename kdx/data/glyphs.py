@@ -1,4 +1,4 @@
-"""Procedural letters and digits: as many labelled images as one likes, without a download."""
+"""Procedural letters and digits: as many labeled images as one likes, without a download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kdx.data.source import Images, Source, SplitName
 from kdx.random import uniform
-from kdx.scalars import Count, Number, Resolution, validated
+from kdx.ranges import Count, Number, Resolution, validated
 
 FACES = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -101,7 +101,7 @@ def _draw(letter: str, size: int, number: NDArray[np.float64], noise: NDArray[np
 
 
 def _ramp(size: int, angle: float) -> NDArray[np.float64]:
-    """A plane through the image's centre, [size,size], that rises by about one from edge to edge in direction `angle`."""
+    """A plane through the image's center, [size,size], that rises by about one from edge to edge in direction `angle`."""
     at = (np.arange(size) + 0.5) / size - 0.5
     return math.cos(angle) * at[None, :] + math.sin(angle) * at[:, None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdx.data.folders import existing, labelled, subfolders
+from kdx.data.folders import existing, labeled, subfolders
 from kdx.data.source import Images, Source, SplitName
 from kdx.networks.names import synsets
 
@@ -46,7 +46,7 @@ class ImagenetVariant(Source):
 
     def splits(self) -> Mapping[SplitName, Images]:
         self.check()
-        return {"test": labelled(Path(str(self.root)).expanduser(), self.folders, 3)}
+        return {"test": labeled(Path(str(self.root)).expanduser(), self.folders, 3)}
 
 
 class ImagenetV2(ImagenetVariant):

@@ -1,4 +1,4 @@
-"""Two loaders, one contract: iterate Seen, in the sampler's order.
+"""Two loaders, one contract: iterate RenderedBatch, in the sampler's order.
 
 Resident keeps a whole split, decoded once, on the device, and looks at it there. Streamed has workers decode, look, and ship
 uint8 images.
@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdx.data.sampler import Sampler
 from kdx.data.source import BadImageError, Images
-from kdx.types import Draw, Examples, Seen
+from kdx.types import Draw, Examples, RenderedBatch
 
 Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it that is still to come
-Look = Callable[[Examples], Seen]  # how an observer looks at decoded examples
+Look = Callable[[Examples], RenderedBatch]  # how an observer looks at decoded examples
 OnBadImage = Literal["raise", "skip"]
 Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indices
 
@@ -74,14 +74,14 @@ class Loader(ABC):
     def load_state_dict(self, state: dict[str, int]) -> None:  # noqa: B027 - most loaders have no state
         """Nothing to load."""
 
-    def __iter__(self) -> Iterator[Seen]:
+    def __iter__(self) -> Iterator[RenderedBatch]:
         epoch, first = self.position()
         for seen in self._seen((epoch, number, index) for number, index in self.order.batches(epoch, first)):
             self.skipped |= seen.skipped
             yield seen
 
     @abstractmethod
-    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]: ...
+    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]: ...
 
 
 class Resident:
@@ -119,7 +119,7 @@ class ResidentLoader(Loader):
         self.held = held or Resident(images, on_bad_image, device)
         self.skipped = dict(self.held.skipped)
 
-    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]:
+    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
         held = self.held
         for epoch, number, index in tickets:
             draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, held.skipped)
@@ -155,7 +155,7 @@ class StreamedLoader(Loader):
         # queues, it would wait 5 s for each worker. So nothing in it may refer back to this loader.
         weakref.finalize(self, lambda held: None, self._loader)
 
-    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[Seen]:
+    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
         self._tickets.coming = tickets
         yield from self._loader
 
@@ -174,13 +174,13 @@ class _Tickets:
         return self.length
 
 
-class _Work(Dataset[Seen]):
+class _Work(Dataset[RenderedBatch]):
     """Does a whole batch in one call of a worker."""
 
     def __init__(self, images: Images, order: Sampler, look: Look, on_bad_image: OnBadImage) -> None:
         self.images, self.order, self.look, self.on_bad_image = images, order, look, on_bad_image
 
-    def __getitems__(self, tickets: list[Ticket]) -> Seen:
+    def __getitems__(self, tickets: list[Ticket]) -> RenderedBatch:
         ((epoch, number, index),) = tickets
         decoded, bad = decode(self.images, index, self.on_bad_image)
         draw = Draw(self.order.seed, epoch, number, index)
@@ -192,5 +192,5 @@ class _Work(Dataset[Seen]):
         return replace(self.look(Examples(kept, chosen, sizes, label, self.order.halo)), skipped=bad)
 
 
-def _as_is(seen: Seen) -> Seen:
+def _as_is(seen: RenderedBatch) -> RenderedBatch:
     return seen

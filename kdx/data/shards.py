@@ -1,6 +1,6 @@
 """An image data set in a few large files, read by index from a local disk, S3 or HTTP.
 
-    root/index.json         what the data set is: splits, num_classes, channels, flip, mean, std, labelled splits, names
+    root/index.json         what the data set is: splits, num_classes, channels, flip, mean, std, labeled splits, names
     root/train/index.json   labels, encoded sizes, and the shards: file, images, bytes, sha256
     root/train/00000.shard  PNG or JPEG files, one after another
 

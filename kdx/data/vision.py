@@ -144,7 +144,7 @@ class Cifar100(_Cifar):
 
 
 class FashionMnist(VisionSource):
-    """70,000 grey pictures of clothes, 28x28 px, train and test. (Xiao et al. 2017) A mirrored shoe is still a shoe."""
+    """70,000 gray pictures of clothes, 28x28 px, train and test. (Xiao et al. 2017) A mirrored shoe is still a shoe."""
 
     num_classes = 10
     channels = 1

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from kdx.metrics.assessment import Assessed
+from kdx.metrics.assessment import AssessmentResult
 
 PerClass = dict[str, list[list[float]]]  # by network [3,K]: how many examples, the sum of their confidence, how many are right
 
 
-def tables(assessed: Mapping[str, Assessed]) -> PerClass:
+def tables(assessed: Mapping[str, AssessmentResult]) -> PerClass:
     """The classes as each network knows them; empty without labels."""
     return {who: found.per_class.tolist() for who, found in assessed.items() if found.per_class is not None}
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images
-from kdx.evaluation.subjects import Subject
-from kdx.metrics.assessment import Assessed, Assessment
+from kdx.evaluation.subjects import MeasuredNetworks
+from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.suite import Suite
 from kdx.types import Batch, Outputs, Pair
 from kdx.views.crops import Crop
@@ -43,7 +43,7 @@ class InDepth:
             assert logits is not None
             assessment.update(logits, outputs.label)
 
-    def compute(self) -> dict[str, Assessed]:
+    def compute(self) -> dict[str, AssessmentResult]:
         """By network."""
         return {name: assessment.compute() for name, assessment in self.assessments.items()}
 
@@ -55,7 +55,7 @@ class Bench:
     `data` has the keys of conf/data/base.yaml.
     """
 
-    subject: Subject
+    subject: MeasuredNetworks
     outputs: Tensor
     crop: Crop
     data: Any
@@ -67,7 +67,7 @@ class Bench:
     def measure(self, images: Images, side: int, *, teacher: bool = True, sinks: Sequence[Sink] = ()) -> dict[str, float]:
         """`student/accuracy`, `teacher/ece`, `agreement`, ... of the images, all of them seen once, by a student at `side` px.
 
-        Logits are taken at the data's classes alone, so probabilities are renormalised over them.
+        Logits are taken at the data's classes alone, so probabilities are renormalized over them.
         """
         taught = teacher and self.subject.teacher is not None
         suite = Suite(len(self.outputs), teacher=taught, labels=images.labels is not None).to(self.device)

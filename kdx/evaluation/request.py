@@ -12,10 +12,10 @@ from annotated_types import Len
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from kdx.config import ConfigError, check, unknown
+from kdx.config.check import ConfigError, check, unknown
 from kdx.data.source import SplitName
 from kdx.networks.names import check_architecture
-from kdx.scalars import Count, Finite, Number, Positive, Resolution, explain
+from kdx.ranges import Count, Finite, Number, Positive, Resolution, explain
 
 SUBJECTS = ("run", "student", "checkpoint", "timm")
 SEVERITIES = range(1, 6)
@@ -23,7 +23,7 @@ FINISHED = "give the folder of a finished run"
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """The keys of conf/evaluate.yaml, which explains them."""
 
     run: str | None
@@ -84,7 +84,7 @@ class Request:
         return self.split or "test"
 
 
-def run_of(asked: Request) -> DictConfig | None:
+def run_of(asked: EvaluationRequest) -> DictConfig | None:
     """The checked config of the run that the network belongs to, without its teacher if nobody asks for that."""
     if asked.folder is None:
         return None
@@ -96,10 +96,10 @@ def run_of(asked: Request) -> DictConfig | None:
     return check(loaded)
 
 
-def request(cfg: DictConfig) -> Request:
+def request(cfg: DictConfig) -> EvaluationRequest:
     """The request in a composed config. ConfigError names the mistake and the remedy."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    known = [item.name for item in fields(Request)]
+    known = [item.name for item in fields(EvaluationRequest)]
     for key in plain:
         if key not in known:
             raise ConfigError(unknown(key, known))
@@ -109,7 +109,7 @@ def request(cfg: DictConfig) -> Request:
     if plain["split"] not in ("train", "val", "test", None):
         raise ConfigError(f"split={plain['split']}: choose train, val or test")
     try:
-        found = TypeAdapter(Request).validate_python({name: plain.get(name) for name in known})
+        found = TypeAdapter(EvaluationRequest).validate_python({name: plain.get(name) for name in known})
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     _one_subject(found, plain)
@@ -121,7 +121,7 @@ def request(cfg: DictConfig) -> Request:
     return found
 
 
-def _one_subject(asked: Request, plain: Mapping[str, Any]) -> None:
+def _one_subject(asked: EvaluationRequest, plain: Mapping[str, Any]) -> None:
     named = [name for name in SUBJECTS if plain[name] is not None]
     if len(named) != 1:
         said = "nothing" if not named else " and ".join(f"{name}={plain[name]}" for name in named)
@@ -149,7 +149,7 @@ def _one_subject(asked: Request, plain: Mapping[str, Any]) -> None:
         raise ConfigError(f"{named[0]}={plain[named[0]]} belongs to no run whose folder could take the results: give to=FOLDER")
 
 
-def _files(asked: Request) -> None:
+def _files(asked: EvaluationRequest) -> None:
     if asked.run is not None and not (Path(asked.run) / "config.yaml").is_file():
         raise ConfigError(f"run={asked.run}: there is no config.yaml; {FINISHED}")
     for name in ("student", "checkpoint", "weights", "class_map"):

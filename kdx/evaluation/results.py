@@ -15,7 +15,7 @@ from kdx.report import disagreement, per_class
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluationResult:
     """Flat metrics of the clean images and of each shift, the classes by network, and where student and teacher differ most."""
 
     clean: dict[str, float]
@@ -25,7 +25,7 @@ class Found:
 
 
 def show(
-    found: Found, images: Images, split: str, title: str, names: Sequence[str] | None, stem: Path, console: Console
+    found: EvaluationResult, images: Images, split: str, title: str, names: Sequence[str] | None, stem: Path, console: Console
 ) -> None:
     """Print the tables, and write what else there is: `-per_class.csv`, `-disagreement.png`, and a picture of the shifts."""
     console.print(shown.table(found.clean, found.shift, split, title))

@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kdx import build
-from kdx.config import ConfigError
+from kdx.config.check import ConfigError
 from kdx.data import class_map
 from kdx.data.cache import cached, key
 from kdx.data.corruptions import Shift, Step
@@ -25,18 +24,19 @@ from kdx.data.splits import carve, fingerprint
 from kdx.evaluation import classes, results
 from kdx.evaluation.measure import Bench, InDepth, Sink, device, num_batches
 from kdx.evaluation.predictions import Predictions
-from kdx.evaluation.request import Request
-from kdx.evaluation.results import Found
-from kdx.evaluation.subjects import Subject, subject
-from kdx.folder import RunFolder
+from kdx.evaluation.request import EvaluationRequest
+from kdx.evaluation.results import EvaluationResult
+from kdx.evaluation.subjects import MeasuredNetworks, subject
+from kdx.experiment import build
 from kdx.metrics.disagreement import Disagreement
-from kdx.provenance import provenance
+from kdx.run.folder import RunFolder
+from kdx.run.provenance import provenance
 
 log = logging.getLogger("kdx")
 
 
 def evaluate(
-    asked: Request, run: DictConfig | None, other: DictConfig | None, data_name: str, overrides: Sequence[str]
+    asked: EvaluationRequest, run: DictConfig | None, other: DictConfig | None, data_name: str, overrides: Sequence[str]
 ) -> Path:
     """Measure what was asked for and write it; gives the JSON file.
 
@@ -76,7 +76,7 @@ def evaluate(
     return folder / f"{name}.json"
 
 
-def steps_of(shifts: Mapping[str, Shift], asked: Request, side: int) -> list[tuple[str, Step]]:
+def steps_of(shifts: Mapping[str, Shift], asked: EvaluationRequest, side: int) -> list[tuple[str, Step]]:
     """All that is to be measured beside the clean images; what a shift cannot do here is said."""
     steps = [(what, step) for what, shift in shifts.items() for step in shift.steps(asked.severities, side)]
     for what in set(shifts) - {what for what, _ in steps}:
@@ -93,7 +93,7 @@ def everything(
     seed: int,
     predictions: Predictions | None,
     console: Console,
-) -> Found:
+) -> EvaluationResult:
     """The clean images in depth, then every step, while a bar says how long it will take."""
     taught = bench.subject.teacher is not None
     depth = InDepth(len(bench.outputs), teacher=taught, labels=images.labels is not None, device=bench.device)
@@ -112,7 +112,7 @@ def everything(
                 log.info("%d of %d shifts: %s %d", len(shift), len(steps), what, step.severity)
     assessed = depth.compute()
     clean |= {f"{split}/{who}/{what}": value for who, own in assessed.items() for what, value in own.numbers.items()}
-    return Found(clean, shift, classes.tables(assessed), furthest.compute() if furthest is not None else [])
+    return EvaluationResult(clean, shift, classes.tables(assessed), furthest.compute() if furthest is not None else [])
 
 
 def measured(bench: Bench, images: Images, split: str, sides: Sequence[int], sinks: Sequence[Sink] = ()) -> dict[str, float]:
@@ -165,7 +165,7 @@ def images_of(cfg: DictConfig, source: Source, split: SplitName) -> Images:
     return own[split]
 
 
-def outputs_of(asked: Request, source: Source, networks: Subject) -> class_map.Outputs:
+def outputs_of(asked: EvaluationRequest, source: Source, networks: MeasuredNetworks) -> class_map.Outputs:
     """The outputs [K] that stand for the data set's classes."""
     num_outputs = networks.student.num_classes
     num_classes = source.num_classes or num_outputs
@@ -177,7 +177,7 @@ def outputs_of(asked: Request, source: Source, networks: Subject) -> class_map.O
         raise ConfigError(str(error)) from None
 
 
-def place(asked: Request, data_name: str, split: str, shifts: Sequence[str]) -> tuple[Path, str]:
+def place(asked: EvaluationRequest, data_name: str, split: str, shifts: Sequence[str]) -> tuple[Path, str]:
     """The folder for the results, made if need be, and what they are called there."""
     assert asked.to is not None or asked.folder is not None
     folder = Path(asked.to) if asked.to is not None else asked.folder / "evaluations"  # type: ignore[operator]  # asserted

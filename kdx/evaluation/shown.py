@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from kdx.report.plots import COLOURS, INK, figure
+from kdx.report.plots import COLORS, INK, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def _numbers(metrics: Mapping[str, float], names: Sequence[str]) -> list[str]:
 
 
 def picture(clean: Mapping[str, float], shift: Sequence[Row], split: str, title: str) -> Figure:
-    """Metrics against severity, a colour per shift: the student's line is solid, the teacher's dashed; 0 is the clean image."""
+    """Metrics against severity, a color per shift: the student's line is solid, the teacher's dashed; 0 is the clean image."""
     taught = f"{split}/teacher/entropy" in clean
     panels = [name for name in WHAT if f"{split}/student/{name}" in clean] + (["agreement"] if taught else [])
     drawing, axes = figure(len(panels), 1.0 + 2.9 * len(panels), 3.5, title)
@@ -54,7 +54,7 @@ def picture(clean: Mapping[str, float], shift: Sequence[Row], split: str, title:
     severities = sorted({0, *(row["severity"] for row in shift)})
     for axis, what in zip(axes, panels, strict=True):
         for number, name in enumerate(shifts):
-            colour = COLOURS[number % len(COLOURS)]
+            color = COLORS[number % len(COLORS)]
             lines = (
                 {f"{split}/agreement": "-"}
                 if what == "agreement"
@@ -68,14 +68,12 @@ def picture(clean: Mapping[str, float], shift: Sequence[Row], split: str, title:
                     if row["corruption"] == name and key in row["metrics"]
                 ]
                 if len(points) > 1:
-                    axis.plot(
-                        *zip(*points, strict=True), style, color=colour, lw=1.8 if style == "-" else 1.2, marker="o", ms=3
-                    )
+                    axis.plot(*zip(*points, strict=True), style, color=color, lw=1.8 if style == "-" else 1.2, marker="o", ms=3)
         axis.set_title(WHAT.get(what, what), loc="left", fontsize=10, color=INK)
         axis.set_xticks(severities)
         axis.set_xlabel("severity")
     for number, name in enumerate(shifts):
-        axes[0].plot([], [], color=COLOURS[number % len(COLOURS)], label=name)
+        axes[0].plot([], [], color=COLORS[number % len(COLORS)], label=name)
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(shifts), fontsize=8)
     drawing.supxlabel(
         "solid: student" + (" · dashed: teacher" if taught else ""), x=0.01, ha="left", fontsize=7.5, color="#777777"

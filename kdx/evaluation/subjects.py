@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from kdx import build
-from kdx.assembly import load_teacher, make_network
-from kdx.config import ConfigError
+from kdx.config.check import ConfigError
 from kdx.data.source import Source
-from kdx.evaluation.request import FINISHED, Request
-from kdx.folder import RunFolder
+from kdx.evaluation.request import FINISHED, EvaluationRequest
+from kdx.experiment import build
+from kdx.experiment.assemble import load_teacher, make_network
 from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.networks.published import class_names, published
+from kdx.run.folder import RunFolder
 from kdx.teachers.teacher import Teacher
 from kdx.types import Pair
 from kdx.views.render import Interpolation
@@ -29,7 +29,7 @@ log = logging.getLogger("kdx")
 
 
 @dataclass
-class Subject:
+class MeasuredNetworks:
     """Networks to measure, at which resolutions they see, and the names of the classes that their outputs stand for."""
 
     text: str
@@ -41,7 +41,7 @@ class Subject:
     interpolations: tuple[Interpolation, Interpolation] = ("bilinear", "bilinear")
     other_resolutions: list[int] = field(default_factory=list)
 
-    def to(self, device: torch.device) -> Subject:
+    def to(self, device: torch.device) -> MeasuredNetworks:
         """The same, its networks moved to `device`."""
         self.student.to(device)
         if self.teacher is not None:
@@ -49,7 +49,7 @@ class Subject:
         return self
 
 
-def subject(asked: Request, run: DictConfig | None, source: Source) -> Subject:
+def subject(asked: EvaluationRequest, run: DictConfig | None, source: Source) -> MeasuredNetworks:
     """The networks that were asked for, for images of `source`. ConfigError says what is missing, or does not fit."""
     try:
         if run is not None:
@@ -76,7 +76,7 @@ def subject(asked: Request, run: DictConfig | None, source: Source) -> Subject:
     return found
 
 
-def _of_run(asked: Request, cfg: DictConfig) -> Subject:
+def _of_run(asked: EvaluationRequest, cfg: DictConfig) -> MeasuredNetworks:
     assert asked.folder is not None
     folder, parts = RunFolder(asked.folder), build.unchecked(cfg)
     file = Path(asked.student or asked.checkpoint or folder.student)
@@ -91,7 +91,7 @@ def _of_run(asked: Request, cfg: DictConfig) -> Subject:
         network = make_network(cfg, "student", parts, build.count_classes(cfg, parts))
         weights.load(network.model, file)
         side = max(build.student_resolutions(cfg))
-        found = Subject("", {}, network, Pair(cfg.resolution.teacher, side))
+        found = MeasuredNetworks("", {}, network, Pair(cfg.resolution.teacher, side))
     found.of = {"run": str(folder.path), "name": cfg.name, "weights": file.name}
     found.text = cfg.name if file == folder.student else f"{cfg.name} · {file.name}"
     found.resolution = Pair(cfg.resolution.teacher, found.resolution.student)
@@ -141,37 +141,37 @@ def _card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> Subject:
+def _of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> MeasuredNetworks:
     args, trained = dict(card["model_args"]), card["pretrained_cfg"]
     num_classes, channels = args.pop("num_classes"), args.pop("in_chans")
     network = Network(card["architecture"], num_classes, channels, trained["mean"], trained["std"], args=args)
     weights.load(network.model, file)
-    return Subject(str(file), of, network, Pair(card["resolution"], card["resolution"]), card.get("label_names"))
+    return MeasuredNetworks(str(file), of, network, Pair(card["resolution"], card["resolution"]), card.get("label_names"))
 
 
-def _of_weights(asked: Request, source: Source) -> Subject:
+def _of_weights(asked: EvaluationRequest, source: Source) -> MeasuredNetworks:
     """A file of weights in any format, for an architecture that is named."""
     assert asked.checkpoint is not None and asked.network is not None
     file = Path(asked.checkpoint)
     num_classes = weights.head_classes(file) or source.num_classes
     if num_classes is None:
         raise ConfigError(f"nobody knows how many classes {file} tells apart: give data.num_classes=...")
-    colours = {"mean": asked.mean or source.mean, "std": asked.std or source.std}
+    colors = {"mean": asked.mean or source.mean, "std": asked.std or source.std}
     own = {key: value for key, value in asked.network.items() if key not in ("pretrained", "init")}
     factory = build.make(own, "network")
-    network: Network = factory(num_classes=num_classes, in_channels=source.channels, **{**colours, **_colours(own)})
+    network: Network = factory(num_classes=num_classes, in_channels=source.channels, **{**colors, **_colors(own)})
     weights.load(network.model, file)
     name = network.architecture
     of = {"checkpoint": asked.checkpoint, "network": name}
-    return Subject(f"{name} · {file.name}", of, network, _own_side(asked, name), class_names(num_classes))
+    return MeasuredNetworks(f"{name} · {file.name}", of, network, _own_side(asked, name), class_names(num_classes))
 
 
-def _colours(node: Mapping[str, Any]) -> dict[str, Any]:
+def _colors(node: Mapping[str, Any]) -> dict[str, Any]:
     """Those that an option of conf/network names itself."""
     return {key: node[key] for key in ("mean", "std") if node.get(key) is not None}
 
 
-def _of_timm(asked: Request, source: Source) -> Subject:
+def _of_timm(asked: EvaluationRequest, source: Source) -> MeasuredNetworks:
     """An architecture of timm's, with its weights, those in a file, or random ones."""
     assert asked.timm is not None
     known, side = published(asked.timm), _own_side(asked, asked.timm)
@@ -191,10 +191,10 @@ def _of_timm(asked: Request, source: Source) -> Subject:
     elif not pretrained:
         log.warning("%s has random weights: give pretrained=true or weights=FILE for others", asked.timm)
     of = {"timm": asked.timm, "pretrained": pretrained, "weights": asked.weights}
-    return Subject(asked.timm, of, network, side, class_names(num_classes) if learned else None)
+    return MeasuredNetworks(asked.timm, of, network, side, class_names(num_classes) if learned else None)
 
 
-def _own_side(asked: Request, architecture: str) -> Pair:
+def _own_side(asked: EvaluationRequest, architecture: str) -> Pair:
     known = published(architecture)
     if asked.sides:
         return Pair(asked.sides[0], asked.sides[0])

@@ -11,12 +11,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
-from kdx import build
-from kdx.config import ConfigError, explain_omegaconf, nearest
+from kdx.config.check import ConfigError, explain_omegaconf, nearest
+from kdx.config.signatures import NotFoundError, signature
 from kdx.evidence.figures import Figure
 from kdx.evidence.kinds import Test
-from kdx.scalars import Count, Number, explain
-from kdx.signatures import NotFoundError, signature
+from kdx.experiment import build
+from kdx.ranges import Count, Number, explain
 
 
 @dataclass

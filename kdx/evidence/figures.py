@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from kdx.evidence.kinds import Read
+from kdx.ranges import validated
 from kdx.report import plots
-from kdx.scalars import validated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

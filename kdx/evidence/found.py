@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 from kdx.evidence import results
 from kdx.evidence.declaration import Claim
-from kdx.evidence.run import Run
-from kdx.report.findings import Finding
+from kdx.evidence.findings import Finding
+from kdx.evidence.planned_run import PlannedRun
 from kdx.report.plots import Curve
 
 
 @dataclass(frozen=True)
-class Found:
+class EvidenceResults:
     """The runs of a plan, and what went wrong with some, by key."""
 
-    runs: Sequence[Run]
+    runs: Sequence[PlannedRun]
     errors: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, family: str, system: str) -> list[Run]:
+    def of(self, family: str, system: str) -> list[PlannedRun]:
         """The finished runs of a system."""
         return [run for run in self.runs if run.family == family and run.system == system and run.finished]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from kdx.evidence import results
 from kdx.evidence.declaration import Declaration
-from kdx.evidence.found import Found
+from kdx.evidence.found import EvidenceResults
 from kdx.evidence.plan import Compose, plan
+from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.progress import Board, Forecast, duration
-from kdx.evidence.run import Run
+from kdx.evidence.verdicts import show
 from kdx.evidence.workers import Train, train, work
 from kdx.evidence.writeup import summary, write
-from kdx.report.verdicts import show
 
 log = logging.getLogger("kdx")
 
@@ -28,14 +28,14 @@ def gather(declared: Declaration, compose: Compose, task: Train = train) -> bool
     folder = outputs / "evidence" / declared.name
     folder.mkdir(parents=True, exist_ok=True)
     errors = execute(runs, declared.jobs or os.cpu_count() or 1, folder, task)
-    found = Found(runs, errors)
+    found = EvidenceResults(runs, errors)
     findings = [found.judge(claim) for family in declared.families for claim in family.claims]
     write(declared, findings, found, folder)
     show(findings, f"{summary(findings)} · {folder / 'report.md'}")
     return not errors
 
 
-def execute(runs: list[Run], jobs: int, folder: Path, task: Train = train) -> dict[str, str]:
+def execute(runs: list[PlannedRun], jobs: int, folder: Path, task: Train = train) -> dict[str, str]:
     """Train the runs that are not finished, equal ones once; gives what went wrong by key."""
     distinct = list({run.key: run for run in runs}.values())
     waiting = {run.key: run for run in distinct if not run.finished}

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from kdx.report.findings import Comparison
-from kdx.report.statistics import Region, paired
-from kdx.scalars import Finite, NonNegative, Positive, validated
+from kdx.compare.statistics import Region, paired
+from kdx.evidence.findings import ClaimComparison
+from kdx.ranges import Finite, NonNegative, Positive, validated
 
 Read = Callable[[str, str], Mapping[int, float]]  # (system, metric) -> value by seed
 Names = str | list[str]
@@ -27,13 +27,13 @@ class Test(ABC):
         """The systems whose runs it reads."""
 
     @abstractmethod
-    def comparisons(self, read: Read) -> Iterator[Comparison]:
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
         """What it compares, one after another; all have to hold."""
 
-    def difference(self, read: Read, first: str, second: str, claimed: Region) -> Comparison:
+    def difference(self, read: Read, first: str, second: str, claimed: Region) -> ClaimComparison:
         """The metric of `first` minus that of `second`, seed by seed."""
         values = paired(read(first, self.metric), read(second, self.metric))
-        return Comparison(f"{first} \N{MINUS SIGN} {second}", self.metric, values, claimed)
+        return ClaimComparison(f"{first} \N{MINUS SIGN} {second}", self.metric, values, claimed)
 
 
 @validated
@@ -53,7 +53,7 @@ class Difference(Test):
     def systems(self) -> list[str]:
         return [*self.first, *self.second]
 
-    def comparisons(self, read: Read) -> Iterator[Comparison]:
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
         for first, second in itertools.product(self.first, self.second):
             yield self.difference(read, first, second, self.claimed)
 
@@ -72,7 +72,7 @@ class Order(Test):
     def systems(self) -> list[str]:
         return self.chain
 
-    def comparisons(self, read: Read) -> Iterator[Comparison]:
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
         for first, second in itertools.pairwise(self.chain):
             yield self.difference(read, second, first, self.claimed)
 
@@ -93,7 +93,7 @@ class Crossover(Test):
     def systems(self) -> list[str]:
         return [*self.early, *self.late]
 
-    def comparisons(self, read: Read) -> Iterator[Comparison]:
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
         below, above = Region(high=0.0), Region(low=0.0)
         worse, good = (above, below) if self.better == "lower" else (below, above)
         for (first, *others), claimed in ((self.early, worse), (self.late, good)):
@@ -114,7 +114,7 @@ class Equivalence(Test):
     def systems(self) -> list[str]:
         return self.first
 
-    def comparisons(self, read: Read) -> Iterator[Comparison]:
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
         first, *others = self.first
         for other in others:
             yield self.difference(read, other, first, Region(-self.margin, self.margin))
@@ -134,9 +134,9 @@ class Level(Test):
     def systems(self) -> list[str]:
         return self.named
 
-    def comparisons(self, read: Read) -> Iterator[Comparison]:
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
         for system in self.named:
-            yield Comparison(system, self.metric, read(system, self.metric), self.claimed)
+            yield ClaimComparison(system, self.metric, read(system, self.metric), self.claimed)
 
 
 INFINITE = float("inf")

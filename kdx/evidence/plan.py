@@ -9,12 +9,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import kdx
-from kdx import build
-from kdx.config import ConfigError, check, members
+from kdx.config.check import ConfigError, check, members
 from kdx.evidence.declaration import Declaration
+from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.results import check_metric
-from kdx.evidence.run import Run
-from kdx.teacher_training import graduate
+from kdx.experiment import build
+from kdx.experiment.teacher import graduate
 from kdx.teachers.store import fingerprint
 
 Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; ConfigError says what is wrong with them
@@ -23,7 +23,7 @@ Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config;
 IRRELEVANT = ("name", "tags", "outputs", "logger")
 
 
-def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Run]:
+def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[PlannedRun]:
     """The runs, seed by seed, so that a cut-off leaves whole seeds; every system is composed, checked and built first.
 
     ConfigError if a system or its teacher cannot be trained so, or if it writes no such metric as a claim wants to read.
@@ -52,7 +52,7 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Run
             config: Any = OmegaConf.to_container(cfg)
             config["seed"] = seed
             key = run_key(config)
-            yield Run(name, system, seed, (*overrides, f"seed={seed}"), config, key, outputs / "evidence" / "runs" / key)
+            yield PlannedRun(name, system, seed, (*overrides, f"seed={seed}"), config, key, outputs / "evidence" / "runs" / key)
 
 
 def run_key(config: dict[str, Any]) -> str:

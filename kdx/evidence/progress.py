@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from kdx.evidence.run import Run
+from kdx.evidence.planned_run import PlannedRun
 
 log = logging.getLogger("kdx")
 
@@ -25,12 +25,12 @@ class Forecast:
         self.seconds: dict[tuple[str, str], list[float]] = {}
         self.total = self.size = 0.0
 
-    def learn(self, run: Run, seconds: float) -> None:
+    def learn(self, run: PlannedRun, seconds: float) -> None:
         """A run of this system took so long."""
         self.seconds.setdefault((run.family, run.system), []).append(seconds)
         self.total, self.size = self.total + seconds, self.size + run.size
 
-    def left(self, runs: Sequence[Run], jobs: int) -> float | None:
+    def left(self, runs: Sequence[PlannedRun], jobs: int) -> float | None:
         """Seconds until `runs` are done by `jobs` processes; None before anything is known."""
         if not self.size:
             return None
@@ -64,7 +64,7 @@ class Board:
         if self.bar is not None:
             self.bar.stop()
 
-    def ended(self, run: Run, error: str, left: float | None) -> None:
+    def ended(self, run: PlannedRun, error: str, left: float | None) -> None:
         """A run ended; `error` is empty if it ended well."""
         self.done += 1
         self.failed += bool(error)

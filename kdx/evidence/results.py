@@ -12,9 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdx.assessment import cast
-from kdx.build import Parts, count_classes
-from kdx.config import ConfigError, nearest
+from kdx.config.check import ConfigError, nearest
+from kdx.experiment.build import Parts, count_classes
+from kdx.experiment.final_metrics import cast
 from kdx.metrics import functional
 from kdx.metrics.assessment import DEPTH
 from kdx.metrics.suite import Suite

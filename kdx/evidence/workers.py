@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from kdx.evidence.run import Run
+from kdx.evidence.planned_run import PlannedRun
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-Train = Callable[[Run], None]
+Train = Callable[[PlannedRun], None]
 
 
 @dataclass
@@ -29,23 +29,23 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
-    run: Run | None = None
+    run: PlannedRun | None = None
 
 
-def train(run: Run) -> None:
+def train(run: PlannedRun) -> None:
     """Train a run in this process, into its folder, from scratch."""
     import torch
     from omegaconf import OmegaConf
 
-    from kdx.experiment import train as train_run
-    from kdx.folder import RunFolder
+    from kdx.experiment.train import train as train_run
+    from kdx.run.folder import RunFolder
 
     torch.set_num_threads(1)
     cfg = OmegaConf.create(run.config)
     train_run(cfg, RunFolder(run.folder, overrides=run.overrides), quiet=True)
 
 
-def work(runs: Sequence[Run], jobs: int, log: Path, task: Train = train) -> Iterator[tuple[Run, str]]:
+def work(runs: Sequence[PlannedRun], jobs: int, log: Path, task: Train = train) -> Iterator[tuple[PlannedRun, str]]:
     """Do the runs in `jobs` processes; gives each when it ends, with what went wrong, which is empty where nothing did.
 
     A run that fails, or takes its process down with it, does not stop the others. What the processes print goes to
@@ -81,7 +81,7 @@ def work(runs: Sequence[Run], jobs: int, log: Path, task: Train = train) -> Iter
             worker.process.join()
 
 
-def _next(worker: Worker, waiting: deque[Run]) -> None:
+def _next(worker: Worker, waiting: deque[PlannedRun]) -> None:
     if waiting:
         worker.run = waiting.popleft()
         worker.pipe.send(worker.run)
@@ -118,7 +118,7 @@ def _loop(pipe: Connection, log: Path, task: Train) -> None:
             pipe.send(_attempt(run, task))
 
 
-def _attempt(run: Run, task: Train) -> str:
+def _attempt(run: PlannedRun, task: Train) -> str:
     try:
         shutil.rmtree(run.folder, ignore_errors=True)  # what a cut-off run left
         run.folder.mkdir(parents=True)

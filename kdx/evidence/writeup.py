@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdx.evidence import results
+from kdx.compare.statistics import number
+from kdx.evidence import results, tables
 from kdx.evidence.declaration import Declaration, Family
-from kdx.evidence.found import Found
+from kdx.evidence.findings import Finding
+from kdx.evidence.forest import forest
+from kdx.evidence.found import EvidenceResults
 from kdx.evidence.progress import duration
-from kdx.report import tables
-from kdx.report.findings import Finding
-from kdx.report.forest import forest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -31,7 +31,7 @@ RULE = (
 )
 
 
-def write(declared: Declaration, findings: Sequence[Finding], found: Found, folder: Path) -> None:
+def write(declared: Declaration, findings: Sequence[Finding], found: EvidenceResults, folder: Path) -> None:
     """Write everything into `folder`; what an earlier call wrote there is replaced."""
     drawn = _figures(declared, findings, found, folder)
     (folder / "report.md").write_text("\n\n".join(_report(declared, findings, found, drawn)) + "\n", encoding="utf-8")
@@ -49,7 +49,9 @@ def summary(findings: Sequence[Finding]) -> str:
     return total + ", ".join(f"{counts[verdict]} {tables.PLAIN[verdict]}" for verdict in tables.PLAIN if counts[verdict])
 
 
-def _report(declared: Declaration, findings: Sequence[Finding], found: Found, drawn: dict[str, list[str]]) -> Iterator[str]:
+def _report(
+    declared: Declaration, findings: Sequence[Finding], found: EvidenceResults, drawn: dict[str, list[str]]
+) -> Iterator[str]:
     yield f"# {declared.title}"
     yield f"{summary(findings)}."
     yield RULE
@@ -72,7 +74,7 @@ def _report(declared: Declaration, findings: Sequence[Finding], found: Found, dr
     yield "```\n" + "\n".join(lines) + "\n```"
 
 
-def _circumstances(declared: Declaration, found: Found) -> str:
+def _circumstances(declared: Declaration, found: EvidenceResults) -> str:
     facts = _provenance(found)
     seconds = facts["seconds"]
     selection = " and ".join(facts["selection"]) or "none"
@@ -87,7 +89,7 @@ def _circumstances(declared: Declaration, found: Found) -> str:
     )
 
 
-def _provenance(found: Found) -> dict[str, Any]:
+def _provenance(found: EvidenceResults) -> dict[str, Any]:
     """What the finished runs say of where they come from."""
     reports = [results.report(run.folder) for run in {run.key: run for run in found.runs if run.finished}.values()]
     sources = [report["provenance"] for report in reports]
@@ -109,7 +111,7 @@ def _provenance(found: Found) -> dict[str, Any]:
     }
 
 
-def _teachers(family: Family, found: Found) -> str:
+def _teachers(family: Family, found: EvidenceResults) -> str:
     """Who taught: how many different teachers (an ensemble is one of its own), and how good they are on test."""
     taught: dict[str, Mapping[str, float]] = {}
     for run in (run for system in family.needed for run in found.of(family.name, system)):
@@ -120,12 +122,12 @@ def _teachers(family: Family, found: Found) -> str:
             taught.setdefault(" ".join(member["sha256"] for member in members), metrics)
     if not taught:
         return ""
-    accuracies = " and ".join(tables.number(metrics["test/teacher/accuracy"]) for metrics in taught.values())
+    accuracies = " and ".join(number(metrics["test/teacher/accuracy"]) for metrics in taught.values())
     who = "One teacher" if len(taught) == 1 else f"{len(taught)} teachers"
     return f"{who} taught all of them; test accuracy {accuracies}."
 
 
-def _numbers(family: Family, system: str, found: Found) -> dict[str, list[float]]:
+def _numbers(family: Family, system: str, found: EvidenceResults) -> dict[str, list[float]]:
     metrics = dict.fromkeys(metric for reasons in family.needed.values() for metric in reasons)
     runs = found.of(family.name, system)
     numbers: dict[str, list[float]] = {}
@@ -138,7 +140,7 @@ def _numbers(family: Family, system: str, found: Found) -> dict[str, list[float]
     return numbers
 
 
-def _values(declared: Declaration, found: Found) -> Iterator[tuple[str, str, int, str, float]]:
+def _values(declared: Declaration, found: EvidenceResults) -> Iterator[tuple[str, str, int, str, float]]:
     """Every final number of every finished run."""
     for family in declared.families:
         for system in family.needed:
@@ -148,7 +150,7 @@ def _values(declared: Declaration, found: Found) -> Iterator[tuple[str, str, int
                         yield family.name, system, run.seed, name, value
 
 
-def _figures(declared: Declaration, findings: Sequence[Finding], found: Found, folder: Path) -> dict[str, list[str]]:
+def _figures(declared: Declaration, findings: Sequence[Finding], found: EvidenceResults, folder: Path) -> dict[str, list[str]]:
     """Draw all figures; gives the files to show by family, the one of all claims under ""."""
     drawn: dict[str, list[str]] = {}
     if any(not finding.missing for finding in findings):

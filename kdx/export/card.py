@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kdx.export.finished import FinishedRun
-from kdx.export.request import Request
+from kdx.export.request import ExportRequest
 
 COLUMNS = ("accuracy", "top5", "nll", "brier", "ece", "ece_mass", "entropy", "auroc")
 PRIVATE = ("_target_", "root", "download")  # a source's arguments that say where it was, not what it is
 
 
-def model_card(request: Request, reports: Mapping[str, Mapping[str, Any]], importing: str | None) -> str:
+def model_card(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]], importing: str | None) -> str:
     """The text. `reports` are those of each format; `importing` is the module that makes timm know the architecture."""
     run = request.run
     parts = [
@@ -53,12 +53,12 @@ def _numbers(run: FinishedRun) -> str:
     return "\n".join(rows) + f"\n\nOne run, one seed: {units}.{chosen}"
 
 
-def _calibration(request: Request) -> str:
+def _calibration(request: ExportRequest) -> str:
     fitted = request.run.calibration_temperature
     if fitted is None:
         return "No calibration temperature was fitted to this student: softmax of its logits is what training left."
     how = (
-        f"T = {fitted:.4f} minimises the NLL of softmax(logits / T) on val (Guo et al. 2017, arXiv:1706.04599); never on test."
+        f"T = {fitted:.4f} minimizes the NLL of softmax(logits / T) on val (Guo et al. 2017, arXiv:1706.04599); never on test."
     )
     if request.temperature is None:
         return f"{how} It is **not** in these files: divide the logits by it yourself. Rows named `_scaled` are with it."
@@ -98,12 +98,12 @@ def _teacher(run: FinishedRun) -> str:
     return "; ".join(described)
 
 
-def _loading(request: Request, importing: str | None) -> str:
+def _loading(request: ExportRequest, importing: str | None) -> str:
     snippets = [SNIPPETS[name](request, importing) for name in request.formats]
     return "In this folder:\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in snippets)
 
 
-def _timm(request: Request, importing: str | None) -> str:
+def _timm(request: ExportRequest, importing: str | None) -> str:
     return _pytorch(
         request,
         importing,
@@ -113,7 +113,7 @@ def _timm(request: Request, importing: str | None) -> str:
     )
 
 
-def _plain(request: Request, importing: str | None) -> str:
+def _plain(request: ExportRequest, importing: str | None) -> str:
     return _pytorch(
         request,
         importing,
@@ -127,7 +127,7 @@ def _plain(request: Request, importing: str | None) -> str:
     )
 
 
-def _pytorch(request: Request, importing: str | None, imports: Sequence[str], model: Sequence[str], trained: str) -> str:
+def _pytorch(request: ExportRequest, importing: str | None, imports: Sequence[str], model: Sequence[str], trained: str) -> str:
     """How to make the model and feed it, whichever file it comes from."""
     return "\n".join(
         [
@@ -144,7 +144,7 @@ def _pytorch(request: Request, importing: str | None, imports: Sequence[str], mo
     )
 
 
-def _onnx(request: Request, importing: str | None) -> str:
+def _onnx(request: ExportRequest, importing: str | None) -> str:
     return "\n".join(
         [
             "import numpy as np",
@@ -152,12 +152,12 @@ def _onnx(request: Request, importing: str | None) -> str:
             "",
             'session = onnxruntime.InferenceSession("student.onnx", providers=["CPUExecutionProvider"])',
             f"images = np.random.rand(2, {', '.join(map(str, request.run.shape))}).astype(np.float32)  # in [0,1]",
-            '(logits,) = session.run(["logits"], {"images": images})  # the graph normalises',
+            '(logits,) = session.run(["logits"], {"images": images})  # the graph normalizes',
         ]
     )
 
 
-SNIPPETS: Mapping[str, Callable[[Request, str | None], str]] = {"timm": _timm, "safetensors": _plain, "onnx": _onnx}
+SNIPPETS: Mapping[str, Callable[[ExportRequest, str | None], str]] = {"timm": _timm, "safetensors": _plain, "onnx": _onnx}
 
 
 def _parity(reports: Mapping[str, Mapping[str, Any]]) -> str:
@@ -172,7 +172,7 @@ def _parity(reports: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n\nOn uniform noise; export.json has each batch size, its tolerance, and the files' sha256."
 
 
-def _limits(request: Request) -> str:
+def _limits(request: ExportRequest) -> str:
     run = request.run
     side = run.card["resolution"]
     lines = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kdx.chains import CARD, WEIGHTS
+from kdx.config.run_as_teacher import CARD, WEIGHTS
 
 FITTED = "calibration_temperature/student"  # the name of the metric
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from kdx.export import formats
 from kdx.export.card import model_card
-from kdx.export.request import LEDGER, Request, check_target
+from kdx.export.request import LEDGER, ExportRequest, check_target
 from kdx.export.student import registered_by
 
 PACKAGES = ("kdx", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
-def export(request: Request) -> Path:
+def export(request: ExportRequest) -> Path:
     """The folder with the files of each format, README.md and export.json; all of it or, after a failure, none.
 
     ExportError if a format cannot be written or its file does not say what the student says.
@@ -42,7 +42,7 @@ def export(request: Request) -> Path:
     return request.to
 
 
-def _ledger(request: Request, reports: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+def _ledger(request: ExportRequest, reports: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
     run = request.run
     channels, side, _ = run.shape
     return {

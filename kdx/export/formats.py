@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdx.export import onnx_file, student
 from kdx.export.parity import Answer, compare, noise
-from kdx.export.request import Request
+from kdx.export.request import ExportRequest
 from kdx.networks import weights
 from kdx.networks.network import Network
 
@@ -31,7 +31,7 @@ FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "area": "box"}
 class Ready:
     """A student ready to be written: `network` has the temperature inside, `reference` is the trained one with it outside."""
 
-    request: Request
+    request: ExportRequest
     network: Network
     reference: Answer
     batches: list[Tensor]
@@ -89,12 +89,12 @@ def plain_file(ready: Ready, folder: Path) -> dict[str, Any]:
 
 
 def onnx_graph(ready: Ready, folder: Path) -> dict[str, Any]:
-    """student.onnx, for any batch size at the student's resolution; its parity at each optimisation level, and latency."""
+    """student.onnx, for any batch size at the student's resolution; its parity at each optimization level, and latency."""
     run, network = ready.request.run, ready.network
     channels, side, _ = run.shape
     divided = f", divided by the calibration temperature {ready.request.temperature}" if ready.request.temperature else ""
     notes = {
-        "kdx.input": f"images [batch,{channels},{side},{side}], float32 in [0,1]; the graph normalises them itself",
+        "kdx.input": f"images [batch,{channels},{side},{side}], float32 in [0,1]; the graph normalizes them itself",
         "kdx.output": f"logits [batch,{network.num_classes}]{divided}; softmax gives probabilities",
         "kdx.architecture": network.architecture,
         "kdx.run": f"{run.config.get('name')}/{run.path.resolve().name}",
@@ -120,7 +120,7 @@ WRITERS: Mapping[str, Callable[[Ready, Path], dict[str, Any]]] = {
 }
 
 
-def ready(request: Request) -> Ready:
+def ready(request: ExportRequest) -> Ready:
     """The student of a request, with its temperature folded in where that is wanted."""
     trained = student.load(request.run)
     divisor = 1.0 if request.temperature is None else request.temperature

@@ -29,7 +29,7 @@ class Border(nn.Module):
     """What `nn.ConstantPad2d` does, by concatenation.
 
     onnxruntime up to 1.31 at least fuses a Pad with the MaxPool behind it, and forgets that the border was zero, not minus
-    infinity: BiT's stem is such a pair, and its logits were 2 % off at every optimisation level. It fuses no Concat.
+    infinity: BiT's stem is such a pair, and its logits were 2 % off at every optimization level. It fuses no Concat.
     """
 
     def __init__(self, pad: nn.ConstantPad2d) -> None:
@@ -45,7 +45,7 @@ class Border(nn.Module):
 
 
 def unfusable(network: nn.Module) -> nn.Module:
-    """A copy that computes the same without a Pad that an optimiser could fuse wrongly."""
+    """A copy that computes the same without a Pad that an optimizer could fuse wrongly."""
     copied = copy.deepcopy(network)
     pads = [(name, module) for name, module in copied.named_modules() if isinstance(module, nn.ConstantPad2d)]
     for name, module in pads:
@@ -134,7 +134,7 @@ def session(path: Path, level: str = "ORT_ENABLE_ALL") -> Answer:
 
 
 def sessions(path: Path) -> Iterator[tuple[str, Answer]]:
-    """The file at each of onnxruntime's optimisation levels."""
+    """The file at each of onnxruntime's optimization levels."""
     for level in LEVELS:
         yield level, session(path, level)
 
@@ -147,6 +147,6 @@ def latencies(file: Answer, network: nn.Module, shape: tuple[int, int, int]) -> 
     counted = ", ".join(f"{name} {timing.repetitions}" for name, timing in runs.items())
     return {
         **{f"{name}_ms_1": 1000 * timing.seconds for name, timing in runs.items()},
-        "protocol": f"batch 1, CPU, {torch.get_num_threads()} threads, default optimisation, float32, after warm-up, median of "
+        "protocol": f"batch 1, CPU, {torch.get_num_threads()} threads, default optimization, float32, after warm-up, median of "
         f"repetitions within {latency.BUDGET} s ({counted})",
     }

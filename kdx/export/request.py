@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdx.config import ConfigError, nearest
+from kdx.config.check import ConfigError, nearest
 from kdx.export.finished import FITTED, FinishedRun, read
-from kdx.scalars import Count
+from kdx.ranges import Count
 
 NEEDS: dict[str, tuple[str, ...]] = {"timm": (), "safetensors": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 OLDEST = 18  # PyTorch's exporter writes no older opset
@@ -34,7 +34,7 @@ class Options(BaseModel):
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """A finished run, what to make of it, and where. `temperature` divides the logits in every file; None leaves them."""
 
     run: FinishedRun
@@ -45,7 +45,7 @@ class Request:
     batches: tuple[int, ...]
 
 
-def requested(values: dict[str, Any]) -> Request:
+def requested(values: dict[str, Any]) -> ExportRequest:
     """The request that these values make; ConfigError says what is wrong with them and what to do."""
     if values["run"] == "???":
         raise ConfigError("'run' has no value: give run=FOLDER, the folder of a finished run")
@@ -65,7 +65,7 @@ def requested(values: dict[str, Any]) -> Request:
     to = Path(options.to).expanduser() if options.to is not None else run.path / "export"
     check_target(to)
     temperature = _temperature(run) if options.fold_temperature else None
-    return Request(run, formats, to, temperature, options.opset, tuple(options.batches))
+    return ExportRequest(run, formats, to, temperature, options.opset, tuple(options.batches))
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:

@@ -26,8 +26,8 @@ def build(card: dict[str, Any], path: Path) -> Network:
     """The network that `card` describes, with the weights at `path`, in eval mode."""
     args = dict(card["model_args"])
     classes, channels = args.pop("num_classes"), args.pop("in_chans")
-    colours = {name: card["pretrained_cfg"][name] for name in ("mean", "std")}
-    network = Network(card["architecture"], classes, channels, args=args, **colours)
+    colors = {name: card["pretrained_cfg"][name] for name in ("mean", "std")}
+    network = Network(card["architecture"], classes, channels, args=args, **colors)
     weights.load(network.model, path)
     return network.requires_grad_(False).eval()
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdx.losses.features import FeatureLoss, Paths
 from kdx.losses.geometry import unit
 from kdx.losses.projectors import aligned
-from kdx.scalars import Positive, validated
+from kdx.ranges import Positive, validated
 from kdx.types import Outputs
 
 

@@ -17,7 +17,7 @@ Sides = tuple[Tensor, Tensor]  # of the student and of the teacher
 class Bank(nn.Module):
     """Embeddings of N examples, the student's and the teacher's: running means of length 1.
 
-    They and log Z (see `normalisation`) are extra state: saved in a checkpoint, and no buffers, which DDP would send from
+    They and log Z (see `normalization`) are extra state: saved in a checkpoint, and no buffers, which DDP would send from
     rank 0 to all others at every step. They follow the embeddings to their device. The backward pass still needs the rows that
     the scores were made with, so an update is written when next something is asked of the bank.
     """
@@ -44,7 +44,7 @@ class Bank(nn.Module):
         of_student, of_teacher = ((embedding @ rows.T).gather(1, drawn) / temperature for embedding, rows in sides)
         return of_student, of_teacher
 
-    def normalisation(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def normalization(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Logarithms [2] of N times the mean of exp(score) over the first batch of all ranks; from then on constant."""
         if self.log_z is None:
             means = torch.stack([side.detach().flatten().logsumexp(0) - math.log(side.numel()) for side in (student, teacher)])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdx.losses import functional
 from kdx.losses.objective import Loss
-from kdx.scalars import validated
+from kdx.ranges import validated
 from kdx.types import Outputs
 
 

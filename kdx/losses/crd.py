@@ -1,4 +1,4 @@
-"""Contrastive representation distillation (CRD, arXiv:1910.10699): recognise one's own teacher among those of others."""
+"""Contrastive representation distillation (CRD, arXiv:1910.10699): recognize one's own teacher among those of others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdx.losses.bank import Bank, Draws
 from kdx.losses.features import FeatureLoss, Paths
 from kdx.losses.geometry import unit
 from kdx.losses.projectors import flat
-from kdx.scalars import Count, Fraction, Positive, validated
-from kdx.types import Outputs, Surroundings
+from kdx.ranges import Count, Fraction, Positive, validated
+from kdx.types import LossContext, Outputs
 
 
 def nce(scores: Tensor, log_noise: float) -> Tensor:
-    """-log D(positive) - Σ log(1 - D(negative)) in nats, [B], of normalised scores [B,1+K] whose first is the positive's.
+    """-log D(positive) - Σ log(1 - D(negative)) in nats, [B], of normalized scores [B,1+K] whose first is the positive's.
 
     D = e^score / (e^score + K/N) and `log_noise` is log(K/N): the chance that a score is that of a pair and not of one of K
     negatives among N examples. Source: eq. 18.
@@ -46,8 +46,8 @@ class _Contrast(FeatureLoss, ABC):
         self.require_one_pair()
         self.width, self.temperature = width, temperature
 
-    def connect(self, surroundings: Surroundings) -> None:
-        ((student, teacher),) = self.shapes(surroundings)
+    def connect(self, context: LossContext) -> None:
+        ((student, teacher),) = self.shapes(context)
         self.embed_student = nn.Linear(student.numel(), self.width)
         self.embed_teacher = nn.Linear(teacher.numel(), self.width)
 
@@ -78,12 +78,12 @@ class CRD(_Contrast):
         super().__init__(features, width, temperature)
         self.negatives, self.momentum, self.mode = negatives, momentum, mode
 
-    def connect(self, surroundings: Surroundings) -> None:
-        super().connect(surroundings)
-        labels = surroundings.train_labels
-        self.draws = Draws(torch.arange(surroundings.train_size) if labels is None else labels)
-        self.bank = Bank(surroundings.train_size, self.width, self.momentum)
-        self.log_noise = math.log(self.negatives / surroundings.train_size)
+    def connect(self, context: LossContext) -> None:
+        super().connect(context)
+        labels = context.train_labels
+        self.draws = Draws(torch.arange(context.train_size) if labels is None else labels)
+        self.bank = Bank(context.train_size, self.width, self.momentum)
+        self.log_noise = math.log(self.negatives / context.train_size)
 
     def compare(self, outputs: Outputs) -> Tensor:
         if outputs.index is None:
@@ -91,7 +91,7 @@ class CRD(_Contrast):
         student, teacher = self.embeddings(outputs)
         drawn = self.draws(outputs.index, self.negatives, self.mode == "relax")
         scores = self.bank.scores(student, teacher, drawn, self.temperature)
-        log_z = self.bank.normalisation(*scores)
+        log_z = self.bank.normalization(*scores)
         loss = torch.stack([nce(side - z, self.log_noise) for side, z in zip(scores, log_z, strict=True)]).sum(0)
         self.bank.update(student, teacher, outputs.index)
         return loss

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdx.losses import functional
 from kdx.losses.geometry import deviation
 from kdx.losses.objective import Loss
-from kdx.scalars import NonNegative, validated
+from kdx.ranges import NonNegative, validated
 from kdx.types import Outputs
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from kdx.losses import functional
 from kdx.losses.objective import Loss
-from kdx.scalars import NonNegative, validated
-from kdx.types import Outputs, Temperature
+from kdx.ranges import NonNegative, validated
+from kdx.types import Outputs, TemperatureValue
 
 TWO_CLASSES = "DKD compares the classes beside the true one, and of two classes only one is left: use losses=[kd]"
 
@@ -37,7 +37,7 @@ def dkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
     label: Tensor,
-    temperature: Temperature | float = 1.0,
+    temperature: TemperatureValue | float = 1.0,
     alpha: float = 1.0,
     beta: float = 2.0,
 ) -> Tensor:

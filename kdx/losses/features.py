@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdx.losses.functional import upcast
 from kdx.losses.objective import Loss
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 Paths = Mapping[str, str | Sequence[str]]
 
@@ -41,10 +41,10 @@ class FeatureLoss(Loss):
             (upcast(outputs.student_features[student]), upcast(outputs.teacher_features[teacher])) for student, teacher in paths
         ]
 
-    def shapes(self, surroundings: Surroundings) -> list[tuple[torch.Size, torch.Size]]:
+    def shapes(self, context: LossContext) -> list[tuple[torch.Size, torch.Size]]:
         """The shapes of the same without the batch."""
         paths = zip(self.student_features, self.teacher_features, strict=True)
-        return [(surroundings.student_features[student], surroundings.teacher_features[teacher]) for student, teacher in paths]
+        return [(context.student_features[student], context.teacher_features[teacher]) for student, teacher in paths]
 
     def require_one_pair(self) -> None:
         """Raise ValueError if there are more."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdx.types import Apart, Temperature
+from kdx.types import TemperaturePair, TemperatureValue
 
 
 def upcast(logits: Tensor) -> Tensor:
@@ -25,9 +25,9 @@ def log_probs(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     return torch.log_softmax(upcast(logits) / temperature, -1)
 
 
-def split(temperature: Temperature | float) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+def split(temperature: TemperatureValue | float) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
     """The teacher's temperature, the student's, and the square that keeps the size of the gradient."""
-    return temperature if isinstance(temperature, Apart) else (temperature, temperature, temperature * temperature)
+    return temperature if isinstance(temperature, TemperaturePair) else (temperature, temperature, temperature * temperature)
 
 
 def scaled(loss: Tensor, squared: Tensor | float) -> Tensor:
@@ -36,12 +36,12 @@ def scaled(loss: Tensor, squared: Tensor | float) -> Tensor:
 
 
 def kl(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+    student_logits: Tensor, teacher_logits: Tensor, temperature: TemperatureValue | float = 1.0, tau_squared: bool = True
 ) -> Tensor:
     """KL(teacher || student) of the tempered distributions in nats, [B]; times τ² if `tau_squared`.
 
     τ² keeps the gradient's size when τ is large: its limit is that of ½·Σ(Δz - mean Δz)²/K. With a temperature for each
-    network it is what `Apart.squared` says. Source: Hinton et al., arXiv:1503.02531, section 2.
+    network it is what `TemperaturePair.squared` says. Source: Hinton et al., arXiv:1503.02531, section 2.
     """
     teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
     divergence = relative_entropy(teacher, student)
@@ -49,7 +49,7 @@ def kl(
 
 
 def reverse_kl(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+    student_logits: Tensor, teacher_logits: Tensor, temperature: TemperatureValue | float = 1.0, tau_squared: bool = True
 ) -> Tensor:
     """KL(student || teacher) in nats, [B]; times τ² if `tau_squared`. Its limit for large τ is that of `kl`."""
     teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
@@ -58,7 +58,7 @@ def reverse_kl(
 
 
 def symmetric_kl(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+    student_logits: Tensor, teacher_logits: Tensor, temperature: TemperatureValue | float = 1.0, tau_squared: bool = True
 ) -> Tensor:
     """The mean of `kl` and `reverse_kl` in nats, [B]; times τ² if `tau_squared`."""
     teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
@@ -67,7 +67,7 @@ def symmetric_kl(
 
 
 def jensen_shannon(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float = 1.0, tau_squared: bool = True
+    student_logits: Tensor, teacher_logits: Tensor, temperature: TemperatureValue | float = 1.0, tau_squared: bool = True
 ) -> Tensor:
     """The mean of both distributions' divergence from their mixture in nats, [B], at most log 2; times τ² if `tau_squared`.
 
@@ -81,7 +81,7 @@ def jensen_shannon(
 
 
 def tempered(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature | float
+    student_logits: Tensor, teacher_logits: Tensor, temperature: TemperatureValue | float
 ) -> tuple[Tensor, Tensor, Tensor | float]:
     """The teacher's and the student's log-probabilities [B,K] at their temperatures, and τ²."""
     teacher_temperature, student_temperature, squared = split(temperature)

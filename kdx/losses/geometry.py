@@ -24,10 +24,10 @@ def deviation(values: Tensor, dim: int = -1) -> Tensor:
     The scalar product of two such is Pearson's correlation. Constant is what differs by rounding only.
     """
     values = upcast(values)
-    centred = values - values.mean(dim, keepdim=True)
-    largest = centred.detach().abs().amax(dim, keepdim=True)
+    centerd = values - values.mean(dim, keepdim=True)
+    largest = centerd.detach().abs().amax(dim, keepdim=True)
     rounding = 8 * torch.finfo(values.dtype).eps * values.detach().abs().amax(dim, keepdim=True)
-    return _directions(centred, largest, largest <= rounding, dim)
+    return _directions(centerd, largest, largest <= rounding, dim)
 
 
 def _directions(vectors: Tensor, largest: Tensor, none: Tensor, dim: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdx.losses.features import FeatureLoss
 from kdx.losses.projectors import aligned, linear
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 
 class Hint(FeatureLoss):
@@ -16,8 +16,8 @@ class Hint(FeatureLoss):
     The mean is over channels and positions; several pairs are summed.
     """
 
-    def connect(self, surroundings: Surroundings) -> None:
-        self.regressors = nn.ModuleList(linear(student, teacher) for student, teacher in self.shapes(surroundings))
+    def connect(self, context: LossContext) -> None:
+        self.regressors = nn.ModuleList(linear(student, teacher) for student, teacher in self.shapes(context))
 
     def compare(self, outputs: Outputs) -> Tensor:
         losses = []

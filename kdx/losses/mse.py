@@ -14,7 +14,7 @@ class MSE(Loss):
 
     needs_teacher = True
 
-    def __init__(self) -> None:  # said here for `kdx.signatures`, which reads no further than this package
+    def __init__(self) -> None:  # said here for `kdx.config.signatures`, which reads no further than this package
         super().__init__()
 
     def forward(self, outputs: Outputs) -> Tensor:

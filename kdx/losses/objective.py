@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdx.scalars import Count, NonNegative, Number, validated
-from kdx.types import Outputs, Progress, Surroundings
+from kdx.ranges import Count, NonNegative, Number, validated
+from kdx.types import LossContext, Outputs, Progress
 
 
 class Loss(nn.Module, ABC):
@@ -29,7 +29,7 @@ class Loss(nn.Module, ABC):
     student_features: tuple[str, ...] = ()
     teacher_features: tuple[str, ...] = ()
 
-    def connect(self, surroundings: Surroundings) -> None:
+    def connect(self, context: LossContext) -> None:
         """Build what depends on the networks and the data, such as projectors; called once, before the optimizer is made."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Objective(nn.Module):
     def __init__(self, terms: Mapping[str, Term]) -> None:
         super().__init__()
         if not terms:
-            raise ValueError("there is nothing to minimise: name at least one loss, for example losses=[ce]")
+            raise ValueError("there is nothing to minimize: name at least one loss, for example losses=[ce]")
         self.learned = nn.ModuleDict(terms)  # what losses learn is trained and saved
         self.terms = dict(terms)
 
@@ -82,10 +82,10 @@ class Objective(nn.Module):
         weighted = {name: term.weight_at(outputs.progress) * parts[name] for name, term in self.terms.items()}
         return Scored(torch.stack(list(weighted.values())).sum(), parts, weighted)
 
-    def connect(self, surroundings: Surroundings) -> None:
+    def connect(self, context: LossContext) -> None:
         """Let every loss build what depends on the networks and the data."""
         for term in self.terms.values():
-            term.loss.connect(surroundings)
+            term.loss.connect(context)
 
     @property
     def student_features(self) -> list[str]:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from kdx.losses.features import FeatureLoss, Paths
 from kdx.losses.geometry import unit
 from kdx.losses.projectors import flat
-from kdx.scalars import NonNegative, validated
+from kdx.ranges import NonNegative, validated
 from kdx.types import Outputs
 
 ENTRIES = 1 << 22  # of a tensor of differences or angles that is held at once: 16 MB

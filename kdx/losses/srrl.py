@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from kdx.losses.features import FeatureLoss, Paths
 from kdx.losses.functional import upcast
 from kdx.losses.projectors import linear, positions
-from kdx.scalars import validated
-from kdx.types import Outputs, Surroundings
+from kdx.ranges import validated
+from kdx.types import LossContext, Outputs
 
 
 @validated
@@ -25,13 +25,13 @@ class SRRL(FeatureLoss):
         self.require_one_pair()
         self.relu = relu
 
-    def connect(self, surroundings: Surroundings) -> None:
-        classifier = surroundings.teacher_classifier
+    def connect(self, context: LossContext) -> None:
+        classifier = context.teacher_classifier
         if classifier is None:
             raise ValueError(
                 "SRRL uses the teacher's last layer, and this teacher has no single one: use another loss, or teacher=online"
             )
-        ((student, teacher),) = self.shapes(surroundings)
+        ((student, teacher),) = self.shapes(context)
         projection = linear(student, teacher, bias=False)
         norm = nn.BatchNorm1d(projection.out_features)
         self.connector = nn.Sequential(projection, norm, nn.ReLU() if self.relu else nn.Identity())

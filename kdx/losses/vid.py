@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from kdx.losses.features import FeatureLoss, Paths
 from kdx.losses.projectors import aligned, channels
-from kdx.scalars import Positive, validated
-from kdx.types import Outputs, Surroundings
+from kdx.ranges import Positive, validated
+from kdx.types import LossContext, Outputs
 
 
 def gaussian_nll(mean: Tensor, variance: Tensor, value: Tensor) -> Tensor:
@@ -55,9 +55,9 @@ class VID(FeatureLoss):
             raise ValueError(f"the variance starts at {variance}, which is not above its floor {floor}: raise variance")
         self.initial_variance, self.floor = variance, floor
 
-    def connect(self, surroundings: Surroundings) -> None:
+    def connect(self, context: LossContext) -> None:
         settings = (self.initial_variance, self.floor)
-        self.posteriors = nn.ModuleList(Posterior(*shapes, *settings) for shapes in self.shapes(surroundings))
+        self.posteriors = nn.ModuleList(Posterior(*shapes, *settings) for shapes in self.shapes(context))
 
     def compare(self, outputs: Outputs) -> Tensor:
         losses = []

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdx.losses import functional
 from kdx.losses.objective import Loss
-from kdx.scalars import Fraction, Positive, validated
+from kdx.ranges import Fraction, Positive, validated
 from kdx.types import Outputs
 
 

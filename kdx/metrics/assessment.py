@@ -18,7 +18,7 @@ DEPTH = (
 )
 
 
-class Assessed(NamedTuple):
+class AssessmentResult(NamedTuple):
     """What is known of a network on a split.
 
     `diagram` [3,num_bins]: per equal-width bin of confidence how many examples, the sum of their confidence, and how many
@@ -31,7 +31,7 @@ class Assessed(NamedTuple):
 
 
 class Assessment(Metric):
-    """Collects logits and computes Assessed: all that the suite says of a network, and its calibration in depth.
+    """Collects logits and computes AssessmentResult: all that the suite says of a network, and its calibration in depth.
 
     Numbers: accuracy, top5, nll, brier and its parts (brier_reliability, brier_resolution, brier_uncertainty, brier_within);
     entropy in nats; ece (equal-width bins), ece_mass (equal-mass), ece_classwise, mce, rms_ce; auroc of the confidence. All but
@@ -85,11 +85,11 @@ class Assessment(Metric):
         self.per_class.index_add_(1, label, torch.stack([torch.ones_like(confidence), confidence, correct]))
         self.seen.append(torch.stack([confidence, correct], -1))
 
-    def compute(self) -> Assessed:
+    def compute(self) -> AssessmentResult:
         """What is known over everything that was added, on all ranks."""
         numbers = dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
         if not self.labels:
-            return Assessed(numbers, None, None)
+            return AssessmentResult(numbers, None, None)
         seen: Tensor = dim_zero_cat(self.seen) if len(self.seen) else self.sums.new_zeros(0, 2)
         confidence, correct = seen.unbind(-1)
         parts = classwise.brier_parts(self.class_bins)
@@ -103,4 +103,4 @@ class Assessment(Metric):
             "auroc": calibration.auroc(confidence, correct),
         }
         numbers |= {name: found[name].item() for name in DEPTH}
-        return Assessed(numbers, self.bins, self.per_class)
+        return AssessmentResult(numbers, self.bins, self.per_class)

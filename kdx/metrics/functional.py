@@ -17,7 +17,7 @@ def measure(which: Sequence[str], log_probs: Tensor, label: Tensor | None) -> li
     """The named metrics [B] of a network."""
     own = {"entropy": entropy(log_probs)} if "entropy" in which else {}
     if label is not None:
-        own |= {name: metric(log_probs, label) for name, metric in LABELLED.items() if name in which}
+        own |= {name: metric(log_probs, label) for name, metric in LABELED.items() if name in which}
     return [own[name] for name in which]
 
 
@@ -57,4 +57,4 @@ def kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
     return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(-1)
 
 
-LABELLED = {"accuracy": accuracy, "top5": top5, "nll": nll, "brier": brier}
+LABELED = {"accuracy": accuracy, "top5": top5, "nll": nll, "brier": brier}

@@ -14,7 +14,7 @@ POOLED = "pooled"
 _STAGE = re.compile(r"stage(-?\d+)$")
 
 
-class Taps:
+class FeatureTaps:
     """Catches the features at `paths` during each forward of `model`, a timm model.
 
     A path is "pooled" (what the last layer gets, [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted
@@ -73,7 +73,7 @@ def logits_of(model: nn.Module, pooled: Tensor) -> Tensor:
     return last(pooled[..., None, None] if isinstance(last, nn.Conv2d) else pooled).flatten(1)
 
 
-def shapes(network: nn.Module | None, taps: Taps | None, images: Tensor) -> dict[str, torch.Size]:
+def shapes(network: nn.Module | None, taps: FeatureTaps | None, images: Tensor) -> dict[str, torch.Size]:
     """Shapes of the features without the batch, from one dry run on `images` in eval mode; none where nothing is tapped."""
     if network is None or taps is None or not taps.paths:
         return {}

@@ -1,4 +1,4 @@
-"""A network: images in [0,1] in, logits out. It owns its normalisation, so teacher and student may differ in it."""
+"""A network: images in [0,1] in, logits out. It owns its normalization, so teacher and student may differ in it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - both register architectures with timm
 from kdx.networks import names, weights
-from kdx.scalars import Count, Finite, Positive, validated
+from kdx.ranges import Count, Finite, Positive, validated
 
 log = logging.getLogger("kdx")
 
 
 @validated
 class Network(nn.Module):
-    """Images [B,C,R,R] in [0,1] -> normalised -> logits [B,K], by any architecture that timm knows.
+    """Images [B,C,R,R] in [0,1] -> normalized -> logits [B,K], by any architecture that timm knows.
 
     `pretrained` loads timm's weights for that name, and then mean and std are the ones those weights were trained with;
-    otherwise they are the data set's: one per channel, one for all, or three colours, which are averaged where the images have
+    otherwise they are the data set's: one per channel, one for all, or three colors, which are averaged where the images have
     other channels. `init` is a file of weights to start from; its last layer may be one for other classes, or absent, and
     then the network's own stays fresh. `args` goes to the architecture's constructor. `self.model` is the plain timm model.
     ValueError for weights that do not exist or do not fit.
@@ -64,7 +64,7 @@ class Network(nn.Module):
             self._start_from(Path(init))
 
     def _start_from(self, path: Path) -> None:
-        fresh = weights.initialise(self.model, path)
+        fresh = weights.initialize(self.model, path)
         rest = f"; the last layer, {' and '.join(fresh)}, starts fresh for {self.num_classes} classes" if fresh else ""
         log.info("%s starts from %s%s", self.architecture, path, rest)
 

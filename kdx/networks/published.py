@@ -11,7 +11,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 @dataclass(frozen=True)
 class Published:
-    """Classes, colours and side in px that an architecture's published weights were trained with."""
+    """Classes, colors and side in px that an architecture's published weights were trained with."""
 
     num_classes: int
     mean: tuple[float, ...]

@@ -112,7 +112,7 @@ def load(model: nn.Module, path: Path) -> None:
     _fill(model, read(path), path)
 
 
-def initialise(model: nn.Module, path: Path) -> list[str]:
+def initialize(model: nn.Module, path: Path) -> list[str]:
     """Load the weights of `model` from `path`, but leave a last layer alone that the file lacks or has for other classes.
 
     Names of the weights that stayed as they were; empty if all were loaded. ValueError for any other misfit, as in `load`.

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kdx.report.per_class import named
 
 TILE, GAP, LINE, COLUMNS = 150, 14, 17, 8
-TEACHER, STUDENT, GREY = "#d1495b", "#2e7dd1", "#666666"
+TEACHER, STUDENT, GRAY = "#d1495b", "#2e7dd1", "#666666"
 LONGEST = 22  # letters that fit over a tile
 
 
@@ -38,11 +38,11 @@ def picture(
             (f"#{row['index']}  label {name(row['label'])}", "black"),
             (f"{name(row['teacher'])}  {row['teacher_confidence']:.3f}", TEACHER),
             (f"{name(row['student'])}  {row['student_confidence']:.3f}", STUDENT),
-            (f"KL {row['kl']:.2f}", GREY),
+            (f"KL {row['kl']:.2f}", GRAY),
         ]
-        for k, (text, colour) in enumerate(said):
-            who = {TEACHER: "teacher ", STUDENT: "student "}.get(colour, "")
-            pen.text((x, y + TILE + 2 + k * LINE), who + text, colour, font)
+        for k, (text, color) in enumerate(said):
+            who = {TEACHER: "teacher ", STUDENT: "student "}.get(color, "")
+            pen.text((x, y + TILE + 2 + k * LINE), who + text, color, font)
     return sheet
 
 

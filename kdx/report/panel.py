@@ -13,7 +13,7 @@ from torch import Tensor
 from kdx.data.loaders import OnBadImage, decode, without
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images
-from kdx.types import Batch, Draw, Examples, Seen, View
+from kdx.types import Batch, Draw, Examples, RenderedBatch, View
 from kdx.views.observer import Observer
 
 MOST = 8
@@ -36,7 +36,9 @@ def draw_views(observer: Observer, images: Images, batch_size: int, seed: int, o
     return panel([image.numpy() for image in chosen[observer.halo :]], seen, observer.finish(seen), lam)
 
 
-def panel(originals: Sequence[NDArray[np.uint8]], seen: Seen, batch: Batch, lam: Sequence[float] | None) -> Image.Image:
+def panel(
+    originals: Sequence[NDArray[np.uint8]], seen: RenderedBatch, batch: Batch, lam: Sequence[float] | None
+) -> Image.Image:
     """A picture of the batch's first examples; `originals` are their decoded images [C,H,W], one per column.
 
     The halo is left out; what is shown as seen is mixed, if images are mixed, with `lam` the share of the example itself.
@@ -105,9 +107,9 @@ def _original(
     x, y = corner[0] + (TILE - small.width) // 2, corner[1] + (TILE - small.height) // 2
     sheet.paste(small, (x, y))
     pen = ImageDraw.Draw(sheet)
-    for box, colour, width in ((teacher, TEACHER, 4), (student, STUDENT, 2)):
+    for box, color, width in ((teacher, TEACHER, 4), (student, STUDENT, 2)):
         if box is not None:
             top, left, height, across = (float(v) for v in box)
             edges = (x + left * small.width, y + top * small.height)
             ends = (edges[0] + across * small.width - 1, edges[1] + height * small.height - 1)
-            pen.rectangle((*edges, *ends), outline=colour, width=width)
+            pen.rectangle((*edges, *ends), outline=color, width=width)

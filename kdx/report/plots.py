@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 Curve = Sequence[tuple[int, float]]  # (epoch, value)
 Groups = Mapping[Any, Sequence[float]]  # a value per seed, by what the systems differ in
 
-# Okabe and Ito's colours, which people with any colour vision tell apart, without their yellow: it is too light for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B5B5B", "#8C510A", "#332288")
+# Okabe and Ito's colors, which people with any color vision tell apart, without their yellow: it is too light for lines.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B5B5B", "#8C510A", "#332288")
 INK, FAINT, SOFT = "#222222", "#D9D9D9", "#777777"
 LEGEND = "dots: seeds · line: mean · band: ± one standard deviation"
 STYLE: dict[Any, Any] = {
@@ -66,7 +66,7 @@ def figure(panels: int, width: float, height: float, title: str) -> tuple[Figure
 def against(title: str, caption: str, panels: Sequence[Panel]) -> Figure:
     """Metrics against x, a number on a logarithmic axis: dots are seeds, the line is their mean, the band ± one deviation."""
     drawing, axes = figure(len(panels), 1.0 + 3.3 * len(panels), 3.5, title)
-    for axis, panel, colour in zip(axes, panels, COLOURS, strict=False):
+    for axis, panel, color in zip(axes, panels, COLORS, strict=False):
         highest = max((_mean(values) for values in panel.levels.values()), default=0.0)
         for (name, values), style in zip(panel.levels.items(), ("--", ":", "-."), strict=False):
             mean, spread = _mean(values), _spread(values)
@@ -77,7 +77,7 @@ def against(title: str, caption: str, panels: Sequence[Panel]) -> Figure:
                 name, (1, mean), xycoords=("axes fraction", "data"), xytext=(-3, 3 if above else -3),
                 textcoords="offset points", ha="right", va="bottom" if above else "top", fontsize=8, color="#444444",
             )  # fmt: skip
-        _line(axis, panel.points, colour)
+        _line(axis, panel.points, color)
         _name(axis, panel.label)
         _numbers(axis, list(panel.points), caption)
     _explain(drawing, LEGEND)
@@ -88,12 +88,12 @@ def patience(title: str, label: str, policies: Mapping[str, Groups], curves: Map
     """A metric after trainings of different lengths: dots are seeds, lines join means; faint, how the longest run got there."""
     drawing, (axis,) = figure(1, 7.2, 4.4, title)
     ends = []
-    for (name, groups), colour in zip(policies.items(), COLOURS, strict=False):
+    for (name, groups), color in zip(policies.items(), COLORS, strict=False):
         epochs, mean = _average(curves.get(name, ()))
         inside = epochs >= min(groups) / 2
-        axis.plot(epochs[inside], mean[inside], color=colour, lw=1.0, alpha=0.35)
-        _line(axis, groups, colour)
-        ends.append((_mean(groups[max(groups)]), name, colour))
+        axis.plot(epochs[inside], mean[inside], color=color, lw=1.0, alpha=0.35)
+        _line(axis, groups, color)
+        ends.append((_mean(groups[max(groups)]), name, color))
     axis.set_yscale("log")
     _plain(axis.yaxis)
     _numbers(axis, sorted({x for groups in policies.values() for x in groups}), "epochs of training")
@@ -107,12 +107,12 @@ def trajectories(title: str, label: str, bundles: Mapping[str, Sequence[Curve]])
     """A number over the epochs: every seed thin, their mean thick."""
     drawing, (axis,) = figure(1, 7.2, 4.0, title)
     ends = []
-    for (name, curves), colour in zip(bundles.items(), COLOURS, strict=False):
+    for (name, curves), color in zip(bundles.items(), COLORS, strict=False):
         for curve in curves:
-            axis.plot(*zip(*curve, strict=True), color=colour, lw=0.8, alpha=0.35)
+            axis.plot(*zip(*curve, strict=True), color=color, lw=0.8, alpha=0.35)
         epochs, mean = _average(curves)
-        axis.plot(epochs, mean, color=colour, lw=2.2)
-        ends.append((float(mean[-1]), name, colour))
+        axis.plot(epochs, mean, color=color, lw=2.2)
+        ends.append((float(mean[-1]), name, color))
     axis.set_xlabel("epoch")
     _name(axis, label)
     _explain(drawing, "thin: seeds · thick: mean")
@@ -130,14 +130,14 @@ def _explain(drawing: Figure, text: str) -> None:
     drawing.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=SOFT)
 
 
-def _line(axis: Axes, groups: Groups, colour: str) -> None:
+def _line(axis: Axes, groups: Groups, color: str) -> None:
     xs = sorted(groups)
     means = np.array([_mean(groups[x]) for x in xs])
     spreads = np.array([_spread(groups[x]) for x in xs])
-    axis.fill_between(xs, means - spreads, means + spreads, color=colour, alpha=0.15, lw=0)
-    axis.plot(xs, means, color=colour, lw=2.0, marker="o", ms=5, mec="white", mew=0.8, zorder=3)
+    axis.fill_between(xs, means - spreads, means + spreads, color=color, alpha=0.15, lw=0)
+    axis.plot(xs, means, color=color, lw=2.0, marker="o", ms=5, mec="white", mew=0.8, zorder=3)
     for x in xs:
-        axis.plot([x] * len(groups[x]), groups[x], ls="", marker="o", ms=2.6, color=colour, alpha=0.55, mew=0)
+        axis.plot([x] * len(groups[x]), groups[x], ls="", marker="o", ms=2.6, color=color, alpha=0.55, mew=0)
 
 
 def _numbers(axis: Axes, values: Sequence[float], caption: str) -> None:
@@ -171,11 +171,11 @@ def _label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     to_points = axis.transData.transform
     height = 11.0 * drawing.dpi / 72
     taken = -np.inf
-    for value, name, colour in sorted(ends):
+    for value, name, color in sorted(ends):
         y = max(float(to_points((1, value))[1]), taken + height)
         taken = y
         at = axis.transAxes.inverted().transform((0, y))[1]
-        axis.text(1.015, at, name, transform=axis.transAxes, color=colour, fontsize=9, va="center", fontweight="bold")
+        axis.text(1.015, at, name, transform=axis.transAxes, color=color, fontsize=9, va="center", fontweight="bold")
 
 
 def _mean(values: Sequence[float]) -> float:

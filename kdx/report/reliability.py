@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdx.report.plots import COLOURS, INK, SOFT, STYLE
+from kdx.report.plots import COLORS, INK, SOFT, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 ACROSS = 5
-BLUE, ORANGE, GREEN = COLOURS[:3]
+BLUE, ORANGE, GREEN = COLORS[:3]
 LEGEND = (
     "bars: accuracy per bin of confidence, and below the share of examples\n"
     "orange: the mean confidence is higher · green: it is lower"
@@ -77,8 +77,8 @@ def _draw(upper: Axes, lower: Axes, diagram: Mapping[str, Any], *, first: bool, 
     accuracy, mean = (np.divide(part, count, out=np.zeros_like(part), where=some) for part in (correct, confidence))
     low, high = np.minimum(accuracy, mean), np.maximum(accuracy, mean)
     _bars(upper, edges, low, np.zeros_like(low), color=BLUE)
-    for gap, colour in ((mean > accuracy, ORANGE), (mean < accuracy, GREEN)):
-        _bars(upper, edges, np.where(gap, high, low), low, color=colour, alpha=0.55)
+    for gap, color in ((mean > accuracy, ORANGE), (mean < accuracy, GREEN)):
+        _bars(upper, edges, np.where(gap, high, low), low, color=color, alpha=0.55)
     upper.plot([0, 1], [0, 1], color=SOFT, lw=1.0, ls="--")
     upper.plot(mean[some], accuracy[some], ls="", marker="o", ms=3.5, color=INK, mec="white", mew=0.6, clip_on=False)
     who = diagram["who"]

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdx.scalars import Count, validated
+from kdx.ranges import Count, validated
 
 
 @validated
 class TemperatureScaling:
-    """Finds the one temperature T that minimises the NLL of softmax(logits / T) (Guo et al., arXiv:1706.04599, section 4.2).
+    """Finds the one temperature T that minimizes the NLL of softmax(logits / T) (Guo et al., arXiv:1706.04599, section 4.2).
 
     The accuracy stays; only the confidence moves. This `calibration_temperature` belongs to the teacher, and has nothing to
     do with the distillation `temperature`.
@@ -26,7 +26,7 @@ class TemperatureScaling:
         ValueError if there are no examples. Where no finite T is best (every example right, say), T ends within [0.01, 100].
         """
         if not len(label):
-            raise ValueError("the teacher cannot be calibrated without labelled val examples: use calibration=none")
+            raise ValueError("the teacher cannot be calibrated without labeled val examples: use calibration=none")
         logits = logits.detach().to("cpu", torch.float64)
         label = label.to("cpu")
         log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)

@@ -33,7 +33,7 @@ def disagreement(each: Tensor) -> Tensor:
 
 
 class Ensemble(Teacher):
-    """Members of any kind, each with its own normalisation, resolution and calibration; `how` makes one teacher of them.
+    """Members of any kind, each with its own normalization, resolution and calibration; `how` makes one teacher of them.
 
     ValueError unless all tell the same number of classes apart.
     """

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kdx.scalars import Count, Finite, Fraction, NonNegative, Positive, validated
+from kdx.ranges import Count, Finite, Fraction, NonNegative, Positive, validated
 from kdx.temperatures.base import Temperature
 from kdx.temperatures.ramp import Ramp
 from kdx.types import Progress
@@ -17,7 +17,7 @@ CLOSE = 0.01  # this near to an end of the range, as a share of it, a temperatur
 
 
 class _Scaled(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a factor; below 0, the parameter maximises what the optimizer minimises."""
+    """Identity whose gradient is multiplied by a factor; below 0, the parameter maximizes what the optimizer minimizes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
@@ -32,8 +32,8 @@ class _Scaled(torch.autograd.Function):
 class Adversary(Temperature):
     """τ = low + span · sigmoid(raw), in (low, low + span); what gives `raw`, [] or [B,1], is learned against the student.
 
-    The student minimises the objective and `raw` maximises it, with a strength λ that ramps up. The gradient that reaches the
-    student is that of a constant temperature. With `reverse` off `raw` minimises the objective too: the control in which τ
+    The student minimizes the objective and `raw` maximizes it, with a strength λ that ramps up. The gradient that reaches the
+    student is that of a constant temperature. With `reverse` off `raw` minimizes the objective too: the baseline in which τ
     runs away.
     """
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from kdx.scalars import Positive, validated
+from kdx.ranges import Positive, validated
 from kdx.temperatures.base import Temperature
 from kdx.types import Progress
 

@@ -38,8 +38,8 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         mean: Tensor = _Mean.apply(input.mean(axes))
-        centred = input - mean.view(shape)
-        variance: Tensor = _Mean.apply(centred.square().mean(axes))
+        centerd = input - mean.view(shape)
+        variance: Tensor = _Mean.apply(centerd.square().mean(axes))
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 count = input.numel() / input.shape[1] * dist.get_world_size()
@@ -48,15 +48,15 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
                 self.num_batches_tracked += 1
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
-            return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
-        return centred * scale.view(shape)
+            return centerd * (scale * self.weight).view(shape) + self.bias.view(shape)
+        return centerd * scale.view(shape)
 
 
 class GlobalBatchNorm(LayerSync):
     """torch's SyncBatchNorm on GPUs, and the same arithmetic over gloo on CPUs."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Synchronise the BatchNorm layers of `model`; without effect on a single device."""
+        """Synchronize the BatchNorm layers of `model`; without effect on a single device."""
         if torch.cuda.is_available() and next(model.parameters()).is_cuda:
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         for module in model.modules():

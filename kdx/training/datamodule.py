@@ -12,7 +12,7 @@ import torch
 from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, at_start
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName
-from kdx.types import Batch, Seen
+from kdx.types import Batch, RenderedBatch
 from kdx.views.observer import Observer
 
 log = logging.getLogger("kdx")
@@ -90,10 +90,10 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
-    def transfer_batch_to_device(self, batch: Seen, device: torch.device, dataloader_idx: int) -> Seen:
+    def transfer_batch_to_device(self, batch: RenderedBatch, device: torch.device, dataloader_idx: int) -> RenderedBatch:
         return batch.to(device)
 
-    def on_after_batch_transfer(self, batch: Seen, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: RenderedBatch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
         if self.trainer.testing:
             return self.observers["test"].finish(batch)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdx.metrics.assessment import Assessed, Assessment
+from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.disagreement import Disagreement
 from kdx.metrics.gathering import everywhere
 from kdx.teachers.calibration import TemperatureScaling
@@ -22,10 +22,10 @@ SCALED = {"student_scaled": "student", "teacher_scaled": "teacher"}  # who is wh
 
 
 @dataclass
-class Findings:
-    """What a final pass found: Assessed by who, the temperatures of those who are scaled, the examples furthest apart."""
+class FinalPassResult:
+    """Results of a final pass: by network, fitted temperatures, and the examples on which the networks differ most."""
 
-    assessed: dict[str, Assessed]
+    assessed: dict[str, AssessmentResult]
     temperatures: dict[str, float]
     furthest: list[dict[str, Any]] = field(default_factory=list)
 
@@ -36,7 +36,7 @@ class Findings:
 
 
 class FinalPass(nn.Module):
-    """Collects what everyone in `cast` says of one split, and gives the Findings.
+    """Collects what everyone in `cast` says of one split, and gives the FinalPassResult.
 
     `cast` holds who is assessed: student, teacher (as it teaches), teacher_raw (before calibration), student_scaled and
     teacher_scaled (after temperature scaling), teacher_at_student_resolution, student_at_PX. The temperatures of those who are
@@ -87,7 +87,7 @@ class FinalPass(nn.Module):
         assert isinstance(assessment, Assessment)
         assessment.update(logits, label)
 
-    def finish(self) -> Findings:
+    def finish(self) -> FinalPassResult:
         """What was found, on all ranks; temperatures that were not known are fitted now."""
         for who, logits in self.kept.items():
             self.temperatures[who] = _fit(everywhere(logits), everywhere(self.labels))
@@ -99,7 +99,7 @@ class FinalPass(nn.Module):
             assert isinstance(assessment, Assessment)
             assessed[who] = assessment.compute()
         furthest = self.disagreement.compute() if self.disagreement is not None else []
-        return Findings(assessed, {who: self.temperatures[who] for who in self.scaled}, furthest)
+        return FinalPassResult(assessed, {who: self.temperatures[who] for who in self.scaled}, furthest)
 
 
 def _fit(logits: Tensor, label: Tensor) -> float:

@@ -15,13 +15,13 @@ from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
-from kdx.training.final_pass import FinalPass, Findings
+from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import pulls
-from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
+from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
+from kdx.training.optimizers.schedules import LrSchedule
 from kdx.training.preflight import Preflight
-from kdx.training.schedules import LrSchedule
 from kdx.training.telemetry import NonFiniteLossError, Telemetry
-from kdx.types import Apart, Batch, Outputs, Progress
+from kdx.types import Batch, Outputs, Progress, TemperaturePair
 
 log = logging.getLogger("kdx")
 
@@ -61,7 +61,7 @@ class DistillationModule(pl.LightningModule):
         self.val_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
         self.final_pass: FinalPass | None = None
-        self.findings: Findings | None = None
+        self.findings: FinalPassResult | None = None
         self.total_steps = 0
         self.temperature_gradient: Tensor | None = None
         self.pulls: dict[str, Tensor] = {}  # of the losses at the student's logits, at steps that are logged
@@ -106,7 +106,7 @@ class DistillationModule(pl.LightningModule):
         return loss
 
     def _score(self, outputs: Outputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of what everyone minimises, and the step's numbers."""
+        """The sum of what everyone minimizes, and the step's numbers."""
         scored = self.objective(outputs)
         loss = scored.loss
         if (self.global_step + 1) % self.every == 0:
@@ -116,7 +116,7 @@ class DistillationModule(pl.LightningModule):
             other = self.objective(said)
             loss = loss + other.loss
             values[f"loss_peer_{peer}"] = other.loss
-        if isinstance(outputs.temperature, Apart):
+        if isinstance(outputs.temperature, TemperaturePair):
             values |= spread("temperature_teacher", outputs.temperature.teacher)
             values |= spread("temperature_student", outputs.temperature.student)
         elif outputs.temperature is not None:

@@ -1,7 +1,7 @@
 """Augmentations: what changes pixels after the crop, as pure functions of uniform numbers.
 
 Both networks see the same augmentation when they are given the same numbers: geometry is in fractions of the view, so it
-agrees at two resolutions. Colour is skipped where images have no colour (other than 3 channels).
+agrees at two resolutions. Color is skipped where images have no color (other than 3 channels).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdx.scalars import Count, Fraction, NonNegative, Positive, validated
+from kdx.ranges import Count, Fraction, NonNegative, Positive, validated
 from kdx.views.render import coverage
 
 Floats = NDArray[np.float64]
-GREY = (0.2989, 0.587, 0.114)  # the weights of red, green and blue in ITU-R 601 luma, as in torchvision
+GRAY = (0.2989, 0.587, 0.114)  # the weights of red, green and blue in ITU-R 601 luma, as in torchvision
 
 
 class Augmentation(ABC):
@@ -57,12 +57,12 @@ def between(low: float, high: float, numbers: Floats) -> Floats:
     return low + numbers * (high - low)
 
 
-def grey(images: Tensor) -> Tensor:
-    """Luma [B,1,R,R]; of images without colour, the mean over their channels."""
+def gray(images: Tensor) -> Tensor:
+    """Luma [B,1,R,R]; of images without color, the mean over their channels."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     red, green, blue = images.split(1, 1)
-    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    return GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue
 
 
 @validated
@@ -86,10 +86,10 @@ class ColorJitter(Augmentation):
             per_image(between(max(0.0, 1 - amount), 1 + amount, numbers[:, i]), images) for i, amount in enumerate(self.amounts)
         )
         images = (images * brightness).clamp(0, 1)
-        images = torch.lerp(grey(images).mean((1, 2, 3), keepdim=True), images, contrast).clamp(0, 1)
+        images = torch.lerp(gray(images).mean((1, 2, 3), keepdim=True), images, contrast).clamp(0, 1)
         if images.shape[1] != 3:
             return images
-        images = torch.lerp(grey(images), images, saturation).clamp(0, 1)
+        images = torch.lerp(gray(images), images, saturation).clamp(0, 1)
         return turned(images, per_image(between(-self.hue, self.hue, numbers[:, 3]), images)) if self.hue else images
 
 
@@ -108,7 +108,7 @@ def turned(images: Tensor, shift: Tensor) -> Tensor:
 
 @validated
 class RandomErasing(Augmentation):
-    """With `probability`, a box of uniform area and log-uniform aspect ratio at a uniform place turns mid-grey.
+    """With `probability`, a box of uniform area and log-uniform aspect ratio at a uniform place turns mid-gray.
 
     Zhong et al. 2017 (arXiv:1708.04896). A side that would leave the view is cut to the view's. Pixels on the edge are
     blended by area, so that two resolutions agree.
@@ -166,7 +166,7 @@ class RandAugment(Augmentation):
     """`num_ops` operations in a row, each one of fourteen, all of one `magnitude` out of 30.
 
     Cubuk et al. 2019 (arXiv:1909.13719), with torchvision's operations, magnitudes and whole-pixel geometry, an image at a
-    time on 8-bit values. Saturation leaves images without colour as they are.
+    time on 8-bit values. Saturation leaves images without color as they are.
     """
 
     operations = (

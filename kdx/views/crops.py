@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdx.scalars import Fraction, Positive, validated
+from kdx.ranges import Fraction, Positive, validated
 
 Floats = NDArray[np.float64]
 
@@ -133,9 +133,9 @@ class Inception(Crop):
         each = (height <= 1) & (width <= 1)
         first, fits = each.argmax(1)[:, None], each.any(1)
         pick = lambda x: np.take_along_axis(x, first, 1)[:, 0]  # noqa: E731 - short
-        centre = np.clip(1 / ratio, *self.aspect) * ratio
+        center = np.clip(1 / ratio, *self.aspect) * ratio
         return (
-            np.where(fits, pick(height), np.minimum(1.0, 1.0 / centre)),
-            np.where(fits, pick(width), np.minimum(1.0, centre)),
+            np.where(fits, pick(height), np.minimum(1.0, 1.0 / center)),
+            np.where(fits, pick(width), np.minimum(1.0, center)),
             fits,
         )

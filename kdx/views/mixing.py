@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdx.random import uniform
-from kdx.scalars import Positive, validated
+from kdx.ranges import Positive, validated
 from kdx.types import Draw
 from kdx.views.render import coverage
 
@@ -96,7 +96,7 @@ class Mixup(Mixing):
 class Cutmix(Mixing):
     """A box of the partner is pasted in: area 1 - a, a ~ Beta(concentration, concentration), shaped as the view.
 
-    Its centre is uniform in the view, and what leaves the view is cut off (Yun et al. 2019, arXiv:1905.04899). lam is the
+    Its center is uniform in the view, and what leaves the view is cut off (Yun et al. 2019, arXiv:1905.04899). lam is the
     area that is left to the example, exactly, at every resolution.
     """
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdx.random import uniform
-from kdx.types import Batch, Draw, Examples, Pair, Seen, View
+from kdx.types import Batch, Draw, Examples, Pair, RenderedBatch, View
 from kdx.views.augmentations import Augmentation
 from kdx.views.mixing import Mixing
 from kdx.views.policies import ViewPolicy
@@ -19,11 +19,11 @@ from kdx.views.render import Interpolation, render, render_each
 
 
 class Observer:
-    """Examples -> Seen -> Batch: views drawn, each distinct (view, resolution) rendered once and augmented; then mixed.
+    """Examples -> RenderedBatch -> Batch: views are drawn, each distinct (view, resolution) rendered once, then mixed.
 
     Both networks' images come from the original pixels; neither is a resize of the other's. `student_resolutions` are what
     the student may see in training, one per batch. With `teacher=False` no image is made for a teacher.
-    `teacher_sees_students` hands the teacher the student's own pixels: the control that shows what CQKD's code did.
+    `teacher_sees_students` hands the teacher the student's own pixels: the baseline that shows what CQKD's code did.
     `other_resolutions` are further ones at which the teacher's view is rendered, for the members of an ensemble.
     """
 
@@ -67,7 +67,7 @@ class Observer:
         """What the networks see of the examples, without the halo."""
         return self.finish(self.look(examples))
 
-    def look(self, examples: Examples) -> Seen:
+    def look(self, examples: Examples) -> RenderedBatch:
         """The views of the examples as images, on the examples' device, or in the worker that decoded them."""
         draw = examples.draw
         device = torch.device("cpu") if isinstance(examples.images, list) else examples.images.device
@@ -85,7 +85,7 @@ class Observer:
                 others = {r: self._image(examples, teacher_view, r, own[0], "teacher") for r in self.other_resolutions}
             further = {r: self._image(examples, student_view, r, own[1], "student") for r in self.further_resolutions}
         views = (teacher_view, student_view)
-        return Seen(draw, student, teacher, examples.label, examples.halo, views, others=others, further=further)
+        return RenderedBatch(draw, student, teacher, examples.label, examples.halo, views, others=others, further=further)
 
     def _resolution(self, draw: Draw) -> int:
         choice = uniform(draw.seed, "resolution", draw.epoch, np.array([draw.batch]), 1)[0, 0]
@@ -103,7 +103,7 @@ class Observer:
         numbers = uniform(draw.seed, stream, draw.epoch, draw.index, self.augmentation.draws)
         return self.augmentation.apply(unit(images), numbers)
 
-    def finish(self, seen: Seen) -> Batch:
+    def finish(self, seen: RenderedBatch) -> Batch:
         """The batch, on the device of what was seen: floats in [0,1], mixed, the halo cut off."""
         label, index = seen.label, torch.from_numpy(seen.draw.index).to(seen.student.device, non_blocking=True)
         with torch.no_grad(), torch.autocast(seen.student.device.type, enabled=False):

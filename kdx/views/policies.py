@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.random import uniform
-from kdx.scalars import Count, validated
+from kdx.ranges import Count, validated
 from kdx.types import Draw, View
 from kdx.views.crops import Crop
 

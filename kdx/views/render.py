@@ -14,7 +14,7 @@ from kdx.types import View
 Interpolation = Literal["bilinear", "bicubic", "area"]
 SMALL = 64  # px: up to here one dense matrix product per batch beats a loop over the images on a CPU
 CHUNK = 32  # images at once on a CPU: what is in between stays in its cache
-TINY = 1e-6  # px: a pixel's centre this near to an edge lies on it
+TINY = 1e-6  # px: a pixel's center this near to an edge lies on it
 
 
 def triangle(x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Taps:
+class FilterTaps:
     """How to resize one axis: pixel r is the sum over t of weight[b,r,t] times the line at index[b,r,t]; both [B,R,T]."""
 
     index: Tensor
@@ -51,7 +51,7 @@ class Taps:
     end: list[int]  # [B]: the line after the last one
     count: list[int]  # [B]: how many of the T taps this image needs
 
-    def to(self, device: torch.device) -> Taps:
+    def to(self, device: torch.device) -> FilterTaps:
         """The same on `device`."""
         return replace(self, index=self.index.to(device, non_blocking=True), weight=self.weight.to(device, non_blocking=True))
 
@@ -107,7 +107,7 @@ def render_each(images: Sequence[Tensor], view: View, resolution: int, interpola
     return pixels
 
 
-def resize(image: Tensor, down: Taps, across: Taps, number: int, out: Tensor) -> None:
+def resize(image: Tensor, down: FilterTaps, across: FilterTaps, number: int, out: Tensor) -> None:
     """Write to `out` [C,R,R] what the taps of image `number` make of `image` uint8 [C,H,W]; touches its window only."""
     (top, bottom), (left, right) = ((taps.first[number], taps.end[number]) for taps in (down, across))
     channels, height, resolution = len(image), bottom - top, out.shape[-1]
@@ -126,7 +126,7 @@ def weighted(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return torch.embedding_bag(lines, index.flatten(), starts, mode=0, per_sample_weights=weight.flatten())[0]
 
 
-def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolation) -> tuple[Taps, Taps]:
+def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolation) -> tuple[FilterTaps, FilterTaps]:
     """How to resize the two axes: the taps down and across, the latter mirrored where the view is; values 0..255 -> 0..1."""
     start, length = region(torch.from_numpy(view.box), sizes.to(torch.float64))
     down, across = (taps(start[:, axis], length[:, axis], sizes[:, axis], resolution, interpolation) for axis in (0, 1))
@@ -136,37 +136,37 @@ def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolatio
 
 
 def region(box: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and length [B,2] in px of boxes [B,4]. A box narrower than a pixel is widened to one: it may hold no centre."""
+    """Start and length [B,2] in px of boxes [B,4]. A box narrower than a pixel is widened to one: it may hold no center."""
     start, extent = box[:, :2] * sizes, box[:, 2:] * sizes
     length = extent.clamp(min=1)
     widened = torch.minimum((start - (length - extent) / 2).clamp(min=0), sizes - 1)
     return torch.where(extent < 1, widened, start), length
 
 
-def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpolation: Interpolation) -> Taps:
-    """How to resize [start, start + length) px of lines of `size` px, each [B]. Only pixels whose centre is inside count.
+def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpolation: Interpolation) -> FilterTaps:
+    """How to resize [start, start + length) px of lines of `size` px, each [B]. Only pixels whose center is inside count.
 
-    Pixels outside of the line are black: they count in the sum that normalises, and then weigh nothing.
+    Pixels outside of the line are black: they count in the sum that normalizes, and then weigh nothing.
     """
     kernel, radius = KERNELS[interpolation]
     scale = (length / resolution)[:, None]
     support = radius * scale.clamp(min=1)
     least = (start - 0.5 - TINY).ceil()[:, None]
     most = (start + length - 0.5 + TINY).floor()[:, None]
-    centre = start[:, None] + (torch.arange(resolution) + 0.5) * scale
-    # A box that starts behind a pixel's centre would leave the narrow area filter nothing there.
-    centre = torch.minimum(torch.maximum(centre, least + 1 - support), most + support)
+    center = start[:, None] + (torch.arange(resolution) + 0.5) * scale
+    # A box that starts behind a pixel's center would leave the narrow area filter nothing there.
+    center = torch.minimum(torch.maximum(center, least + 1 - support), most + support)
     counts = (2 * support[:, 0] - TINY).ceil().long().tolist()
-    first = (centre - support - 0.5 + TINY).floor()[..., None] + 1
+    first = (center - support - 0.5 + TINY).floor()[..., None] + 1
     index = first + torch.arange(max(counts, default=1))
-    weight = kernel((index + 0.5 - centre[..., None]) / scale.clamp(min=1)[..., None])
+    weight = kernel((index + 0.5 - center[..., None]) / scale.clamp(min=1)[..., None])
     weight = weight * ((index >= least[..., None]) & (index <= most[..., None]))
     weight = weight / weight.sum(-1, keepdim=True)
     last = (size - 1)[:, None, None]
     weight = (weight * ((index >= 0) & (index <= last))).to(torch.float32)
     low, high = (torch.minimum(x[..., None].clamp(min=0), last).long() for x in (least, most))
     index = torch.minimum(torch.maximum(index.long(), low), high)
-    return Taps(index, weight, low.flatten().tolist(), (high + 1).flatten().tolist(), counts)
+    return FilterTaps(index, weight, low.flatten().tolist(), (high + 1).flatten().tolist(), counts)
 
 
 def coverage(box: Tensor, resolution: int) -> Tensor:

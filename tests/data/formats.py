@@ -27,8 +27,8 @@ Written = dict[str, tuple[list[np.ndarray], list[int]]]
 def smooth(number: int, height: int = 12, width: int = 16) -> np.ndarray:
     """An RGB image that JPEG keeps nearly as it is, different for every number."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    colour = np.random.default_rng(number).integers(40, 215, (3, 1, 1))
-    return np.round(colour + 20 * np.stack([x, y, x + y - 1])).astype(np.uint8)
+    color = np.random.default_rng(number).integers(40, 215, (3, 1, 1))
+    return np.round(color + 20 * np.stack([x, y, x + y - 1])).astype(np.uint8)
 
 
 def noise(number: int, channels: int = 3, size: int = 32) -> np.ndarray:

@@ -99,7 +99,7 @@ def test_what_timm_says_of_an_architecture() -> None:
     assert known is not None and (known.num_classes, known.side, known.mean) == (1000, 224, (0.485, 0.456, 0.406))
 
 
-def test_probabilities_of_a_subset_are_renormalised() -> None:
+def test_probabilities_of_a_subset_are_renormalized() -> None:
     logits = torch.randn(5, 10, dtype=torch.float64)
     index = torch.from_numpy(by_name(["c7", "c2"], [f"c{i}" for i in range(10)]))
     probs = logits.softmax(-1)[:, index]

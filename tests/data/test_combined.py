@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from kdx.build import make
-from kdx.config import ConfigError
+from kdx.config.check import ConfigError
 from kdx.data.combined import OutOfDomain
 from kdx.data.digits import Digits
 from kdx.data.source import ArrayImages, Images, Source, SplitName
 from kdx.data.splits import carve
+from kdx.experiment.build import make
 
 
 class Noise(Source):

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from scipy import ndimage, stats
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 from kdx.data.corruptions import SEVERITIES, Blur, Contrast, Corrupted, Corruption, FewerPixels, Jpeg, Noise, gaussian
 from kdx.data.source import ArrayImages, BadImageError, Images
 
@@ -56,9 +56,9 @@ def test_the_original_is_left_alone(name: str) -> None:
 
 def test_noise_is_normal_and_has_the_standard_deviation_of_its_severity() -> None:
     assert stats.kstest(gaussian(0, 5, 20_001), "norm").pvalue > 0.01
-    grey = np.full((3, 120, 121), 128, np.uint8)
+    gray = np.full((3, 120, 121), 128, np.uint8)
     for severity in (1, 2):  # the others are clipped at black and white
-        difference = ALL["noise"].apply(grey, severity, 0, 0).astype(float) - 128
+        difference = ALL["noise"].apply(gray, severity, 0, 0).astype(float) - 128
         assert difference.std() == pytest.approx(255 * STD[severity - 1], rel=0.02)
         assert abs(difference.mean()) < 1
 

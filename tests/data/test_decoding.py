@@ -19,7 +19,7 @@ from kdx.types import View
 from kdx.views.render import render
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [255, 255, 255], [0, 0, 0]]], np.uint8)  # [H,W,C]
-GREY = np.array([[0, 1, 127], [128, 254, 255]], np.uint8)
+GRAY = np.array([[0, 1, 127], [128, 254, 255]], np.uint8)
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -36,22 +36,22 @@ def decoded(path: Path, image: Image.Image, channels: int = 3, **options: object
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif", "ppm"])
-def test_rgb_is_read_as_it_is_and_grey_is_its_luma(tmp_path: Path, ending: str) -> None:
+def test_rgb_is_read_as_it_is_and_gray_is_its_luma(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"image.{ending}"
     np.testing.assert_array_equal(decoded(path, Image.fromarray(RGB)), RGB.transpose(2, 0, 1))
     np.testing.assert_allclose(decoded(path, Image.fromarray(RGB), 1)[0], luma(RGB), atol=1)
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif", "pgm", "gif"])
-def test_grey_is_repeated_over_the_channels(tmp_path: Path, ending: str) -> None:
+def test_gray_is_repeated_over_the_channels(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"image.{ending}"
-    np.testing.assert_array_equal(decoded(path, Image.fromarray(GREY)), np.stack([GREY] * 3))
-    np.testing.assert_array_equal(decoded(path, Image.fromarray(GREY), 1), GREY[None])
+    np.testing.assert_array_equal(decoded(path, Image.fromarray(GRAY)), np.stack([GRAY] * 3))
+    np.testing.assert_array_equal(decoded(path, Image.fromarray(GRAY), 1), GRAY[None])
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_one_bit_is_black_and_white(tmp_path: Path, ending: str) -> None:
-    bits = Image.fromarray(GREY).point(lambda value: 255 * (value > 127)).convert("1")
+    bits = Image.fromarray(GRAY).point(lambda value: 255 * (value > 127)).convert("1")
     expected = np.array([[0, 0, 0], [255, 255, 255]])
     for channels in (1, 3):
         np.testing.assert_array_equal(decoded(tmp_path / f"i.{ending}", bits, channels), np.stack([expected] * channels))
@@ -64,8 +64,8 @@ def test_palette_is_looked_up_and_its_transparency_dropped(tmp_path: Path, trans
     options = {} if transparency is None else {"transparency": transparency}
     found = decoded(tmp_path / "image.png", image, **options)
     np.testing.assert_array_equal(found.transpose(1, 2, 0), [[[9, 8, 7], [100, 150, 200], [0, 255, 1]]])
-    grey = decoded(tmp_path / "image.png", image, 1, **options)
-    np.testing.assert_allclose(grey[0], luma(found.transpose(1, 2, 0)), atol=1)
+    gray = decoded(tmp_path / "image.png", image, 1, **options)
+    np.testing.assert_allclose(gray[0], luma(found.transpose(1, 2, 0)), atol=1)
 
 
 def test_alpha_is_dropped_and_shows_what_it_hid(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_alpha_is_dropped_and_shows_what_it_hid(tmp_path: Path) -> None:
     both = Image.fromarray(np.dstack([RGB, alpha]))
     np.testing.assert_array_equal(decoded(tmp_path / "image.png", both), RGB.transpose(2, 0, 1))
     np.testing.assert_array_equal(decoded(tmp_path / "image.png", both), np.asarray(both.convert("RGB")).transpose(2, 0, 1))
-    grey = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
-    np.testing.assert_array_equal(decoded(tmp_path / "grey.png", grey), np.stack([GREY] * 3))
-    np.testing.assert_array_equal(decoded(tmp_path / "grey.png", grey, 1), GREY[None])
+    gray = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(alpha)])
+    np.testing.assert_array_equal(decoded(tmp_path / "gray.png", gray), np.stack([GRAY] * 3))
+    np.testing.assert_array_equal(decoded(tmp_path / "gray.png", gray, 1), GRAY[None])
 
 
 def test_cmyk_is_ink_on_white(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_damaged_exif_does_not_spoil_the_pixels(tmp_path: Path) -> None:
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (2, 2), color) for color in ("red", "blue")]
     found = decoded(tmp_path / "image.gif", frames[0], save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(found[:, 0, 0], [255, 0, 0])
 

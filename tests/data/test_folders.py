@@ -11,7 +11,7 @@ import formats
 import numpy as np
 import pytest
 
-from kdx.data.folders import ImageFolder, Imagenet, UnlabelledImages, image_paths
+from kdx.data.folders import ImageFolder, Imagenet, UnlabeledImages, image_paths
 from kdx.data.source import BadImageError, Images
 
 CLASSES = {"cat": 3, "ant": 2, "Bee": 4}
@@ -50,7 +50,7 @@ def test_tree_without_splits_is_all_train(tmp_path: Path) -> None:
     assert ImageFolder(str(tmp_path)).num_classes == 3 and ImageFolder(str(tmp_path), num_classes=5).num_classes == 5
 
 
-def test_grey_trees_have_one_channel(tmp_path: Path) -> None:
+def test_gray_trees_have_one_channel(tmp_path: Path) -> None:
     formats.save(tmp_path / "a" / "x.png", formats.noise(0, 1))
     source = ImageFolder(str(tmp_path), channels=1)
     assert source.channels == 1
@@ -150,7 +150,7 @@ def test_more_class_folders_than_classes(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path), num_classes=0)
 
 
-@pytest.mark.parametrize("source", [ImageFolder, Imagenet, UnlabelledImages])
+@pytest.mark.parametrize("source", [ImageFolder, Imagenet, UnlabeledImages])
 def test_missing_root_is_told_with_layout_and_remedy(source: type, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data.root has no value. Expected layout: ROOT/.*data.root=FOLDER"):
         source(None).check()
@@ -166,25 +166,25 @@ def test_missing_root_is_told_with_layout_and_remedy(source: type, tmp_path: Pat
 def test_root_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     formats.write_tree(tmp_path / "pictures", CLASSES)
-    assert len(ImageFolder("~/pictures").splits()["train"]) == len(UnlabelledImages("~/pictures").splits()["train"]) == 9
+    assert len(ImageFolder("~/pictures").splits()["train"]) == len(UnlabeledImages("~/pictures").splits()["train"]) == 9
 
 
-def test_unlabelled_images_of_any_depth(tmp_path: Path) -> None:
+def test_unlabeled_images_of_any_depth(tmp_path: Path) -> None:
     formats.save(tmp_path / "b.png", formats.smooth(0))
     formats.save(tmp_path / "a" / "deep" / "c.png", formats.smooth(1))
-    source = UnlabelledImages(str(tmp_path))
+    source = UnlabeledImages(str(tmp_path))
     assert source.num_classes is None and not source.labels and not source.train_labels
     source.check()
     found = source.splits()
     assert list(found) == ["train"] and found["train"].labels is None
     np.testing.assert_array_equal(found["train"][0], formats.smooth(0))
     np.testing.assert_array_equal(found["train"][1], formats.smooth(1))
-    assert UnlabelledImages(str(tmp_path), num_classes=7).num_classes == 7
+    assert UnlabeledImages(str(tmp_path), num_classes=7).num_classes == 7
 
 
 def test_bad_file_in_a_folder_is_found_when_it_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(b"\x89PNG")
-    images = UnlabelledImages(str(tmp_path)).splits()["train"]
+    images = UnlabeledImages(str(tmp_path)).splits()["train"]
     with pytest.raises(BadImageError, match=r"cut.png"):
         images[0]
 

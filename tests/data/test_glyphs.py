@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 from kdx.data import glyphs
 from kdx.data.glyphs import Glyphs
 from kdx.data.source import SPLITS
@@ -33,7 +33,7 @@ def test_splits_have_the_sizes_asked_for_and_balanced_classes() -> None:
 
 
 @pytest.mark.parametrize("size", [4, 33, 64])
-def test_an_image_is_uint8_grey_of_the_size_asked_for_and_shows_something(size: int) -> None:
+def test_an_image_is_uint8_gray_of_the_size_asked_for_and_shows_something(size: int) -> None:
     image = small(size=size).splits()["train"][3]
     assert image.shape == (1, size, size) and image.dtype == np.uint8 and image.flags.writeable
     assert image.std() > 5

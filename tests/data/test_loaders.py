@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages, BadImageError, Images
-from kdx.types import Examples, Pair, Seen
+from kdx.types import Examples, Pair, RenderedBatch
 from kdx.views.crops import Inception
 from kdx.views.mixing import Mixup
 from kdx.views.observer import Observer
@@ -40,7 +40,7 @@ class Uneven(Images):
 EVEN = ArrayImages(np.random.default_rng(0).integers(0, 256, (50, 1, 6, 7), np.uint8), np.arange(50) % 7)
 
 
-def as_canvas(examples: Examples) -> Seen:
+def as_canvas(examples: Examples) -> RenderedBatch:
     """Looks at nothing: hands on the whole images, each in the top left corner of one canvas."""
     images = examples.images
     if isinstance(images, list):
@@ -48,7 +48,7 @@ def as_canvas(examples: Examples) -> Seen:
         for row, image in zip(canvas, images, strict=True):
             row[:, : image.shape[1], : image.shape[2]] = image
         images = canvas
-    return Seen(examples.draw, images, None, examples.label, examples.halo)
+    return RenderedBatch(examples.draw, images, None, examples.label, examples.halo)
 
 
 Build = Callable[[Images, Sampler, Position], Loader]
@@ -65,7 +65,7 @@ def positions(*places: tuple[int, int]) -> Position:
     return lambda: next(remaining)
 
 
-def assert_is_the_plan(found: Iterable[Seen], images: Images, order: Sampler, epoch: int, first: int = 0) -> None:
+def assert_is_the_plan(found: Iterable[RenderedBatch], images: Images, order: Sampler, epoch: int, first: int = 0) -> None:
     """Each example is, pixel by pixel, what the images say of the index that the sampler planned there."""
     for examples, (number, index) in itertools.zip_longest(found, order.batches(epoch, first)):
         assert (examples.draw.seed, examples.draw.epoch, examples.draw.batch) == (order.seed, epoch, number)

@@ -45,8 +45,8 @@ class Files(Images):
             raise BadImageError(f"{os.fsdecode(self.paths[index])} is bad") from None
 
 
-class Grey(Source):
-    """Three classes of grey noise of two sizes, named."""
+class Gray(Source):
+    """Three classes of gray noise of two sizes, named."""
 
     num_classes = 3
     channels = 1
@@ -69,7 +69,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_dataset(Grey(), Grey().splits(), tmp_path / "root", lambda line: None)
+    write_dataset(Gray(), Gray().splits(), tmp_path / "root", lambda line: None)
     return tmp_path / "root"
 
 
@@ -120,13 +120,13 @@ def server(root: Path) -> Iterator[Server]:
 
 def test_local_round_trip(root: Path) -> None:
     assert len(list((root / "train").glob("*.shard"))) > 2
-    equal(Shards(str(root)), Grey())
+    equal(Shards(str(root)), Gray())
     assert json.loads((root / "index.json").read_text())["names"] == ["a", "b", "c"]
 
 
 def test_http_round_trip_downloads_each_shard_once(server: Server, tmp_path: Path) -> None:
-    equal(Shards(server.url, str(tmp_path / "cache")), Grey())
-    equal(Shards(server.url + "/", str(tmp_path / "cache")), Grey())
+    equal(Shards(server.url, str(tmp_path / "cache")), Gray())
+    equal(Shards(server.url + "/", str(tmp_path / "cache")), Gray())
     fetched = [path for path in server.asked if path.endswith(".shard")]
     assert len(fetched) == len(set(fetched)) == len(list((tmp_path / "cache").glob("*.shard"))) > 2
 
@@ -155,7 +155,7 @@ def test_s3_round_trip(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         client.create_bucket(Bucket="images")
         for path in root.rglob("*.*"):
             client.upload_file(str(path), "images", f"some/where/{path.relative_to(root)}")
-        equal(Shards("s3://images/some/where", str(tmp_path / "cache")), Grey())
+        equal(Shards("s3://images/some/where", str(tmp_path / "cache")), Gray())
         with pytest.raises(
             ValueError, match=r"s3://images/nowhere/index\.json is not there: expected layout: ROOT/index\.json"
         ):
@@ -275,13 +275,13 @@ def test_a_full_disk_leaves_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ValueError, match=r"No space left on device.*make space, or choose another folder"):
-        write_dataset(Grey(), Grey().splits(), tmp_path / "root", lambda line: None)
+        write_dataset(Gray(), Gray().splits(), tmp_path / "root", lambda line: None)
     assert not list((tmp_path / "root").iterdir())
 
 
 def test_an_existing_data_set_is_not_overwritten(root: Path) -> None:
     with pytest.raises(ValueError, match="there is a data set already"):
-        write_dataset(Grey(), Grey().splits(), root, lambda line: None)
+        write_dataset(Gray(), Gray().splits(), root, lambda line: None)
 
 
 def test_processes_share_a_download(server: Server, tmp_path: Path) -> None:

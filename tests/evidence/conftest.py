@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 from kdx.evidence.declaration import Declaration, declare
 
 HERE = str(Path(__file__).parent)

@@ -6,10 +6,10 @@ import json
 import os
 import time
 
-from kdx.evidence.run import Run
+from kdx.evidence.planned_run import PlannedRun
 
 
-def write_numbers(run: Run, **metrics: float) -> None:
+def write_numbers(run: PlannedRun, **metrics: float) -> None:
     """metrics.json and metrics.csv of a finished run, whose student is better the higher its seed and its temperature."""
     temperature = (run.config["temperature"] or {}).get("value", 0.0)
     numbers = {"seconds": 1.0, "test/student/accuracy": 0.5 + 0.01 * run.seed + 0.02 * temperature, **metrics}
@@ -21,14 +21,14 @@ def write_numbers(run: Run, **metrics: float) -> None:
     (run.folder / "metrics.json").write_text(json.dumps(report))
 
 
-def succeed(run: Run) -> None:
+def succeed(run: PlannedRun) -> None:
     """Write numbers; count how often this run was trained."""
     with (run.folder.parent / f"{run.key}.times").open("a") as file:
         file.write(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}\n")
     write_numbers(run)
 
 
-def some_fail(run: Run) -> None:
+def some_fail(run: PlannedRun) -> None:
     """Seed 1 raises an error, seed 2 takes its process down."""
     if run.seed == 1:
         raise RuntimeError("no memory\nand more")
@@ -37,11 +37,11 @@ def some_fail(run: Run) -> None:
     succeed(run)
 
 
-def hang(run: Run) -> None:
+def hang(run: PlannedRun) -> None:
     """Never ends by itself."""
     (run.folder / "began").touch()
     time.sleep(600)
 
 
-def leave_nothing(run: Run) -> None:
+def leave_nothing(run: PlannedRun) -> None:
     """End without numbers."""

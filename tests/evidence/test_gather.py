@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.gather import gather
+from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.progress import Forecast, duration
-from kdx.evidence.run import Run
 
 Small = Callable[..., Declaration]
 Composer = Callable[..., DictConfig]
@@ -73,7 +73,7 @@ def test_an_interrupted_job_goes_on(
 
     whole = module.work
 
-    def cut(*arguments: Any) -> Iterator[tuple[Run, str]]:
+    def cut(*arguments: Any) -> Iterator[tuple[PlannedRun, str]]:
         done = whole(*arguments)
         yield next(done)
         yield next(done)
@@ -136,8 +136,8 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 def test_forecast_learns_from_the_same_system_and_else_from_epochs() -> None:
-    def run(system: str, epochs: int) -> Run:
-        return Run("f", system, 0, (), {"trainer": {"max_epochs": epochs}}, "", Path())
+    def run(system: str, epochs: int) -> PlannedRun:
+        return PlannedRun("f", system, 0, (), {"trainer": {"max_epochs": epochs}}, "", Path())
 
     forecast = Forecast()
     assert forecast.left([run("short", 10)], 1) is None

@@ -49,7 +49,7 @@ def test_difference_with_a_margin_may_be_a_little_worse(margin: float, expected:
     assert outcome(Difference("high", "m", "lower", "low", margin=margin))[0][2] == expected
 
 
-def test_order_compares_neighbours() -> None:
+def test_order_compares_neighbors() -> None:
     assert outcome(Order(["low", "middle", "high"], "m", "rises")) == [
         ("middle − low", 1.0, "holds"),
         ("high − middle", 1.033333, "holds"),

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 import kdx
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.plan import plan, run_key
-from kdx.evidence.run import Run
+from kdx.evidence.planned_run import PlannedRun
 
-Planned = Callable[..., list[Run]]
+Planned = Callable[..., list[PlannedRun]]
 
 
 @pytest.fixture

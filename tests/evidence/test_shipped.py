@@ -15,7 +15,7 @@ from kdx.evidence.plan import plan
 
 @pytest.mark.parametrize("option", ["full", "fast"])
 def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..., DictConfig], tmp_path: Path) -> None:
-    cfg = compose("evidence", [f"evidence={option}", f"outputs={tmp_path}"])  # `composer` has initialised Hydra
+    cfg = compose("evidence", [f"evidence={option}", f"outputs={tmp_path}"])  # `composer` has initialized Hydra
     declared = declare(cfg)
     claims = [claim for family in declared.families for claim in family.claims]
     assert {family.name for family in declared.families} == {"cqkd", "funmatch", "ctkd"}

@@ -10,18 +10,18 @@ from pathlib import Path
 import fake_runs
 import pytest
 
-from kdx.evidence.run import Run
+from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.workers import work
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Run]:
+def runs(tmp_path: Path) -> list[PlannedRun]:
     """Five seeds of one system."""
     config = {"temperature": None, "trainer": {"max_epochs": 1}}
-    return [Run("f", "s", seed, (), config, f"key{seed}", tmp_path / f"key{seed}") for seed in range(5)]
+    return [PlannedRun("f", "s", seed, (), config, f"key{seed}", tmp_path / f"key{seed}") for seed in range(5)]
 
 
-def test_two_processes_share_the_runs_with_a_thread_each(runs: list[Run], tmp_path: Path) -> None:
+def test_two_processes_share_the_runs_with_a_thread_each(runs: list[PlannedRun], tmp_path: Path) -> None:
     before = os.environ.get("OMP_NUM_THREADS")
     done = list(work(runs, 2, tmp_path, fake_runs.succeed))
     assert sorted(run.seed for run, _ in done) == [0, 1, 2, 3, 4]
@@ -34,7 +34,7 @@ def test_two_processes_share_the_runs_with_a_thread_each(runs: list[Run], tmp_pa
     assert os.environ.get("OMP_NUM_THREADS") == before
 
 
-def test_an_error_and_a_dead_process_are_told_and_the_rest_goes_on(runs: list[Run], tmp_path: Path) -> None:
+def test_an_error_and_a_dead_process_are_told_and_the_rest_goes_on(runs: list[PlannedRun], tmp_path: Path) -> None:
     found = {run.seed: error for run, error in work(runs, 1, tmp_path, fake_runs.some_fail)}
     assert found[1] == "RuntimeError: no memory"
     assert "ended with 9" in found[2]
@@ -42,18 +42,18 @@ def test_an_error_and_a_dead_process_are_told_and_the_rest_goes_on(runs: list[Ru
     assert "Traceback" in (tmp_path / "worker-0.log").read_text()
 
 
-def test_a_run_without_numbers_failed(runs: list[Run], tmp_path: Path) -> None:
+def test_a_run_without_numbers_failed(runs: list[PlannedRun], tmp_path: Path) -> None:
     assert "without metrics.json" in next(work(runs[:1], 1, tmp_path, fake_runs.leave_nothing))[1]
 
 
-def test_what_a_cut_off_run_left_is_gone(runs: list[Run], tmp_path: Path) -> None:
+def test_what_a_cut_off_run_left_is_gone(runs: list[PlannedRun], tmp_path: Path) -> None:
     runs[0].folder.mkdir()
     (runs[0].folder / "rest").touch()
     list(work(runs[:1], 1, tmp_path, fake_runs.succeed))
     assert runs[0].finished and not (runs[0].folder / "rest").exists()
 
 
-def test_leaving_early_ends_the_processes(runs: list[Run], tmp_path: Path) -> None:
+def test_leaving_early_ends_the_processes(runs: list[PlannedRun], tmp_path: Path) -> None:
     hanging = work([replace(runs[0], seed=7), runs[1]], 2, tmp_path, fake_runs.hang)
     with pytest.raises(KeyboardInterrupt):
         interrupted(hanging, runs)
@@ -62,7 +62,7 @@ def test_leaving_early_ends_the_processes(runs: list[Run], tmp_path: Path) -> No
     assert time.monotonic() - began < 10
 
 
-def interrupted(hanging: object, runs: list[Run]) -> None:
+def interrupted(hanging: object, runs: list[PlannedRun]) -> None:
     """Start the work, and be interrupted while waiting for it."""
     import signal
     import threading

@@ -45,7 +45,7 @@ def lived_in(network: nn.Module) -> None:
 
 
 def write_run(folder: Path, architecture: str, num_classes: int, channels: int, side: int, **metrics: float) -> Path:
-    """A finished run's folder, as kdx.experiment leaves it."""
+    """A finished run's folder, as kdx.experiment.train leaves it."""
     torch.manual_seed(0)
     network = Network(architecture, num_classes, channels, mean=(0.4,), std=(0.3,))
     lived_in(network.model)

@@ -52,7 +52,7 @@ def test_the_pair_that_onnxruntime_fuses_wrongly_is_not_in_the_file(tmp_path: Pa
 
 def test_a_small_bit_agrees_at_every_level(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = Network("cifar_resnet8", 10, 3).eval()  # its normalisation, around another model
+    network = Network("cifar_resnet8", 10, 3).eval()  # its normalization, around another model
     network.model = ResNetV2(
         layers=(1, 1, 1, 1), channels=(128, 128, 128, 128), num_classes=10, stem_chs=32, stem_type="fixed", conv_layer=StdConv2d
     ).eval()
@@ -64,7 +64,7 @@ def test_a_small_bit_agrees_at_every_level(tmp_path: Path) -> None:
         assert found["max_difference"] < 3e-5
 
 
-def test_the_graph_normalises_and_says_what_it_takes(tmp_path: Path) -> None:
+def test_the_graph_normalizes_and_says_what_it_takes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Network("cifar_resnet20", 100, 3, mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4)).eval()
     assert onnx_file.write(network, (3, 32, 32), tmp_path / "a.onnx", notes={"kdx.input": "said"}) >= OLDEST

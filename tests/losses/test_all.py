@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 from kdx.losses.objective import Objective
-from kdx.types import Outputs, Progress, Surroundings
+from kdx.types import LossContext, Outputs, Progress
 
 LOSSES = sorted(path.stem for path in (conf_dir() / "losses").glob("*.yaml") if "_target_" in path.read_text())
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -47,7 +47,7 @@ def objective(option: str, shapes: Shapes) -> Objective:
     built = Objective(instantiate(terms(option), _convert_="all"))
     student, teacher = ({path: torch.Size(pair[side]) for path, pair in shapes.items()} for side in range(2))
     last = nn.Linear(20, CLASSES).requires_grad_(False)
-    built.connect(Surroundings(CLASSES, EXAMPLES, torch.arange(EXAMPLES) % CLASSES, student, teacher, last))
+    built.connect(LossContext(CLASSES, EXAMPLES, torch.arange(EXAMPLES) % CLASSES, student, teacher, last))
     return built
 
 

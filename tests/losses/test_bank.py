@@ -84,10 +84,10 @@ def test_rows_start_at_a_mean_square_length_of_1() -> None:
 def test_z_is_n_times_the_mean_exponential_of_the_first_scores_and_then_constant() -> None:
     bank = Bank(10, 4)
     first, second = torch.randn(2, 3, 6, dtype=torch.float64) * 5
-    found = bank.normalisation(first, second)
+    found = bank.normalization(first, second)
     expected = [np.log(10 * np.exp(side.numpy()).mean()) for side in (first, second)]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
-    assert bank.normalisation(second, first) is found or torch.equal(bank.normalisation(second, first), found)
+    assert bank.normalization(second, first) is found or torch.equal(bank.normalization(second, first), found)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 1.0])
@@ -126,7 +126,7 @@ def saved(bank: Bank) -> dict[str, object]:
 def test_the_state_comes_back_from_a_checkpoint_of_plain_data_and_holds_no_buffer() -> None:
     bank, index = Bank(10, 4), torch.tensor([1, 2, 3])
     embeddings = torch.randn(2, 3, 4)
-    bank.normalisation(*bank.scores(*embeddings, index[:, None], 0.1))
+    bank.normalization(*bank.scores(*embeddings, index[:, None], 0.1))
     bank.update(*embeddings, index)
     assert not list(bank.buffers()) and not list(bank.parameters())
     other = Bank(10, 4)
@@ -160,7 +160,7 @@ def _rank(rank: int, folder: str) -> None:
     for _ in range(3):
         student, teacher = torch.nn.functional.normalize(torch.randn(2, len(mine), 4), dim=-1)
         scores = bank.scores(student, teacher, mine[:, None], 0.1)
-        bank.normalisation(*scores)
+        bank.normalization(*scores)
         bank.update(student, teacher, mine)
         steps.append((student, teacher, mine, scores))
     torch.save((bank.state_dict(), steps), f"{folder}/{rank}.pt")

@@ -13,23 +13,23 @@ from torch import Tensor
 
 from kdx.losses.bank import Draws
 from kdx.losses.crd import CRD, CRDBatch, info_nce, nce
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 PAIR = {"student": "f", "teacher": "f"}
 LABELS = torch.arange(40) % 4
 
 
-def surroundings(labels: Tensor | None = LABELS, width: int = 5) -> Surroundings:
+def context(labels: Tensor | None = LABELS, width: int = 5) -> LossContext:
     """Of 40 training examples; the student's features have the given width, the teacher's 8."""
-    return Surroundings(4, 40, labels, {"f": torch.Size([width])}, {"f": torch.Size([8])})
+    return LossContext(4, 40, labels, {"f": torch.Size([width])}, {"f": torch.Size([8])})
 
 
-def outputs(index: list[int], dtype: torch.dtype = torch.float32, labelled: bool = True) -> Outputs:
+def outputs(index: list[int], dtype: torch.dtype = torch.float32, labeled: bool = True) -> Outputs:
     """Random features of these examples."""
     place = torch.tensor(index)
     student, teacher = (torch.randn(len(index), width, dtype=torch.float64).to(dtype) for width in (5, 8))
     features = {"student_features": {"f": student.requires_grad_()}, "teacher_features": {"f": teacher}}
-    return Outputs(student, label=LABELS[place] if labelled else None, index=place, **features)
+    return Outputs(student, label=LABELS[place] if labeled else None, index=place, **features)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
@@ -53,7 +53,7 @@ def test_nce_is_finite_at_extremes_and_its_gradients_numerical() -> None:
 
 def test_the_loss_follows_the_paper_step_by_step() -> None:
     loss = CRD(PAIR, width=6, negatives=7, temperature=0.1, momentum=0.25)
-    loss.connect(surroundings())
+    loss.connect(context())
     memory = [rows.double().numpy().copy() for rows in loss.bank.rows]
     constants: list[float] = []
     noise = 7 / 40
@@ -87,7 +87,7 @@ def test_the_loss_follows_the_paper_step_by_step() -> None:
 
 def test_it_learns_to_tell_examples_apart() -> None:
     loss = CRD(PAIR, width=8, negatives=30)
-    loss.connect(surroundings(width=8))
+    loss.connect(context(width=8))
     feature = torch.randn(40, 8)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
     values = []
@@ -104,7 +104,7 @@ def test_it_learns_to_tell_examples_apart() -> None:
 
 def test_its_gradient_is_the_numerical_one(monkeypatch: pytest.MonkeyPatch) -> None:
     loss = CRD(PAIR, width=3, negatives=4)
-    loss.connect(surroundings())
+    loss.connect(context())
     loss.double()
     batch = outputs([1, 2, 3], torch.float64)
     loss(batch)  # sets Z
@@ -119,17 +119,17 @@ def test_its_gradient_is_the_numerical_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_labels_all_others_are_negatives_and_relax_is_exact() -> None:
     loss = CRD(PAIR, negatives=2000, mode="relax")
-    loss.connect(surroundings(labels=None))
+    loss.connect(context(labels=None))
     drawn = loss.draws(torch.tensor([5, 9]), 2000, relax=True)
     assert drawn[:, 0].tolist() == [5, 9]
     assert [set(range(40)) - set(row.tolist()) for row in drawn[:, 1:]] == [{5}, {9}]
-    assert loss(outputs([5, 9], labelled=False)).isfinite().all()
+    assert loss(outputs([5, 9], labeled=False)).isfinite().all()
 
 
 def test_the_bank_travels_in_the_checkpoint_of_the_loss() -> None:
     loss, other = CRD(PAIR, width=6, negatives=7), CRD(PAIR, width=6, negatives=7)
     for each in (loss, other):
-        each.connect(surroundings())
+        each.connect(context())
     loss(outputs([1, 2, 3]))
     assert not list(loss.buffers())
     file = io.BytesIO()
@@ -146,7 +146,7 @@ def test_the_bank_travels_in_the_checkpoint_of_the_loss() -> None:
 
 def test_it_is_refused_without_an_index_with_several_pairs_and_with_one_class() -> None:
     loss = CRD(PAIR, width=6, negatives=7)
-    loss.connect(surroundings())
+    loss.connect(context())
     batch = outputs([1])
     batch.index = None
     with pytest.raises(ValueError, match=r"by their index, and this batch has none: .*crd_batch"):
@@ -154,7 +154,7 @@ def test_it_is_refused_without_an_index_with_several_pairs_and_with_one_class() 
     with pytest.raises(ValueError, match="one pair of features"):
         CRD({"student": ["a", "b"], "teacher": ["a", "b"]})
     with pytest.raises(ValueError, match="two classes"):
-        CRD(PAIR).connect(surroundings(torch.zeros(40, dtype=torch.long)))
+        CRD(PAIR).connect(context(torch.zeros(40, dtype=torch.long)))
     with pytest.raises(ValueError, match="mode"):
         CRD(PAIR, mode="loose")
 
@@ -163,7 +163,7 @@ def test_it_is_refused_without_an_index_with_several_pairs_and_with_one_class() 
 @pytest.mark.parametrize("kind", [CRD, CRDBatch])
 def test_half_precision_features_are_read_in_single_under_autocast(kind: type[CRD | CRDBatch], dtype: torch.dtype) -> None:
     loss = kind(PAIR, width=6)
-    loss.connect(surroundings())
+    loss.connect(context())
     batch = outputs([0, 1, 2, 3], dtype)
     values = []
     for autocast in (False, True):
@@ -194,7 +194,7 @@ def test_in_the_batch_it_is_cross_entropy_over_those_not_excluded_both_ways() ->
 
 def test_a_batch_of_one_class_has_nothing_to_contrast_and_gives_zero() -> None:
     loss = CRDBatch(PAIR)
-    loss.connect(surroundings())
+    loss.connect(context())
     batch = outputs([0, 4, 8])
     result = loss(batch)
     assert result.tolist() == [0, 0, 0]
@@ -205,7 +205,7 @@ def test_a_batch_of_one_class_has_nothing_to_contrast_and_gives_zero() -> None:
 
 def test_in_the_batch_matching_embeddings_beat_others() -> None:
     loss = CRDBatch(PAIR, width=6, temperature=0.1)
-    loss.connect(surroundings(width=8))
+    loss.connect(context(width=8))
     with torch.no_grad():
         loss.embed_teacher.load_state_dict(loss.embed_student.state_dict())
     feature = torch.randn(4, 8)

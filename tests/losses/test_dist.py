@@ -10,7 +10,7 @@ from scipy.stats import pearsonr
 from torch import Tensor
 
 from kdx.losses.dist import DIST, decorrelation
-from kdx.types import Apart, Outputs
+from kdx.types import Outputs, TemperaturePair
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -33,9 +33,11 @@ def reference(student: Tensor, teacher: Tensor, temperature: float) -> tuple[flo
     return mean_gap(log_q, log_p), mean_gap(log_q.T, log_p.T)
 
 
-def of(student: Tensor, teacher: Tensor, temperature: float | Apart = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
+def of(
+    student: Tensor, teacher: Tensor, temperature: float | TemperaturePair = 1.0, beta: float = 1.0, gamma: float = 1.0
+) -> Tensor:
     """The loss of logits."""
-    tau = temperature if isinstance(temperature, Apart) else torch.tensor(temperature, dtype=torch.float64)
+    tau = temperature if isinstance(temperature, TemperaturePair) else torch.tensor(temperature, dtype=torch.float64)
     return DIST(beta, gamma)(Outputs(student, teacher, temperature=tau))
 
 
@@ -104,11 +106,11 @@ def test_a_temperature_per_example_weighs_its_row_and_by_the_mean_the_columns() 
     log_q, log_p = (student / tau).log_softmax(-1), (teacher / tau).log_softmax(-1)
     rows, columns = decorrelation(log_q, log_p, 1), decorrelation(log_q, log_p, 0)
     expected = (rows[0] + 9 * rows[1]) / 2 + 5 * columns.mean()
-    torch.testing.assert_close(of(student, teacher, Apart(tau, tau, tau * tau)), expected)
+    torch.testing.assert_close(of(student, teacher, TemperaturePair(tau, tau, tau * tau)), expected)
 
 
 def test_gradients_are_the_numerical_ones() -> None:
     student, teacher = logits(5, 2, batch=4)
     tau = torch.tensor(2.5, dtype=torch.float64)
     inputs = [x.requires_grad_() for x in (student, teacher, tau)]
-    assert torch.autograd.gradcheck(lambda s, t, a: of(s, t, Apart(a, a, a * a)), inputs)
+    assert torch.autograd.gradcheck(lambda s, t, a: of(s, t, TemperaturePair(a, a, a * a)), inputs)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdx.losses import functional
 from kdx.losses.dkd import DKD, decoupled_kl, dkd
-from kdx.types import Apart, Outputs
+from kdx.types import Outputs, TemperaturePair
 
 HALVES = (torch.float16, torch.bfloat16)
 Array = NDArray[np.float64]
@@ -101,7 +101,7 @@ def test_gradients_are_the_numerical_ones(shape: tuple[int, ...]) -> None:
     student, teacher, label = draw(5, 2, batch=3)
     tau = torch.full(shape, 2.5, dtype=torch.float64)
     inputs = [x.requires_grad_() for x in (student, teacher, tau, tau + 1)]
-    assert torch.autograd.gradcheck(lambda s, t, a, b: dkd(s, t, label, Apart(a, b, a * b)), inputs)
+    assert torch.autograd.gradcheck(lambda s, t, a, b: dkd(s, t, label, TemperaturePair(a, b, a * b)), inputs)
 
 
 def test_two_classes_are_refused_with_the_reason() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdx.losses.features import FeatureLoss
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 
 class Products(FeatureLoss):
@@ -26,7 +26,7 @@ def test_pairs_come_in_the_order_of_the_paths() -> None:
     ]
     assert loss(outputs).item() == pytest.approx(float((a * -b).sum() + (b * c).sum()), rel=1e-5)
     shapes = {"student_features": {"a": a.shape, "b": b.shape}, "teacher_features": {"b": b.shape, "c": c.shape}}
-    assert loss.shapes(Surroundings(2, 2, **shapes)) == [(a.shape, b.shape), (b.shape, c.shape)]
+    assert loss.shapes(LossContext(2, 2, **shapes)) == [(a.shape, b.shape), (b.shape, c.shape)]
 
 
 def test_it_asks_for_its_paths_and_for_a_teacher() -> None:

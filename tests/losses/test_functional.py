@@ -11,7 +11,7 @@ from timm.task import LogitDistillationTask
 from torch import Tensor, nn
 
 from kdx.losses import functional
-from kdx.types import Apart
+from kdx.types import TemperaturePair
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -96,14 +96,14 @@ def test_kl_is_not_symmetric_and_weighs_by_the_teacher() -> None:
     assert functional.kl(unsure, sure).item() == pytest.approx(0.6926, abs=1e-4)  # the student hedges: log 2 at most
 
 
-def test_kl_and_its_gradient_tend_to_half_the_centred_square_as_temperature_grows() -> None:
+def test_kl_and_its_gradient_tend_to_half_the_centerd_square_as_temperature_grows() -> None:
     student, teacher = logits(0, 50, 3).requires_grad_(), logits(1, 50, 3)
     difference = student.detach() - teacher
-    centred = difference - difference.mean(-1, keepdim=True)
+    centerd = difference - difference.mean(-1, keepdim=True)
     result = functional.kl(student, teacher, 1e4)
     (gradient,) = torch.autograd.grad(result.sum(), student)
-    torch.testing.assert_close(result.detach(), centred.square().sum(-1) / 2 / 50, rtol=1e-3, atol=0)
-    torch.testing.assert_close(gradient, centred / 50, rtol=0, atol=1e-3 * float(centred.abs().max()) / 50)
+    torch.testing.assert_close(result.detach(), centerd.square().sum(-1) / 2 / 50, rtol=1e-3, atol=0)
+    torch.testing.assert_close(gradient, centerd / 50, rtol=0, atol=1e-3 * float(centerd.abs().max()) / 50)
 
 
 @pytest.mark.parametrize("shift", ["student", "teacher"])
@@ -153,7 +153,7 @@ def test_a_temperature_per_example_equals_a_loop() -> None:
 @pytest.mark.parametrize("shape", [(), (6, 1)])
 def test_a_temperature_for_each_network_tempers_it_and_is_squared_as_it_says(shape: tuple[int, ...]) -> None:
     student, teacher = logits(0, 10, 3), logits(1, 10, 3)
-    apart = Apart(torch.full(shape, 2.0), torch.full(shape, 5.0), torch.full(shape, 7.0))
+    apart = TemperaturePair(torch.full(shape, 2.0), torch.full(shape, 5.0), torch.full(shape, 7.0))
     expected = reference(student, teacher, 2.0, 5.0) / 10
     np.testing.assert_allclose(functional.kl(student, teacher, apart).numpy(), 7 * expected, rtol=1e-6)
     np.testing.assert_allclose(functional.kl(student, teacher, apart, tau_squared=False).numpy(), expected, rtol=1e-6)
@@ -172,7 +172,7 @@ def test_gradients_of_kl_are_the_numerical_ones(shape: tuple[int, ...], tau_squa
     temperature = torch.full(shape, 2.5, dtype=torch.float64)
     inputs = [logits(0, 5, 2, 3), logits(1, 5, 2, 3), temperature, temperature + 1]
     assert torch.autograd.gradcheck(
-        lambda s, t, tau, own: functional.kl(s, t, Apart(tau, own, tau * own), tau_squared),
+        lambda s, t, tau, own: functional.kl(s, t, TemperaturePair(tau, own, tau * own), tau_squared),
         [x.requires_grad_() for x in inputs],
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdx.losses.hint import Hint
 from kdx.losses.projectors import positions
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 
 def connected(*pairs: tuple[Tensor, Tensor]) -> tuple[Hint, Outputs]:
@@ -18,7 +18,7 @@ def connected(*pairs: tuple[Tensor, Tensor]) -> tuple[Hint, Outputs]:
     student, teacher = (dict(zip(names, side, strict=True)) for side in zip(*pairs, strict=True))
     loss = Hint({"student": names, "teacher": names})
     shapes = ({name: feature.shape[1:] for name, feature in side.items()} for side in (student, teacher))
-    loss.connect(Surroundings(10, 100, None, *shapes))
+    loss.connect(LossContext(10, 100, None, *shapes))
     return loss, Outputs(pairs[0][0], student_features=student, teacher_features=teacher)
 
 

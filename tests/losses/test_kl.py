@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdx.losses import functional
 from kdx.losses.kl import DIVERGENCES, KL
-from kdx.types import Apart, Outputs
+from kdx.types import Outputs, TemperaturePair
 
 Divergence = Callable[..., Tensor]
 Array = NDArray[np.float64]
@@ -58,14 +58,14 @@ def test_the_teacher_with_itself_gives_exactly_zero(divergence: Divergence, scal
 
 
 @pytest.mark.parametrize(("name", "share"), [("forward", 1), ("reverse", 1), ("symmetric", 1), ("js", 0.25)])
-def test_for_large_temperatures_all_tend_to_a_share_of_half_the_centred_square(name: str, share: float) -> None:
+def test_for_large_temperatures_all_tend_to_a_share_of_half_the_centerd_square(name: str, share: float) -> None:
     student, teacher = logits(0, 50, 3).requires_grad_(), logits(1, 50, 3)
     difference = (student - teacher).detach()
-    centred = difference - difference.mean(-1, keepdim=True)
+    centerd = difference - difference.mean(-1, keepdim=True)
     result = DIVERGENCES[name](student, teacher, 1e4)
-    torch.testing.assert_close(result.detach(), share * centred.square().sum(-1) / 100, rtol=1e-3, atol=0)
+    torch.testing.assert_close(result.detach(), share * centerd.square().sum(-1) / 100, rtol=1e-3, atol=0)
     (gradient,) = torch.autograd.grad(result.sum(), student)
-    torch.testing.assert_close(gradient, share * centred / 50, rtol=0, atol=1e-3 * float(centred.abs().max()) / 50)
+    torch.testing.assert_close(gradient, share * centerd / 50, rtol=0, atol=1e-3 * float(centerd.abs().max()) / 50)
 
 
 @pytest.mark.parametrize("name", ["symmetric", "js"])
@@ -77,7 +77,7 @@ def test_these_do_not_care_who_teaches(name: str) -> None:
 def test_reverse_is_forward_the_other_way_round() -> None:
     student, teacher = logits(0, 10, 3), logits(1, 10, 3)
     torch.testing.assert_close(functional.reverse_kl(student, teacher, 2.0), functional.kl(teacher, student, 2.0))
-    apart, swapped = (Apart(torch.tensor(a), torch.tensor(b), torch.tensor(6.0)) for a, b in ((2.0, 5.0), (5.0, 2.0)))
+    apart, swapped = (TemperaturePair(torch.tensor(a), torch.tensor(b), torch.tensor(6.0)) for a, b in ((2.0, 5.0), (5.0, 2.0)))
     torch.testing.assert_close(functional.reverse_kl(student, teacher, apart), functional.kl(teacher, student, swapped))
 
 

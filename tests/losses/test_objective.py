@@ -10,7 +10,7 @@ from kdx.losses import functional
 from kdx.losses.ce import CE
 from kdx.losses.kl import KL
 from kdx.losses.objective import Loss, Objective, Term
-from kdx.types import Outputs, Progress, Surroundings
+from kdx.types import LossContext, Outputs, Progress
 
 
 class Given(Loss):
@@ -57,7 +57,7 @@ def test_parameters_of_a_loss_are_the_objectives() -> None:
 
 
 def test_an_objective_without_terms_names_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"nothing to minimise.*losses=\[ce\]"):
+    with pytest.raises(ValueError, match=r"nothing to minimize.*losses=\[ce\]"):
         Objective({})
 
 
@@ -104,15 +104,15 @@ def test_each_member_of_an_ensemble_teaches_by_itself_and_labels_teach_once(outp
 
 def test_it_asks_for_the_features_of_all_terms_once_and_connects_them() -> None:
     class Looking(Given):
-        def connect(self, surroundings: Surroundings) -> None:
-            self.classes = surroundings.num_classes
+        def connect(self, context: LossContext) -> None:
+            self.classes = context.num_classes
 
     first, second = Looking(torch.ones(1)), Looking(torch.ones(1))
     first.student_features, first.teacher_features = ("stage-1", "pooled"), ("stage1", "stage1")
     second.student_features = ("pooled",)
     objective = Objective({"a": Term(first), "b": Term(second)})
     assert (objective.student_features, objective.teacher_features) == (["pooled", "stage-1"], ["stage1"])
-    objective.connect(Surroundings(7, 100))
+    objective.connect(LossContext(7, 100))
     assert (first.classes, second.classes) == (7, 7)
 
 

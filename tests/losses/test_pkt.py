@@ -44,7 +44,7 @@ def test_it_equals_numpy_at_any_scale(scale: float) -> None:
     assert pkt(student.float(), teacher.float()).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_affinities_are_probabilities_that_favour_the_similar() -> None:
+def test_affinities_are_probabilities_that_favor_the_similar() -> None:
     found = affinities(torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]])).exp()
     torch.testing.assert_close(found.sum(1), torch.ones(3))
     assert found[0, 0] > found[0, 1] > found[0, 2] and found[0, 2] < 1e-6

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from kdx.config import ConfigError, conf_dir
-from kdx.signatures import signature
+from kdx.config.check import ConfigError, conf_dir
+from kdx.config.signatures import signature
 
 FOLDER = conf_dir() / "losses"
 OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))

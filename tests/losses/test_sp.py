@@ -14,7 +14,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def reference(student: np.ndarray, teacher: np.ndarray) -> float:
-    """The squared Frobenius norm of the difference of row-normalised Gram matrices, over B²."""
+    """The squared Frobenius norm of the difference of row-normalized Gram matrices, over B²."""
     grams = []
     for features in (student, teacher):
         gram = np.einsum("if,jf->ij", features, features)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdx.losses.srrl import SRRL
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 CLASSIFIER = nn.Linear(6, 4).requires_grad_(False)
 
@@ -19,7 +19,7 @@ def connected(student: Tensor, teacher: Tensor, relu: bool = True) -> tuple[SRRL
     """The loss of a pair of features, connected, and outputs that hold them with the teacher's logits."""
     loss = SRRL({"student": "f", "teacher": "f"}, relu)
     shapes = {"f": student.shape[1:]}, {"f": teacher.shape[1:]}
-    loss.connect(Surroundings(4, 100, None, *shapes, teacher_classifier=CLASSIFIER))
+    loss.connect(LossContext(4, 100, None, *shapes, teacher_classifier=CLASSIFIER))
     pooled = teacher.float() if teacher.ndim == 2 else teacher.float().mean((2, 3))
     logits = CLASSIFIER(pooled)
     return loss, Outputs(student, logits, student_features={"f": student}, teacher_features={"f": teacher})
@@ -92,6 +92,6 @@ def test_gradients_are_the_numerical_ones() -> None:
 
 def test_without_a_teachers_layer_or_with_several_pairs_it_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no single one: .*teacher=online"):
-        SRRL({"student": "f", "teacher": "f"}).connect(Surroundings(4, 100))
+        SRRL({"student": "f", "teacher": "f"}).connect(LossContext(4, 100))
     with pytest.raises(ValueError, match="one pair of features, got 2: name one path"):
         SRRL({"student": ["a", "b"], "teacher": ["a", "b"]})

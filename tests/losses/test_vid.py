@@ -12,13 +12,13 @@ from scipy.stats import norm
 from torch import Tensor
 
 from kdx.losses.vid import VID, gaussian_nll
-from kdx.types import Outputs, Surroundings
+from kdx.types import LossContext, Outputs
 
 
 def connected(student: Tensor, teacher: Tensor, **options: float) -> tuple[VID, Outputs]:
     """The loss of a pair of features, connected, and outputs that hold them."""
     loss = VID({"student": "f", "teacher": "f"}, **options)
-    loss.connect(Surroundings(10, 100, None, {"f": student.shape[1:]}, {"f": teacher.shape[1:]}))
+    loss.connect(LossContext(10, 100, None, {"f": student.shape[1:]}, {"f": teacher.shape[1:]}))
     return loss, Outputs(student, student_features={"f": student}, teacher_features={"f": teacher})
 
 
@@ -78,7 +78,7 @@ def test_several_pairs_and_tokens_are_summed() -> None:
         {"a": torch.randn(2, 17, 5), "b": torch.randn(2, 3)},
         {"a": torch.randn(2, 17, 6), "b": torch.randn(2, 4)},
     )
-    loss.connect(Surroundings(10, 100, None, *({k: v.shape[1:] for k, v in side.items()} for side in (student, teacher))))
+    loss.connect(LossContext(10, 100, None, *({k: v.shape[1:] for k, v in side.items()} for side in (student, teacher))))
     single = [
         gaussian_nll(*posterior(s.reshape(2, -1, s.shape[-1])), t.reshape(2, -1, t.shape[-1]))
         for posterior, s, t in zip(loss.posteriors, student.values(), teacher.values(), strict=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.metrics import calibration
-from kdx.metrics.assessment import Assessed, Assessment
+from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.suite import Suite
 from kdx.types import Outputs
 
@@ -27,7 +27,7 @@ def example(num_classes: int = 10, size: int = 101) -> tuple[Tensor, Tensor]:
     return logits, label
 
 
-def assess(*batches: tuple[Tensor, Tensor], num_classes: int = 10) -> Assessed:
+def assess(*batches: tuple[Tensor, Tensor], num_classes: int = 10) -> AssessmentResult:
     assessment = Assessment(num_classes)
     for logits, label in batches:
         assessment.update(logits, label)

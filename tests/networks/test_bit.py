@@ -129,9 +129,9 @@ def test_bit_has_the_published_number_of_parameters_and_no_batch_norm(name: str,
     assert not any("BatchNorm" in type(module).__name__ for module in model.modules())
     norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     assert {norm.num_groups for norm in norms} == {32} and all(norm.num_channels % 32 == 0 for norm in norms)
-    standardised = [module for module in model.modules() if type(module).__name__ == "StdConv2d"]
+    standardized = [module for module in model.modules() if type(module).__name__ == "StdConv2d"]
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    assert set(convolutions) - set(standardised) == {model.get_classifier()}
+    assert set(convolutions) - set(standardized) == {model.get_classifier()}
 
 
 def test_training_and_testing_see_the_same_function() -> None:

@@ -19,7 +19,7 @@ from kdx.networks import weights
 from kdx.networks.cifar.resnet import BasicBlock, CifarResNet
 from kdx.networks.cifar.shufflenetv1 import Unit, shuffle
 from kdx.networks.cifar.wrn import PreActivationBlock, WideResNet
-from kdx.networks.features import Taps
+from kdx.networks.features import FeatureTaps
 from kdx.networks.names import architectures
 
 COUNTS = {  # parameters with 100 classes, as CRD's code has them
@@ -191,7 +191,7 @@ def test_plain_timm_builds_it_again_from_what_was_saved(tmp_path: Path, name: st
 def test_a_stages_map_has_the_size_that_timm_is_told(name: str) -> None:
     model, (expected, width) = model_of(name), STAGES[name]
     paths = [f"stage{i + 1}" for i in range(len(expected))]
-    taps = Taps(model, [*paths, "pooled"])
+    taps = FeatureTaps(model, [*paths, "pooled"])
     model(torch.rand(2, 3, 32, 32))
     caught = taps.take()
     assert [caught[path].shape for path in paths] == [(2, channels, side, side) for channels, side in expected]
@@ -203,7 +203,7 @@ def test_a_stages_map_has_the_size_that_timm_is_told(name: str) -> None:
 def test_features_are_caught_by_stage_and_before_the_last_layer(name: str) -> None:
     model, images = model_of(name), torch.rand(2, 3, 32, 32)
     paths = ["stage-1", "stage-2", "stage1", "pooled"]
-    taps = Taps(model, paths)
+    taps = FeatureTaps(model, paths)
     logits, caught = model(images), taps.take()
     assert set(caught) == set(paths)
     torch.testing.assert_close(model.get_classifier()(caught["pooled"]), logits)
@@ -215,7 +215,7 @@ def test_features_are_caught_by_stage_and_before_the_last_layer(name: str) -> No
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_resnet50", "cifar_vgg13_bn", "cifar_shufflenetv1"])
 def test_the_last_stage_is_what_is_pooled(name: str) -> None:
     model = model_of(name)
-    taps = Taps(model, ["stage-1", "pooled"])
+    taps = FeatureTaps(model, ["stage-1", "pooled"])
     model(torch.rand(2, 3, 32, 32))
     caught = taps.take()
     torch.testing.assert_close(caught["stage-1"].mean((2, 3)), caught["pooled"])
@@ -226,7 +226,7 @@ def test_vgg_pools_once_more_from_64_px(resolution: int, side: int) -> None:
     assert model_of("cifar_vgg8_bn").forward_features(torch.rand(1, 3, resolution, resolution)).shape == (1, 512, side, side)
 
 
-# Initialisation.
+# Initialization.
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_a_wide_resnets_last_layer_starts_without_bias() -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "fan_in"), [("cifar_shufflenetv1", "layer3.1.expand.0", 80), ("cifar_shufflenetv2", "conv2.0", 464)]
 )
-def test_shufflenets_keep_pytorchs_initialisation(name: str, layer: str, fan_in: int) -> None:
+def test_shufflenets_keep_pytorchs_initialization(name: str, layer: str, fan_in: int) -> None:
     weight = timm.create_model(name).get_submodule(layer).weight
     bound = 1 / math.sqrt(fan_in)
     assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
@@ -352,7 +352,7 @@ def test_mobilenetv2s_blocks_are_torchvisions_but_for_the_activation() -> None:
 
 
 @pytest.mark.parametrize(("in_width", "stride"), [(32, 1), (16, 2)])
-def test_a_wide_block_normalises_before_it_convolves(in_width: int, stride: int) -> None:
+def test_a_wide_block_normalizes_before_it_convolves(in_width: int, stride: int) -> None:
     block, x = PreActivationBlock(in_width, 32, stride).eval(), torch.randn(2, in_width, 8, 8)
     active = block.bn1(x).clamp(min=0)
     inner = block.bn2(block.conv1(active)).clamp(min=0)
@@ -360,7 +360,7 @@ def test_a_wide_block_normalises_before_it_convolves(in_width: int, stride: int)
     torch.testing.assert_close(block(x), shortcut + block.conv2(inner))
 
 
-def test_a_wide_resnet_normalises_its_last_sum() -> None:
+def test_a_wide_resnet_normalizes_its_last_sum() -> None:
     model, images = model_of("cifar_wrn_16_2"), torch.rand(2, 3, 8, 8)
     total = model.block3(model.block2(model.block1(model.conv1(images))))
     assert torch.equal(model.forward_features(images), model.bn1(total).clamp(min=0))

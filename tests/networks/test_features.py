@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kdx.networks import features
-from kdx.networks.features import Taps
+from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network
 
 EVERY = [
@@ -41,7 +41,7 @@ def images() -> torch.Tensor:
 
 def test_a_path_is_pooled_a_stage_from_either_end_or_a_module(model: Any, images: torch.Tensor) -> None:
     paths = ["pooled", "stage1", "stage2", "stage3", "stage-1", "stage-3", "layer2.0.bn1", "conv1"]
-    taps = Taps(model, paths)
+    taps = FeatureTaps(model, paths)
     logits, caught = model(images), taps.take()
     assert set(caught) == set(paths)
     x = torch.relu(model.bn1(model.conv1(images)))
@@ -59,7 +59,7 @@ def test_a_path_is_pooled_a_stage_from_either_end_or_a_module(model: Any, images
 def test_the_last_layer_makes_logits_of_what_was_pooled(name: str, images: torch.Tensor) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10).eval()
-    taps = Taps(model, ["pooled"])
+    taps = FeatureTaps(model, ["pooled"])
     with torch.no_grad():
         logits = model(images)
         pooled = taps.take()["pooled"]
@@ -73,7 +73,7 @@ def test_a_stage_is_still_what_it_was_when_the_network_is_done(name: str, images
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10).eval()
     count = len(features.stages(model))
-    taps, copies = Taps(model, [f"stage{i + 1}" for i in range(count)]), {}
+    taps, copies = FeatureTaps(model, [f"stage{i + 1}" for i in range(count)]), {}
 
     def keep_copy(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -90,14 +90,14 @@ def test_a_stage_is_still_what_it_was_when_the_network_is_done(name: str, images
 
 
 def test_what_is_caught_carries_the_gradient(model: Any, images: torch.Tensor) -> None:
-    taps = Taps(model, ["stage2"])
+    taps = FeatureTaps(model, ["stage2"])
     model(images)
     taps.take()["stage2"].square().sum().backward()
     assert model.conv1.weight.grad.abs().max() > 0 and model.layer3[0].conv1.weight.grad is None
 
 
 def test_taking_forgets(model: Any, images: torch.Tensor) -> None:
-    taps = Taps(model, ["stage1", "pooled"])
+    taps = FeatureTaps(model, ["stage1", "pooled"])
     assert taps.take() == {}
     model(images)
     first = taps.take()
@@ -119,13 +119,13 @@ def test_taking_forgets(model: Any, images: torch.Tensor) -> None:
 )
 def test_a_path_that_does_not_exist_is_refused_with_those_that_do(model: Any, path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Taps(model, [path])
+        FeatureTaps(model, [path])
 
 
 def test_a_module_that_goes_by_a_stages_name_is_that_module() -> None:
     model = timm.create_model("cifar_resnet8")
     model.stage2 = nn.Identity()
-    taps = Taps(model, ["stage2"])
+    taps = FeatureTaps(model, ["stage2"])
     model(torch.rand(2, 3, 8, 8))
     assert taps.take() == {}, "the module of that name never ran"
 
@@ -136,7 +136,7 @@ def test_a_module_that_gives_several_tensors_is_refused_when_it_runs() -> None:
             return x, x
 
     model = nn.Sequential(Twice())
-    Taps(model, ["0"])
+    FeatureTaps(model, ["0"])
     with pytest.raises(ValueError, match="module '0' gives no single tensor: name another"):
         model(torch.rand(1))
 
@@ -145,13 +145,13 @@ def test_a_network_with_two_last_layers_has_no_pooled_features() -> None:
     with torch.device("meta"):
         model = timm.create_model("deit_tiny_distilled_patch16_224")
     with pytest.raises(ValueError, match="no single last layer: name a module instead of 'pooled'"):
-        Taps(model, ["pooled"])
+        FeatureTaps(model, ["pooled"])
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_shapes_come_without_the_batch_and_change_nothing(training: bool) -> None:
     network = Network("cifar_resnet8", 10).train(training)
-    taps = Taps(network.model, ["stage-1", "pooled"])
+    taps = FeatureTaps(network.model, ["stage-1", "pooled"])
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert features.shapes(network, taps, torch.rand(3, 3, 8, 8)) == {"stage-1": (64, 2, 2), "pooled": (64,)}
     assert network.training is training and taps.take() == {}
@@ -172,7 +172,7 @@ def test_maps_with_channels_last_come_with_channels_first() -> None:
             return self.body(images.permute(0, 2, 3, 1)).mean((1, 2))
 
     model = ChannelsLast()
-    taps = Taps(model, ["body"])
+    taps = FeatureTaps(model, ["body"])
     images = torch.rand(2, 3, 5, 7)
     model(images)
     assert torch.equal(taps.take()["body"], images)

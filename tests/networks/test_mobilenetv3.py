@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from kdx.networks.features import Taps
+from kdx.networks.features import FeatureTaps
 from kdx.networks.mobilenetv3 import group_normed
 from kdx.networks.network import Network
 
@@ -57,7 +57,7 @@ def test_an_examples_logits_depend_on_it_alone_and_not_on_the_mode(name: str, li
 @pytest.mark.parametrize("resolution", [4, 8])
 def test_it_takes_small_images_and_gives_features(name: str, like: str, resolution: int) -> None:
     model = timm.create_model(name, num_classes=10)
-    taps = Taps(model, ["stage1", "stage-1", "pooled"])
+    taps = FeatureTaps(model, ["stage1", "stage-1", "pooled"])
     assert model(torch.rand(2, 3, resolution, resolution)).shape == (2, 10)
     caught = taps.take()
     assert caught["stage-1"].shape[1] == model.num_features and caught["pooled"].shape == (2, model.head_hidden_size)

@@ -1,4 +1,4 @@
-"""A network normalises for itself and never goes to the internet unasked."""
+"""A network normalizes for itself and never goes to the internet unasked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, name, refuse)
 
 
-def test_each_channel_is_normalised_before_the_model_sees_it() -> None:
+def test_each_channel_is_normalized_before_the_model_sees_it() -> None:
     network = Network("cifar_resnet8", 10, mean=MEAN, std=STD).eval()
     images = torch.rand(2, 3, 8, 8)
     by_hand = torch.stack([(images[:, c] - MEAN[c]) / STD[c] for c in range(3)], 1)
@@ -61,7 +61,7 @@ def test_without_pretrained_nothing_is_downloaded(architecture: str) -> None:
     assert Network(architecture, 10)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_pretrained_weights_bring_their_own_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_bring_their_own_normalization(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     create = timm.create_model
 

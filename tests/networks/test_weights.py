@@ -242,7 +242,7 @@ def test_a_start_that_does_not_fit_leaves_the_network_alone(
     model = Network("cifar_resnet8", 10).model
     before = weights.digest(model)
     with pytest.raises(ValueError, match=message):
-        weights.initialise(model, tmp_path / "other.pth")
+        weights.initialize(model, tmp_path / "other.pth")
     assert weights.digest(model) == before
 
 
@@ -259,7 +259,7 @@ def test_the_last_layer_is_the_one_that_timm_says(tmp_path: Path, architecture: 
     one, other = (timm.create_model(architecture, num_classes=classes, **args) for classes in (7, 5))
     torch.save(one.state_dict(), tmp_path / "one.pth")
     fresh = {name: other.state_dict()[name].clone() for name in last}
-    assert weights.initialise(other, tmp_path / "one.pth") == last
+    assert weights.initialize(other, tmp_path / "one.pth") == last
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, fresh[name] if name in fresh else one.state_dict()[name])
     with pytest.raises(ValueError, match=r"\[7, .*in the file and \[5, .*in the network"):

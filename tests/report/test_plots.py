@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kdx.report.findings import Comparison, Finding
-from kdx.report.forest import REACH, VERDICTS, forest
+from kdx.compare.statistics import Region
+from kdx.evidence.findings import Comparison, Finding
+from kdx.evidence.forest import REACH, VERDICTS, forest
 from kdx.report.plots import Panel, against, patience, trajectories
-from kdx.report.statistics import Region
 
 
 def texts(drawing: Figure) -> list[str]:

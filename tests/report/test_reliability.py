@@ -75,7 +75,7 @@ def test_every_image_is_on_the_sheet(channels: int) -> None:
     row = {"kl": 1.0, "index": 3, "label": -1, "teacher": 0, "teacher_confidence": 0.9, "student": 1, "student_confidence": 0.5}
     images = [np.full((channels, 5, 9), 10 * i, np.uint8) for i in range(1, 11)]
     sheet = disagreement.picture(images, [row] * 10, ["a very long name of a class indeed", "b"])
-    colours = {colour for _, colour in sheet.getcolors(1 << 24) or []}
-    assert {(10 * i,) * 3 for i in range(1, 11)} <= colours
+    colors = {color for _, color in sheet.getcolors(1 << 24) or []}
+    assert {(10 * i,) * 3 for i in range(1, 11)} <= colors
     with pytest.raises(ValueError):
         disagreement.picture(images, [row])

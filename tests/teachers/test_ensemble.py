@@ -1,4 +1,4 @@
-"""Ensembles: what members say is combined by name, each after its own resolution, normalisation and calibration."""
+"""Ensembles: what members say is combined by name, each after its own resolution, normalization and calibration."""
 
 from __future__ import annotations
 

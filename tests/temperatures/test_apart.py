@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdx.losses import functional
-from kdx.temperatures.apart import PerNetwork, Standardised
 from kdx.temperatures.base import Temperature
 from kdx.temperatures.curriculum import Curriculum, InstanceCurriculum
+from kdx.temperatures.per_network import PerNetwork, Standardized
 from kdx.temperatures.schedules import Constant, Linear
 from kdx.types import Progress
 
@@ -67,27 +67,27 @@ def test_both_may_be_learned_and_each_learns() -> None:
 
 @pytest.mark.parametrize("base", [1.0, 2.0, 6.0])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
-def test_standardised_is_the_divergence_of_the_z_scores(base: float, scale: float) -> None:
+def test_standardized_is_the_divergence_of_the_z_scores(base: float, scale: float) -> None:
     student, teacher = pair(scale)
-    found = functional.kl(student, teacher, Standardised(Constant(base))(student, teacher, NOW))
+    found = functional.kl(student, teacher, Standardized(Constant(base))(student, teacher, NOW))
     assert found.numpy() == pytest.approx(base**2 * kl(zscore(student) / base, zscore(teacher) / base), rel=1e-9)
 
 
-def test_standardised_does_not_see_size_and_shift_of_the_logits() -> None:
+def test_standardized_does_not_see_size_and_shift_of_the_logits() -> None:
     student, teacher = pair()
-    standardised = Standardised(Constant(2.0))
-    expected = functional.kl(student, teacher, standardised(student, teacher, NOW))
+    standardized = Standardized(Constant(2.0))
+    expected = functional.kl(student, teacher, standardized(student, teacher, NOW))
     moved, other = 7.5 * student - 3, 0.2 * teacher + 40
-    torch.testing.assert_close(functional.kl(moved, other, standardised(moved, other, NOW)), expected, rtol=1e-5, atol=0)
-    same = functional.kl(3 * teacher + 1, teacher, standardised(3 * teacher + 1, teacher, NOW))
+    torch.testing.assert_close(functional.kl(moved, other, standardized(moved, other, NOW)), expected, rtol=1e-5, atol=0)
+    same = functional.kl(3 * teacher + 1, teacher, standardized(3 * teacher + 1, teacher, NOW))
     assert same.abs().max() < 1e-9
 
 
 def test_the_gradient_goes_through_the_students_deviation() -> None:
     student, teacher = pair()
-    standardised = Standardised(Constant(2.0))
+    standardized = Standardized(Constant(2.0))
     student.requires_grad_()
-    functional.kl(student, teacher, standardised(student, teacher, NOW)).sum().backward()
+    functional.kl(student, teacher, standardized(student, teacher, NOW)).sum().backward()
     plain = student.detach().numpy()
     numeric = np.zeros_like(plain)
     for k in range(plain.shape[1]):
@@ -103,7 +103,7 @@ def test_the_gradient_goes_through_the_students_deviation() -> None:
 def test_it_is_finite_at_any_size_in_any_precision(scale: float, dtype: torch.dtype) -> None:
     student, teacher = pair(scale / 3, dtype)
     student.requires_grad_()
-    loss = functional.kl(student, teacher, Standardised(Constant(2.0))(student, teacher, NOW)).mean()
+    loss = functional.kl(student, teacher, Standardized(Constant(2.0))(student, teacher, NOW)).mean()
     loss.backward()
     assert loss.isfinite() and student.grad is not None and student.grad.isfinite().all()
 
@@ -111,14 +111,14 @@ def test_it_is_finite_at_any_size_in_any_precision(scale: float, dtype: torch.dt
 def test_a_last_layer_of_zeros_gives_a_finite_gradient() -> None:
     student = torch.zeros(4, 10, requires_grad=True)
     teacher = pair(dtype=torch.float32)[1][:4]
-    functional.kl(student, teacher, Standardised(Constant(2.0))(student, teacher, NOW)).mean().backward()
+    functional.kl(student, teacher, Standardized(Constant(2.0))(student, teacher, NOW)).mean().backward()
     assert student.grad is not None and student.grad.isfinite().all() and student.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("make", [Curriculum, lambda: InstanceCurriculum(hidden=4)], ids=["global", "instance"])
-def test_standardised_wraps_a_learned_temperature(make: Any) -> None:
+def test_standardized_wraps_a_learned_temperature(make: Any) -> None:
     torch.manual_seed(0)
-    temperature = Standardised(make())
+    temperature = Standardized(make())
     temperature.connect(10)
     student, teacher = pair(dtype=torch.float32)
     given = temperature(student, teacher, Progress(1.0, 99))
@@ -129,16 +129,16 @@ def test_standardised_wraps_a_learned_temperature(make: Any) -> None:
     assert temperature.telemetry(Progress(1.0, 99)) == {"lambda": 1.0}
 
 
-def test_standardised_keeps_a_base_that_differs_between_the_networks() -> None:
+def test_standardized_keeps_a_base_that_differs_between_the_networks() -> None:
     student, teacher = pair()
-    given = Standardised(PerNetwork(Constant(2.0), Constant(3.0)))(student, teacher, NOW)
+    given = Standardized(PerNetwork(Constant(2.0), Constant(3.0)))(student, teacher, NOW)
     expected = 6 * kl(zscore(student) / 3, zscore(teacher) / 2)
     assert functional.kl(student, teacher, given).numpy() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda bad: PerNetwork(bad, Constant()), lambda bad: PerNetwork(Constant(), bad), Standardised],
+    [lambda bad: PerNetwork(bad, Constant()), lambda bad: PerNetwork(Constant(), bad), Standardized],
     ids=["a", "b", "c"],
 )
 def test_a_complaint_of_what_is_inside_comes_out(make: Any) -> None:
@@ -150,4 +150,4 @@ def test_a_complaint_of_what_is_inside_comes_out(make: Any) -> None:
 
 def test_a_pair_of_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="PerNetwork: student gives a temperature for each network itself"):
-        PerNetwork(Constant(), Standardised(Constant()))
+        PerNetwork(Constant(), Standardized(Constant()))

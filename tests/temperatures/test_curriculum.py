@@ -56,7 +56,7 @@ def test_lambda_goes_from_its_minimum_to_its_end_in_the_given_number_of_epochs(s
 
 
 @pytest.mark.parametrize("raw", [1.0, -4.0])
-def test_a_step_that_minimises_the_objective_raises_the_loss_through_the_temperature(raw: float) -> None:
+def test_a_step_that_minimizes_the_objective_raises_the_loss_through_the_temperature(raw: float) -> None:
     temperature = Curriculum(raw=raw)
     before = distance(*cifar_like(), temperature(*cifar_like(), LAST))
     before.backward()

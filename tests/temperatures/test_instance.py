@@ -33,7 +33,7 @@ def connected(**kwargs: Any) -> InstanceCurriculum:
 
 
 def train(temperature: InstanceCurriculum, student: Tensor, teacher: Tensor, steps: int = 400) -> Tensor:
-    """Its temperatures [B,1] after steps that minimise the objective."""
+    """Its temperatures [B,1] after steps that minimize the objective."""
     optimizer = torch.optim.Adam(temperature.parameters(), lr=3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -104,10 +104,10 @@ def test_examples_of_either_kind_find_the_temperature_at_which_their_loss_is_lar
 def test_without_the_reversal_the_temperatures_lower_the_loss() -> None:
     student, teacher = logits(1.0)
     before = functional.kl(student, teacher, 15.62).mean()
-    kept, control = (
+    kept, baseline = (
         functional.kl(student, teacher, train(connected(reverse=r), student, teacher)).mean() for r in (True, False)
     )
-    assert control < before < kept
+    assert baseline < before < kept
 
 
 def test_autocast_does_not_coarsen_it_and_huge_logits_leave_it_finite() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "temperature").glob("*.yaml") if path.stem != "none")
 LEARNED = {
@@ -19,8 +19,8 @@ LEARNED = {
     "curriculum_instance": ["mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"],
 }
 NESTED = {
-    "temperature=apart temperature@temperature.student=curriculum": ["student.raw"],
-    "temperature=standardised temperature@temperature.base=curriculum": ["base.raw"],
+    "temperature=per_network temperature@temperature.student=curriculum": ["student.raw"],
+    "temperature=standardized temperature@temperature.base=curriculum": ["base.raw"],
 }
 
 
@@ -30,7 +30,7 @@ def test_a_temperature_takes_steps_in_a_run(train: Callable[..., Path], option: 
     folder = train("run", "experiment=cqkd_digits", *limits, *option.split(), "optimizer.lr=0.01")
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
-    apart = "apart" in option or "standardised" in option
+    apart = "per_network" in option or "standardized" in option
     names = ["train/temperature_teacher", "train/temperature_student"] if apart else ["train/temperature"]
     assert len(rows) == 3
     for row in rows:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdx.metrics import functional
-from kdx.training.final_pass import FinalPass, Findings
+from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.types import Batch, Draw, Examples, Outputs, Pair
 
 CAST = {"student": 4, "student_scaled": 4, "teacher": 8, "teacher_scaled": 8, "teacher_at_student_resolution": 4}
@@ -43,7 +43,7 @@ def example(size: int = 101) -> tuple[Tensor, Tensor, Tensor]:
     return 0.3 * teacher + torch.randn(size, 5, generator=g), teacher, label
 
 
-def passed(rows: list[Tensor], final: FinalPass, teacher: Halved) -> Findings:
+def passed(rows: list[Tensor], final: FinalPass, teacher: Halved) -> FinalPassResult:
     student, logits, label = example()
     for own in rows:
         outputs = Outputs(student[own], logits[own], label[own], index=own)
@@ -51,7 +51,7 @@ def passed(rows: list[Tensor], final: FinalPass, teacher: Halved) -> Findings:
     return final.finish()
 
 
-def plain(findings: Findings) -> dict[str, Any]:
+def plain(findings: FinalPassResult) -> dict[str, Any]:
     return {"numbers": findings.numbers, "temperatures": findings.temperatures, "furthest": findings.furthest}
 
 
@@ -162,7 +162,7 @@ def test_further_resolutions_show_what_an_observer_of_their_own_would(resident: 
     ],
 )
 def test_who_is_assessed(config: Callable[..., Any], overrides: tuple[str, ...], expected: dict[str, int]) -> None:
-    from kdx.assessment import cast
+    from kdx.experiment.final_metrics import cast
 
     assert cast(config(*overrides), labels=True) == expected
     unscaled = {who: side for who, side in expected.items() if not who.endswith("_scaled")}

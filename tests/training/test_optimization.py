@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from kdx.distiller import Distiller
 from kdx.losses.objective import Loss, Objective, Term
 from kdx.networks.network import Network
-from kdx.temperatures.apart import PerNetwork, Standardised
 from kdx.temperatures.base import Temperature
 from kdx.temperatures.curriculum import Curriculum, InstanceCurriculum
+from kdx.temperatures.per_network import PerNetwork, Standardized
 from kdx.temperatures.schedules import Constant
-from kdx.training.optimization import Decay, optimizer_and_schedule, parameter_groups
-from kdx.training.schedules import CosineLr
+from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
+from kdx.training.optimizers.schedules import CosineLr
 from kdx.types import Outputs
 
 
@@ -125,7 +125,7 @@ def test_a_temperature_inside_another_keeps_its_own_weight_decay(decay: Decay) -
     assert sorted(named(whole, [second])[0]) == [
         f"0.temperature.student.mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("bias", "weight")
     ]
-    (wrapped,) = parameter_groups(nn.ModuleList(), Standardised(Curriculum(weight_decay=0.3)), decay)[1:]
+    (wrapped,) = parameter_groups(nn.ModuleList(), Standardized(Curriculum(weight_decay=0.3)), decay)[1:]
     assert wrapped["weight_decay"] == 0.3 and len(wrapped["params"]) == 1
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from kdx.training.schedules import CosineLr
+from kdx.training.optimizers.schedules import CosineLr
 
 SHORT = ("experiment=supervised_digits", "test=false", "trainer.log_every_n_steps=1", "optimizer.lr=1.0")
 

@@ -1,4 +1,4 @@
-"""Augmentations: torchvision's pixels, one picture at two resolutions, pure in the numbers, grey images included."""
+"""Augmentations: torchvision's pixels, one picture at two resolutions, pure in the numbers, gray images included."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def noise(*shape: int) -> Tensor:
 
 
 def smooth(count: int, resolution: int) -> Tensor:
-    """One colourful function of the place, [count,3,R,R]: means over the pixels, so resolutions agree."""
+    """One colorful function of the place, [count,3,R,R]: means over the pixels, so resolutions agree."""
     steps = torch.arange(512) / 512
     waves = torch.stack([torch.sin(6 * steps[:, None] + k) * torch.cos(5 * steps[None] - k) for k in range(3)])
     fine = (0.5 + 0.4 * waves).expand(count, 3, 512, 512)
@@ -63,9 +63,9 @@ def test_the_same_numbers_show_the_same_picture_at_two_resolutions(augmentation:
     assert (torch.nn.functional.avg_pool2d(high, 4) - low).abs().mean((1, 2, 3)).max() < 2e-3
 
 
-def test_colour_jitter_is_torchvisions_four_adjustments_in_order() -> None:
+def test_color_jitter_is_torchvisions_four_adjustments_in_order() -> None:
     images, drawn = noise(20, 3, 16, 16), numbers(JITTER, 20)
-    images[0, :] = 0.3  # no colour
+    images[0, :] = 0.3  # no color
     done = JITTER.apply(images, drawn)
     for image, row, mine in zip(images, drawn, done, strict=True):
         theirs = tv.adjust_brightness(image, 0.6 + 0.8 * row[0])
@@ -75,14 +75,14 @@ def test_colour_jitter_is_torchvisions_four_adjustments_in_order() -> None:
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
-def test_colour_jitter_of_grey_images_leaves_saturation_and_hue_out() -> None:
+def test_color_jitter_of_gray_images_leaves_saturation_and_hue_out() -> None:
     images, drawn = noise(8, 1, 16, 16), numbers(JITTER, 8)
     for image, row, mine in zip(images, drawn, JITTER.apply(images, drawn), strict=True):
         theirs = tv.adjust_contrast(tv.adjust_brightness(image, 0.6 + 0.8 * row[0]), 0.5 + 1.0 * row[1])
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
 
 
-def test_colour_jitter_of_nothing_changes_nothing_and_a_factor_is_never_negative() -> None:
+def test_color_jitter_of_nothing_changes_nothing_and_a_factor_is_never_negative() -> None:
     images = noise(8, 3, 16, 16)
     still = ColorJitter(0, 0, 0, 0)
     torch.testing.assert_close(still.apply(images, numbers(still, 8)), images, rtol=0, atol=1e-6)
@@ -100,7 +100,7 @@ def test_blur_is_torchvisions_with_sigma_scaled_to_the_resolution(resolution: in
         torch.testing.assert_close(mine, tv.gaussian_blur(image, [kernel, kernel], [sigma, sigma]), rtol=0, atol=1e-5)
 
 
-def test_random_erasing_turns_a_box_of_the_drawn_area_grey_with_its_probability() -> None:
+def test_random_erasing_turns_a_box_of_the_drawn_area_gray_with_its_probability() -> None:
     erase = RandomErasing(0.4, area=(0.1, 0.3), aspect=(0.5, 2.0))
     drawn = numbers(erase, 2000)
     changed = erase.apply(torch.zeros(2000, 1, 40, 40), drawn)

@@ -131,8 +131,8 @@ def test_cutmix_boxes_lie_in_the_view_and_leave_lam(concentration: float, seed: 
 def test_cutmixs_lam_has_the_law_of_the_papers_sampler(concentration: float) -> None:
     rng = np.random.default_rng(0)  # Yun et al. 2019, algorithm 1, in fractions
     half = np.sqrt(1 - rng.beta(concentration, concentration, 20_000))[:, None] / 2
-    centre = rng.uniform(size=(20_000, 2))
-    theirs = 1 - (np.clip(centre + half, 0, 1) - np.clip(centre - half, 0, 1)).prod(1)
+    center = rng.uniform(size=(20_000, 2))
+    theirs = 1 - (np.clip(center + half, 0, 1) - np.clip(center - half, 0, 1)).prod(1)
     assert stats.ks_2samp(shares(Cutmix(concentration, "example"), 4000), theirs).pvalue > 1e-3
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdx.data.loaders import ResidentLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages
-from kdx.types import Batch, Pair, Seen
+from kdx.types import Batch, Pair, RenderedBatch
 from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Center, Crop, Inception, Pad, Resize
 from kdx.views.mixing import Mixup
@@ -24,7 +24,9 @@ FIX = SeparateViews(Resize(), Inception())
 IND = SeparateViews(Inception(), Inception())
 
 
-def epoch(observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES) -> list[Seen]:
+def epoch(
+    observer: Observer, epoch: int = 0, *, rank: int = 0, world: int = 1, images: ArrayImages = IMAGES
+) -> list[RenderedBatch]:
     sampler = Sampler(len(images), 8, train=True, halo=observer.halo, rank=rank, world=world)
     return list(ResidentLoader(images, sampler, observer.look, lambda: (epoch, 0)))
 
@@ -126,9 +128,9 @@ def test_the_ranks_batches_side_by_side_are_the_batch_of_one_rank(
 def test_images_without_labels_are_seen_without_label_and_target(mixing: Mixup | None) -> None:
     observer = Observer(SharedView(Center(1.0)), Pair(16, 16), 5, mixing=mixing)
     bare = ArrayImages(IMAGES.images, None)
-    unlabelled, labelled = (observer.finish(epoch(observer, images=images)[0]) for images in (bare, IMAGES))
-    assert unlabelled.label is None and unlabelled.target is None
-    assert torch.equal(unlabelled.student_images, labelled.student_images)
+    unlabeled, labeled = (observer.finish(epoch(observer, images=images)[0]) for images in (bare, IMAGES))
+    assert unlabeled.label is None and unlabeled.target is None
+    assert torch.equal(unlabeled.student_images, labeled.student_images)
 
 
 def test_the_students_resolution_is_drawn_from_several_once_a_batch_and_evenly() -> None:
@@ -139,7 +141,7 @@ def test_the_students_resolution_is_drawn_from_several_once_a_batch_and_evenly()
     assert all(seen.teacher is not None and seen.teacher.shape[-1] == 16 for seen in epoch(observer))
 
 
-def test_the_control_hands_the_teacher_the_students_own_pixels() -> None:
+def test_the_baseline_hands_the_teacher_the_students_own_pixels() -> None:
     batch = first(Observer(SharedView(Inception()), Pair(16, 8), 5, teacher_sees_students=True))
     assert batch.teacher_images is batch.student_images
     assert batch.student_images.shape[-1] == 8

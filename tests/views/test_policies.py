@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from kdx.config import conf_dir
+from kdx.config.check import conf_dir
 from kdx.types import Draw, View
 from kdx.views.crops import Center, Crop, Inception, Mild, Pad, Resize
 from kdx.views.policies import SeparateViews, SharedView, ViewPolicy

@@ -125,8 +125,8 @@ def test_a_marker_lands_at_the_same_fraction_at_two_resolutions(
     expected = (8 * row + 4) / 32, (32 - (8 * column + 3) if flip else 8 * column + 3) / 32
     for resolution in resolutions:
         shown = render(images, at(box, flip=flip), resolution)[0, 0].double()
-        centres = (torch.arange(resolution) + 0.5).double() / resolution
-        found = (shown.sum(1) @ centres / shown.sum()).item(), (shown.sum(0) @ centres / shown.sum()).item()
+        centers = (torch.arange(resolution) + 0.5).double() / resolution
+        found = (shown.sum(1) @ centers / shown.sum()).item(), (shown.sum(0) @ centers / shown.sum()).item()
         assert found == pytest.approx(expected, abs=0.03)
 
 
@@ -163,16 +163,16 @@ def test_every_filter_is_pils_in_the_loop_and_in_the_matrix_product(
         error = ((pixels.flip(-1) if mirrored else pixels) - theirs).abs()
         if (
             interpolation == "area"
-        ):  # where an edge meets a pixel's centre, PIL's choice is rounding noise, ours the later pixel
+        ):  # where an edge meets a pixel's center, PIL's choice is rounding noise, ours the later pixel
             error = error[:, ~ties(int(box[2]), resolution)][:, :, ~ties(int(box[3]), resolution)]
         assert error.numel() and error.max() <= tolerance
 
 
 def ties(length: int, resolution: int) -> Tensor:
-    """Which output pixels of PIL's BOX filter have an edge on the centre of an input pixel."""
+    """Which output pixels of PIL's BOX filter have an edge on the center of an input pixel."""
     scale = length / resolution
-    centre = (torch.arange(resolution, dtype=torch.float64) + 0.5) * scale
-    edges = torch.stack([centre - max(scale, 1) / 2, centre + max(scale, 1) / 2]) - 0.5
+    center = (torch.arange(resolution, dtype=torch.float64) + 0.5) * scale
+    edges = torch.stack([center - max(scale, 1) / 2, center + max(scale, 1) / 2]) - 0.5
     return ((edges - edges.round()).abs() < 1e-9).any(0)
 
 

@@ -1,7 +1,7 @@
 """ShuffleNet (Zhang et al. 2017, arXiv:1707.01083, three groups) for small images, as CRD has it.
 
 Differs from the paper: a 1x1 stem of stride 1 without pooling, a ReLU after the depthwise convolution too. PyTorch's own
-initialisation.
+initialization.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def shuffle(x: Tensor, groups: int) -> Tensor:
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
-class Unit(nn.Module):
+class ShuffleUnitV1(nn.Module):
     """Grouped 1x1, depthwise 3x3, grouped 1x1: [B,in,R,R] -> [B,width,R,R], or halved, with the pooled input beside it."""
 
     def __init__(self, in_width: int, width: int, stride: int) -> None:
@@ -63,7 +63,7 @@ class CifarShuffleNetV1(CifarNetwork):
 
     @staticmethod
     def _stage(in_width: int, width: int, units: int) -> nn.Sequential:
-        return nn.Sequential(Unit(in_width, width, 2), *(Unit(width, width, 1) for _ in range(units - 1)))
+        return nn.Sequential(ShuffleUnitV1(in_width, width, 2), *(ShuffleUnitV1(width, width, 1) for _ in range(units - 1)))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map [B,960,R/8,R/8]."""

@@ -1,6 +1,6 @@
 """ShuffleNetV2 (Ma et al. 2018, arXiv:1807.11164, table 5, size 1) for small images, as CRD has it.
 
-Differs from the paper: a 1x1 stem of stride 1 without pooling. PyTorch's own initialisation.
+Differs from the paper: a 1x1 stem of stride 1 without pooling. PyTorch's own initialization.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def depthwise(width: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False), nn.BatchNorm2d(width)]
 
 
-class Unit(nn.Module):
+class ShuffleUnitV2(nn.Module):
     """One half of the channels passes, the other is convolved, and both are shuffled: [B,width,R,R] -> the same shape."""
 
     def __init__(self, width: int) -> None:
@@ -71,7 +71,7 @@ class CifarShuffleNetV2(CifarNetwork):
 
     @staticmethod
     def _stage(in_width: int, width: int, units: int) -> nn.Sequential:
-        return nn.Sequential(DownUnit(in_width, width), *(Unit(width) for _ in range(units - 1)))
+        return nn.Sequential(DownUnit(in_width, width), *(ShuffleUnitV2(width) for _ in range(units - 1)))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map [B,1024,R/8,R/8], after the 1x1 convolution."""

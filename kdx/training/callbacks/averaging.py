@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from kdx.scalars import Fraction, validated
+from kdx.ranges import Fraction, validated
 
 STUDENT = "distiller.student."  # where the student stands in the module's state_dict
 

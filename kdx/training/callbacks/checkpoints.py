@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-from kdx.scalars import NonNegative, validated
+from kdx.ranges import NonNegative, validated
 from kdx.training.telemetry import NonFiniteLossError
 
 

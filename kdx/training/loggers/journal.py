@@ -15,7 +15,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class About:
+class RunInfo:
     """What a logger may know of a run when it starts. `config` is plain data; `monitor` and `mode` say what is best."""
 
     folder: Path
@@ -30,7 +30,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Conclusion:
+class FinalReport:
     """What came out: final metrics by flat name, those of the last weights on val, the best monitored value, the selection."""
 
     metrics: Mapping[str, float]
@@ -45,7 +45,7 @@ class Journal:
 
     broken = False
 
-    def begin(self, about: About) -> None:
+    def begin(self, about: RunInfo) -> None:
         """The run starts."""
 
     def picture(self, name: str, path: Path) -> None:
@@ -54,7 +54,7 @@ class Journal:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Show a table."""
 
-    def conclude(self, about: About, conclusion: Conclusion) -> None:
+    def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         """The run's final numbers, and its student."""
 
     def alert(self, title: str, text: str) -> None:

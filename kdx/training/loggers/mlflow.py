@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
-from kdx.training.loggers.journal import About, Conclusion, Journal, Row, careful
+from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo, careful
 
 LONGEST = 500  # characters of a parameter's value that MLflow takes
 
@@ -26,7 +26,7 @@ class Mlflow(Journal, MLFlowLogger):
         self.artifacts = None if artifacts is None else Path(artifacts).resolve().as_uri()
 
     @careful
-    def begin(self, about: About) -> None:
+    def begin(self, about: RunInfo) -> None:
         super().__init__(self.called, about.name, tracking_uri=self.uri, artifact_location=self.artifacts)
         client, run = self.experiment, self.run_id
         for key, value in {"job_type": about.job_type, "sweep": about.group or "", "tags": ",".join(about.tags)}.items():
@@ -47,7 +47,7 @@ class Mlflow(Journal, MLFlowLogger):
         self.experiment.log_text(self.run_id, "\n".join(_csv_line(row) for row in (columns, *rows)), f"{name}.csv")
 
     @careful
-    def conclude(self, about: About, conclusion: Conclusion) -> None:
+    def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         super().log_metrics({name: value for name, value in conclusion.metrics.items() if value == value})
         self.experiment.set_tag(self.run_id, "selection", str(conclusion.selection["text"]))
         for file in ("student.safetensors", "student.json", "config.yaml", "metrics.json"):

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from kdx.training.loggers.journal import About, Conclusion, Journal, Row, careful
+from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo, careful
 
 
 class TensorBoard(Journal, TensorBoardLogger):
@@ -21,7 +21,7 @@ class TensorBoard(Journal, TensorBoardLogger):
         super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False)
 
     @careful
-    def begin(self, about: About) -> None:
+    def begin(self, about: RunInfo) -> None:
         self.experiment.add_text("config", f"```yaml\n{yaml.safe_dump(dict(about.config), sort_keys=False)}```")
 
     @careful
@@ -39,7 +39,7 @@ class TensorBoard(Journal, TensorBoardLogger):
         self.experiment.add_text(name, "\n".join(lines))
 
     @careful
-    def conclude(self, about: About, conclusion: Conclusion) -> None:
+    def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         super().log_metrics({name: value for name, value in conclusion.metrics.items() if "/" in name})
         self.experiment.add_text("selection", str(conclusion.selection["text"]))
 

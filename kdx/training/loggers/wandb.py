@@ -12,7 +12,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from kdx.training.loggers.journal import About, Conclusion, Journal, Row, careful
+from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo, careful
 
 log = logging.getLogger("kdx")
 ID = "wandb.json"  # in the run's folder from its start, so that a resumed run goes on in the same W&B run
@@ -21,7 +21,7 @@ ID = "wandb.json"  # in the run's folder from its start, so that a resumed run g
 class Wandb(Journal, WandbLogger):
     """A W&B run of its own. `mode`: online | offline | disabled; by default online where a key is configured, else offline.
 
-    Name, group, job type and tags come from the run (its overrides, its sweep, what control it is) where they are None. With
+    Name, group, job type and tags come from the run (its overrides, its sweep, what baseline it is) where they are None. With
     `artifacts` the student is stored as an artifact whose input is the teacher's. If the server cannot be reached at the start,
     the run is kept offline.
     """
@@ -43,7 +43,7 @@ class Wandb(Journal, WandbLogger):
         self.project, self.entity, self.tags, self.mode = project, entity, list(tags), mode
         self.init_timeout, self.artifacts, self.folder = init_timeout, artifacts, save_dir
 
-    def begin(self, about: About) -> None:
+    def begin(self, about: RunInfo) -> None:
         """Start the W&B run, or go on with the one of the run that this one resumes."""
         own = {"name": about.name[:128], "group": about.group, "job_type": about.job_type}
         chosen = {key: value or own[key] for key, value in self.given.items()}
@@ -58,7 +58,7 @@ class Wandb(Journal, WandbLogger):
         self.log_hyperparams(dict(about.config))
 
     @careful
-    def _axes(self, about: About) -> None:
+    def _axes(self, about: RunInfo) -> None:
         run = self.experiment
         for axis in ("epoch", "trainer/global_step"):
             run.define_metric(axis, hidden=True)
@@ -84,7 +84,7 @@ class Wandb(Journal, WandbLogger):
         self.log_table(name, list(columns), [list(row) for row in rows])
 
     @careful
-    def conclude(self, about: About, conclusion: Conclusion) -> None:
+    def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         """The summary, by which dashboards sort, and the artifacts."""
         run = self.experiment
         val = {name: value for name, value in conclusion.metrics.items() if name.startswith("val/")}
@@ -99,7 +99,7 @@ class Wandb(Journal, WandbLogger):
         if self.artifacts:
             self._keep(about, conclusion)
 
-    def _keep(self, about: About, conclusion: Conclusion) -> None:
+    def _keep(self, about: RunInfo, conclusion: FinalReport) -> None:
         import wandb
 
         run = self.experiment

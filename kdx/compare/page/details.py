@@ -1,0 +1,139 @@
+"""What a run's detail and the filters need, as plain data: config, metrics, where it comes from, pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdx.compare.metric_names import ordered, unit, what, whose
+from kdx.compare.page.charts import rounded
+from kdx.compare.page.material import Material
+from kdx.compare.page.pictures import Album
+from kdx.compare.page.reliability import MOST_SIDE_BY_SIDE, diagrams_of, pooled, side_by_side
+from kdx.compare.page.table import plain
+from kdx.compare.runs import RunRecord
+
+MOST_DIAGRAMS = 24  # runs whose own reliability diagram is on the page; more would make it heavy
+
+
+def details(material: Material, page: Path, room: int) -> dict[str, Any]:
+    """Plain data of all runs; metrics and configs that all share are written once.
+
+    `page` is where the page will lie, `room` how many characters pictures may take.
+
+    {"split", "names": metric names, "words": [[what, whose, unit]], "shared": config, "runs": [...], "groups": [...]}
+    """
+    names = ordered(name for run in material.runs for name in run.metrics)
+    configs = {str(run.path): {path: plain(value) for path, value in run.flat_config.items()} for run in material.runs}
+    shared = common([config for config in configs.values() if config])
+    album = Album(room)
+    first = {id(system.done[0]) for system in material.systems if system.done}
+    pictured = [run for run in material.runs if id(run) in first] if len(material.runs) > MOST_DIAGRAMS else material.done
+    drawn = {id(run) for run in pictured[:MOST_DIAGRAMS]}
+    runs = []
+    for run in material.runs:
+        own = {path: value for path, value in configs[str(run.path)].items() if shared.get(path) != value}
+        entry = {
+            "id": material.id(run), "name": run.name, "seed": run.seed, "state": run.state, "problem": run.problem,
+            "baseline": run.baseline, "facts": facts(run), "folder": _link(run.path, page), "own": own,
+            "lacks": [path for path in shared if path not in configs[str(run.path)]],
+            "values": [rounded(run.metrics.get(name), 8) for name in names],
+            "pictures": album.of(run) if id(run) in first else [],
+            "reliability": _diagram(run) if id(run) in drawn else None,
+        }  # fmt: skip
+        runs.append(entry)
+    return {
+        "split": material.split,
+        "names": names,
+        "words": [[what(name), whose(name), unit(name)] for name in names],
+        "shared": shared,
+        "runs": runs,
+        "groups": [
+            {
+                "id": f"group-{i}", "label": system.label, "short": system.short,
+                "runs": [material.id(run) for run in system.group.runs],
+                "values": [rounded(system.mean(name), 8) for name in names],
+            }
+            for i, system in enumerate(material.systems)
+        ],
+    }  # fmt: skip
+
+
+def common(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The (path, value) pairs that all configs have."""
+    if not configs:
+        return {}
+    return {path: value for path, value in configs[0].items() if all(config.get(path) == value for config in configs)}
+
+
+def facts(run: RunRecord) -> list[list[str]]:
+    """Where a run comes from: [label, value], without those that are not known."""
+    source = run.provenance
+    command, overrides = source.get("command"), source.get("overrides")
+    commit = source.get("git_commit")
+    teacher = _json(run.path / "teacher.json")
+    found = [
+        ("Selected", _text(run.selection.get("text") or run.selection.get("rule"))),
+        ("Started", _text(run.started)),
+        ("Sweep", _text(run.group)),
+        ("Command", shlex.join(map(str, command)) if isinstance(command, list) else _text(command)),
+        ("Overrides", " ".join(map(str, overrides)) if isinstance(overrides, list) else _text(overrides)),
+        ("Commit", f"{commit}{', with changes that were not committed' if source.get('git_dirty') else ''}" if commit else ""),
+        ("Versions", _pairs(source.get("versions"))),
+        ("Hardware", hardware(run)),
+        ("Data", _text(run.data.get("fingerprint"))),
+        ("Teacher", _text(teacher.get("sha256"))),
+        ("Calibration temperature", _text(teacher.get("calibration_temperature"))),
+        ("Cost protocol", _text(run.cost.get("protocol"))),
+        ("Folder", str(run.path)),
+    ]
+    return [[label, value] for label, value in found if value]
+
+
+def hardware(run: RunRecord) -> str:
+    """The machine in a few words; empty where it is not known."""
+    found = run.provenance.get("hardware")
+    if not isinstance(found, Mapping):
+        return _text(found)
+    gpus = found.get("gpus") or []
+    parts = [", ".join(map(str, gpus)) if isinstance(gpus, list) else str(gpus)]
+    parts += [str(found["cpu"])] if found.get("cpu") else []
+    parts += [f"{found['cpu_cores']} CPU cores"] if found.get("cpu_cores") else []
+    parts += [str(found["platform"]).partition("-")[0]] if found.get("platform") else []  # the kernel's version says little
+    return " · ".join(part for part in parts if part)
+
+
+def _pairs(found: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items()) if isinstance(found, Mapping) else _text(found)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or value in ({}, []) else str(value)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _link(folder: Path, page: Path) -> str:
+    """The folder as a link from the page; empty where there is no way from one to the other (two drives)."""
+    from urllib.parse import quote
+
+    try:
+        return "./" + quote(Path(os.path.relpath(folder, page.parent)).as_posix()) + "/"
+    except ValueError:
+        return ""
+
+
+def _diagram(run: RunRecord) -> dict[str, Any] | None:
+    found = diagrams_of(run)
+    shown = pooled(found, "test") or pooled(found, "val")
+    return rounded(side_by_side(shown[:MOST_SIDE_BY_SIDE])) if shown else None

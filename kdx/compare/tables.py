@@ -1,0 +1,227 @@
+"""A comparison as a table: for the terminal, and as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kdx.compare.comparison import Cell, Comparison, PairedDifference, Row
+from kdx.compare.metric_names import direction
+from kdx.compare.metric_selection import nearest
+from kdx.compare.statistics import number
+
+COLUMN = 21  # characters of a column of a terminal, with "[−0.0580, −0.0026]" in it
+SPLITS = ("val/", "test/", "last/", "preflight/")  # in front of what is measured on images; costs depend on the machine too
+CSV_COLUMNS = (
+    "group,baseline,seeds,selection,metric,n,mean,std,against,pairs,difference,low,high,bootstrap_low,bootstrap_high,note"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: a group, or its differences to its baseline."""
+
+    head: str
+    n: str
+    cells: tuple[str, ...]
+    best: tuple[bool, ...]
+    is_difference: bool
+
+
+def rich_table(comparison: Comparison) -> Table:
+    """For a terminal: a row per group and, below it, its paired differences with 95 % intervals."""
+    table = Table(title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("group", overflow="fold", no_wrap=False)
+    table.add_column("n", justify="right")
+    for name in comparison.metrics:
+        table.add_column(escape(name.replace("/", "/\n")), justify="right")
+    for line in lines(comparison):
+        cells = [escape(cell.replace(" [", "\n[")) for cell in line.cells]  # the interval below its mean
+        marked = [f"[bold]{cell}[/]" if best else cell for cell, best in zip(cells, line.best, strict=True)]
+        head = "  " * line.is_difference + line.head
+        table.add_row(escape(head), line.n, *marked, style="dim" if line.is_difference else "")
+    return table
+
+
+def terminal(comparison: Comparison, width: int | None = None) -> str:
+    """The table, its footnote and the caveats as plain text; as wide as it needs to be, unless `width` is given."""
+    file = io.StringIO()
+    console = Console(file=file, width=width or 400 + COLUMN * len(comparison.metrics), color_system=None)
+    show(comparison, console)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Print the table, in parts where the console is too narrow for all columns, its footnote and the caveats."""
+    labels = max(len(line.head) + 2 for line in lines(comparison))
+    fitting = max(1, (console.width - labels - 6) // COLUMN)
+    for start in range(0, len(comparison.metrics), fitting):
+        console.print(rich_table(replace(comparison, metrics=comparison.metrics[start : start + fitting])))
+    for note in notes(comparison):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+
+
+def markdown(comparison: Comparison) -> str:
+    """Markdown: the same rows, the footnote and the caveats as a list."""
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|")
+
+    heads = ["group", "n", *(f"`{name}`" for name in comparison.metrics)]
+    rows = ["| " + " | ".join(heads) + " |", "|---|--:" + "|--:" * len(comparison.metrics) + "|"]
+    for line in lines(comparison):
+        cells = [f"**{text}**" if best else text for text, best in zip(line.cells, line.best, strict=True)]
+        head = "&nbsp; " * line.is_difference + line.head
+        rows.append("| " + " | ".join(cell(text) for text in (head, line.n, *cells)) + " |")
+    return "\n".join([*rows, "", *(f"- {note}" for note in notes(comparison))]) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """LaTeX, for the package booktabs: a tabular, with the footnote and the caveats as comments below it."""
+    heads = ["group", "$n$", *(tex(name) for name in comparison.metrics)]
+    rows = [rf"\begin{{tabular}}{{lr{'r' * len(comparison.metrics)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
+    for line in lines(comparison):
+        cells = [rf"\textbf{{{tex(text)}}}" if best else tex(text) for text, best in zip(line.cells, line.best, strict=True)]
+        indent = r"\quad " if line.is_difference else ""
+        rows.append(" & ".join([indent + tex(line.head), line.n, *cells]) + r" \\")
+    rows += [r"\bottomrule", r"\end{tabular}", *(f"% {' '.join(note.split())}" for note in notes(comparison))]
+    return "\n".join(rows) + "\n"
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """CSV: a row per group and metric, with n, both intervals, and why there are none."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS.split(","))
+    for row in comparison.rows:
+        for name, cell in row.cells.items():
+            head = [row.label, row.group.baseline or "", " ".join(map(str, cell.values)), row.selection, name]
+            writer.writerow([*head, cell.n, cell.mean, "" if cell.std is None else cell.std, *_difference_columns(row, name)])
+    return file.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[Comparison], str]] = {
+    "table": terminal,
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+}
+
+
+def ordered(comparison: Comparison, metric: str) -> Comparison:
+    """The same with the best mean of a metric first; the largest, where none is better. ValueError if it is not shown."""
+    if metric not in comparison.metrics:
+        raise ValueError(f"--sort {metric}: the table has no such column.{nearest(metric, comparison.metrics)}")
+    sign = 1 if direction(metric) == "less" else -1
+    worst = float("inf")
+    rows = sorted(comparison.rows, key=lambda row: sign * row.cells[metric].mean if metric in row.cells else worst)
+    return replace(comparison, rows=tuple(rows))
+
+
+def lines(comparison: Comparison) -> list[Line]:
+    """The rows of a table as text, with the best mean of each column marked where that is justified (see `notes`)."""
+    best = _best(comparison)
+    found = []
+    for i, row in enumerate(comparison.rows):
+        texts = tuple(_mean(row.cells.get(name), row.n) for name in comparison.metrics)
+        marks = tuple(best.get(name) == i for name in comparison.metrics)
+        found.append(Line(row.label, str(row.n), texts, marks, False))
+        if row.differences:
+            pairs = max(len(difference.values) for difference in row.differences.values())
+            texts = tuple(_gap(row.differences.get(name), pairs) for name in comparison.metrics)
+            found.append(Line(f"\N{MINUS SIGN} {row.against}", str(pairs), texts, (False,) * len(texts), True))
+    return found
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What stands under a table: how to read it, the selection rule, and every caveat."""
+    rules: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        rules.setdefault(row.selection, []).append(row.label)
+    several = len(rules) > 1
+    selected = "; ".join(f"{rule} ({', '.join(labels[:4])})" if several else rule for rule, labels in rules.items())
+    found = [f"Mean ± standard deviation over n seeds; weights selected: {selected}."]
+    if any(row.differences for row in comparison.rows):
+        found.append(
+            "Below a group: its mean difference to the baseline, paired by seed, with Student's 95 % interval; "
+            f"n counts the pairs. Of {comparison.intervals} intervals one in 20 excludes 0 by chance."
+        )
+        found.append(
+            "Bold: the best mean of its column, where the interval of its difference to the baseline excludes 0 on the better "
+            "side. It says nothing of the other groups. Costs are never bold."
+        )
+    if any(difference.why for row in comparison.rows for difference in row.differences.values()):
+        found.append("No interval: one pair of seeds has none; run more, such as seed=0,1,2,3,4.")
+    return [*found, *(f"Note: {caveat}." for caveat in comparison.caveats)]
+
+
+def tex(text: str) -> str:
+    """Text that LaTeX sets as it stands."""
+    return re.sub(r"[\\&%$#_{}~^<>|±−]", lambda match: _TEX[match[0]], text)
+
+
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "\N{MINUS SIGN}": "$-$",
+}
+
+
+def _best(comparison: Comparison) -> dict[str, int]:
+    """Metric -> the row with its best mean, if that row differs from its baseline for the better."""
+    found = {}
+    for name in comparison.metrics:
+        sign = {"more": 1, "less": -1}.get(direction(name), 0) if name.startswith(SPLITS) else 0
+        means = {i: sign * row.cells[name].mean for i, row in enumerate(comparison.rows) if name in row.cells}
+        if not sign or len(means) < 2:
+            continue
+        first = max(means, key=means.__getitem__)
+        difference = comparison.rows[first].differences.get(name)
+        if difference is not None and difference.estimate is not None:
+            interval = difference.estimate.interval
+            if min(sign * interval.low, sign * interval.high) > 0:
+                found[name] = first
+    return found
+
+
+def _mean(cell: Cell | None, n: int) -> str:
+    if cell is None:
+        return ""
+    text = number(cell.mean, cell.std or None)
+    return text if cell.n == n else f"{text} (n={cell.n})"
+
+
+def _gap(difference: PairedDifference | None, pairs: int) -> str:
+    if difference is None:
+        return ""
+    sign = "+" if difference.mean > 0 else ""
+    if difference.estimate is None:
+        return f"{sign}{number(difference.mean)} (no interval)"
+    if difference.estimate.std == 0:
+        return "0" if difference.mean == 0 else f"{sign}{number(difference.mean)} (in every pair)"
+    interval = difference.estimate.interval
+    fewer = "" if len(difference.values) == pairs else f" (n={len(difference.values)})"
+    return f"{sign}{number(difference.mean)} [{number(interval.low)}, {number(interval.high)}]{fewer}"
+
+
+def _difference_columns(row: Row, name: str) -> Sequence[object]:
+    difference = row.differences.get(name)
+    if difference is None:
+        return [row.against or "", *[""] * 7]
+    head = [row.against, len(difference.values), difference.mean]
+    if difference.estimate is None:
+        return [*head, *[""] * 4, difference.why]
+    interval, bootstrap = difference.estimate.interval, difference.estimate.bootstrap
+    return [*head, interval.low, interval.high, bootstrap.low, bootstrap.high, ""]

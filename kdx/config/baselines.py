@@ -1,0 +1,80 @@
+"""Equal-budget baselines: the same student, data, budget and seed, without what is to be shown to matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, Literal
+
+Baseline = Literal["scratch", "label_smoothing", "fixed_t", "self"]
+Node = dict[str, Any]
+Option = Callable[[str], Node]  # "losses/ce" -> what conf/losses/ce.yaml says
+
+TAUGHT = ("teacher", "peers", "calibration", "temperature", "losses", "resolution.teacher", "interpolation.teacher")
+ADDRESSES = ("data.teacher_view",)
+# What each baseline decides for itself: config paths in which it may differ from the runs it is compared with.
+DETERMINED: Mapping[str, tuple[str, ...]] = {
+    "scratch": TAUGHT + ADDRESSES,
+    "label_smoothing": TAUGHT + ADDRESSES,
+    "fixed_t": ("temperature",),
+    "self": ("teacher", "resolution.teacher"),
+}
+SMOOTHING = 0.1  # Szegedy et al. 2016 (arXiv:1512.00567)
+
+
+def as_baseline(plain: Node, option: Option) -> Node:
+    """The run `plain` as its `baseline` would have it; itself without one. ValueError where such a baseline says nothing.
+
+    What is already so stays so: a baseline of a baseline is the same.
+    """
+    baseline = plain.get("baseline")
+    return plain if baseline is None else BASELINES[baseline](deepcopy(plain), option)
+
+
+def _scratch(plain: Node, option: Option) -> Node:
+    """From labels only."""
+    for key in ("teacher", "peers", "calibration", "temperature"):
+        plain[key] = None
+    plain["losses"] = option("losses/ce")
+    plain["data"]["teacher_view"] = "full"
+    return plain
+
+
+def _label_smoothing(plain: Node, option: Option) -> Node:
+    """From labels that are never certain, without a teacher."""
+    plain = _scratch(plain, option)
+    plain["losses"]["ce"]["loss"]["label_smoothing"] = SMOOTHING
+    return plain
+
+
+def _fixed_t(plain: Node, option: Option) -> Node:
+    """The same distillation at a temperature that stays where the field puts it, at 4."""
+    constant = option("temperature/constant")
+    if plain["temperature"] is None:
+        raise ValueError("baseline=fixed_t needs a distillation temperature, and this run has none; use baseline=scratch")
+    if plain["temperature"]["_target_"] == constant["_target_"] and plain["temperature"] != constant:
+        raise ValueError("baseline=fixed_t has no effect: the temperature is constant already; sweep temperature.value instead")
+    plain["temperature"] = constant
+    return plain
+
+
+def _self(plain: Node, option: Option) -> Node:
+    """The student's own network as its teacher, trained first from labels at the student's resolution."""
+    teacher = plain["teacher"]
+    if teacher is None or not teacher.get("recipe"):
+        raise ValueError(
+            "baseline=self trains the student's network as its teacher, by teacher.recipe: use it with teacher=online"
+        )
+    side = plain["resolution"]["student"]
+    plain["teacher"] = {**teacher, "network": deepcopy(plain["student"]), "checkpoint": None, "run": None, "members": None}
+    plain["teacher"]["resolution"] = None
+    plain["resolution"]["teacher"] = max(side) if isinstance(side, list) else side
+    return plain
+
+
+BASELINES: Mapping[str, Callable[[Node, Option], Node]] = {
+    "scratch": _scratch,
+    "label_smoothing": _label_smoothing,
+    "fixed_t": _fixed_t,
+    "self": _self,
+}

@@ -1,0 +1,130 @@
+"""What a constructor accepts, read from source text without importing it.
+
+Importing torch, timm and Lightning takes longer than anyone wants to wait for "there is no key 'wieght'". So `_target_`s are
+resolved by following files, classes, base classes and re-exports through their syntax trees.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import typing
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from kdx import ranges
+
+EVALUATED = {**vars(typing), **vars(ranges), "Mapping": typing.Mapping, "Sequence": typing.Sequence}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Parameters by name, with their annotation (Any where it is not made of plain types)."""
+
+    parameters: dict[str, Any]
+    required: frozenset[str]
+    open: bool  # takes **kwargs
+
+
+class NotFoundError(LookupError):
+    """There is nothing of that name."""
+
+
+@functools.cache
+def signature(target: str) -> Signature | None:
+    """The signature of the class or function at a dotted path; None where syntax alone does not tell.
+
+    NotFoundError if the module or the name does not exist.
+    """
+    module, _, name = target.rpartition(".")
+    found = _find(module, name)
+    return None if found is None else _describe(*found)
+
+
+@functools.cache
+def _module(name: str) -> tuple[ast.Module, bool] | None:
+    """Syntax tree of a module and whether it is a package; None if it is not written in Python."""
+    spec: ModuleSpec | None = None
+    for depth, part in enumerate(parts := name.split(".")):
+        if depth == 0:
+            spec = importlib.util.find_spec(part) if part else None
+        elif spec is not None and spec.submodule_search_locations is not None:
+            spec = PathFinder.find_spec(".".join(parts[: depth + 1]), list(spec.submodule_search_locations))
+        else:
+            spec = None
+        if spec is None:
+            raise NotFoundError(f"there is no module '{'.'.join(parts[: depth + 1])}'")
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return tree, spec.submodule_search_locations is not None
+
+
+def _find(module: str, name: str, depth: int = 0) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
+    """The definition of `name` as seen in `module`, and the module that holds it."""
+    read = _module(module)
+    if read is None or depth > 8:
+        return None
+    tree, package = read
+    stars = False
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name and node in tree.body:
+            return module, node
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                stars = stars or alias.name == "*"
+                if (alias.asname or alias.name) == name:
+                    return _find(_absolute(module, package, node), alias.name, depth + 1)
+        elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return None
+    if stars or any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
+        return None
+    raise NotFoundError(f"module '{module}' has no '{name}'")
+
+
+def _absolute(module: str, package: bool, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    base = parts[: len(parts) - node.level + package]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _describe(module: str, node: ast.ClassDef | ast.FunctionDef) -> Signature | None:
+    if isinstance(node, ast.FunctionDef):
+        return _parameters(node.args, skip=0)
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return _parameters(item.args, skip=1)
+    for base in node.bases:
+        if not isinstance(base, (ast.Name, ast.Attribute)):
+            continue
+        path = ast.unparse(base)
+        if path in ("ABC", "object", "Protocol"):
+            continue
+        if "." in path:
+            return None
+        found = _find(module, path)
+        return None if found is None else _describe(*found)
+    return Signature({}, frozenset(), False)
+
+
+def _parameters(args: ast.arguments, skip: int) -> Signature:
+    positional = [*args.posonlyargs, *args.args]
+    without_default = positional[: len(positional) - len(args.defaults)][skip:]
+    needed = [*without_default, *(a for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is None)]
+    everything = [*positional[skip:], *args.kwonlyargs]
+    annotations = {a.arg: _evaluate(a.annotation) for a in everything}
+    return Signature(annotations, frozenset(a.arg for a in needed), args.kwarg is not None)
+
+
+def _evaluate(annotation: ast.expr | None) -> Any:
+    if annotation is None:
+        return Any
+    try:
+        return eval(compile(ast.Expression(annotation), "<annotation>", "eval"), dict(EVALUATED))
+    except (NameError, AttributeError, TypeError):
+        return Any

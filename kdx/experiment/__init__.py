@@ -1,0 +1,1 @@
+"""Experiments: a checked config becomes objects, a trained student, and final numbers."""

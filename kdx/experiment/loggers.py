@@ -1,0 +1,128 @@
+"""The loggers of a run: what they are told when it starts and when it ends, in the same words whichever they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kdx.experiment import build
+from kdx.run.folder import RunFolder
+from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
+from kdx.training.loggers.metrics_file import MetricsFile
+from kdx.training.ranks import rank
+
+QUIET = ("hydra", "outputs", "logger", "trainer", "callbacks", "experiment", "seed", "baseline", "baselines", "name", "tags")
+PICTURES = ("reliability", "disagreement")
+WHOSE, SUMS = ("split", "who", "resolution"), ("count", "confidence", "correct")  # of a reliability diagram
+
+
+def about(cfg: DictConfig, folder: RunFolder) -> RunInfo:
+    """What loggers may know: a name from the run's name, seed, baseline and overrides, tags, sweep, config as plain data."""
+    keys = [text.lstrip("+~") for text in folder.overrides]
+    told = [text for text in keys if text.partition("=")[0].partition("@")[0].split(".")[0] not in QUIET]
+    own = [cfg.name, *([cfg.baseline] if cfg.baseline else []), *told, f"s{cfg.seed}"]
+    experiments = [text.partition("=")[2] for text in keys if text.startswith("experiment=")]
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    checkpoint = Path(cfg.ckpt_path) if cfg.ckpt_path is not None else None
+    return RunInfo(
+        folder=folder.path,
+        name=" ".join(own),
+        job_type=f"baseline-{cfg.baseline}" if cfg.baseline else "train",
+        monitor=cfg.monitor,
+        mode=cfg.monitor_mode,
+        config=config,
+        group=folder.group,
+        tags=[*cfg.tags, *experiments, *([cfg.baseline] if cfg.baseline else [])],
+        resumed=checkpoint.resolve().parent.parent if checkpoint is not None else None,
+    )
+
+
+def open_loggers(cfg: DictConfig, folder: RunFolder, known: RunInfo) -> list[Any]:
+    """metrics.csv, and on the first rank what the config adds."""
+    if rank() > 0:
+        return [MetricsFile(folder.path)]
+    extra = []
+    for name, node in (cfg.logger or {}).items():
+        logger = build.make(node, f"logger.{name}")(save_dir=str(folder.path))
+        if isinstance(logger, Journal):
+            logger.begin(known)
+        else:
+            logger.log_hyperparams(dict(known.config))
+        extra.append(logger)
+    return [MetricsFile(folder.path), *extra]
+
+
+def journals(loggers: Iterable[Any]) -> list[Journal]:
+    """Those that take pictures and tables."""
+    return [logger for logger in loggers if isinstance(logger, Journal)]
+
+
+def conclude(loggers: Iterable[Any], known: RunInfo, report: Mapping[str, Any], best: float | None) -> None:
+    """Tell all loggers what is in the run's folder: final numbers, tables, pictures, the student. `report` is metrics.json."""
+    cards = _json(known.folder / "teacher.json").get("members", {})
+    teachers = {name: card["sha256"] for name, card in cards.items()}
+    conclusion = FinalReport(report["metrics"], report["last"], best, report["selection"], teachers)
+    for journal in journals(loggers):
+        for name in PICTURES:
+            path = known.folder / f"{name}.png"
+            if path.is_file():
+                journal.picture(name, path)
+        for name, (columns, rows) in _tables(known.folder).items():
+            journal.table(name, columns, rows)
+        journal.conclude(known, conclusion)
+    for logger in loggers:
+        if not isinstance(logger, Journal):
+            logger.log_metrics({name: value for name, value in report["metrics"].items() if "/" in name})
+
+
+def close(loggers: Iterable[Any], failed: bool) -> None:
+    """Let all loggers finish, so that the next run of a sweep begins anew."""
+    for logger in loggers:
+        if isinstance(logger, Journal):
+            logger.close(failed)
+        elif hasattr(logger.experiment, "finish"):
+            logger.experiment.finish()
+
+
+def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """The tables in a run's folder: name -> columns and rows."""
+    tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
+    per_class = folder / "per_class.csv"
+    if per_class.is_file():
+        with per_class.open(newline="", encoding="utf-8") as file:
+            columns, *rows = list(csv.reader(file))
+        tables["per_class"] = columns, [[_number(cell) for cell in row] for row in rows]
+    diagrams = _json(folder / "reliability.json").get("diagrams", [])
+    if diagrams:
+        tables["reliability"] = (
+            [*WHOSE, "bin", *SUMS],
+            [
+                [*(diagram[key] for key in WHOSE), i, *(diagram[key][i] for key in SUMS)]
+                for diagram in diagrams
+                for i in range(len(diagram["count"]))
+            ],
+        )
+    examples = _json(folder / "disagreement.json").get("examples", [])
+    if examples:
+        columns = [name for name, value in examples[0].items() if not isinstance(value, (list, dict))]
+        tables["disagreement"] = columns, [[example.get(name) for name in columns] for example in examples]
+    return tables
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def _number(cell: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell

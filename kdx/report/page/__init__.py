@@ -1,6 +1,0 @@
-"""Runs as one HTML page that holds everything it shows: `write` makes it, `watch` keeps it up to date."""
-
-from kdx.report.page.watching import watch
-from kdx.report.page.writing import write
-
-__all__ = ["watch", "write"]

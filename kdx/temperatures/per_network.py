@@ -1,0 +1,84 @@
+"""Temperatures that differ between the teacher and the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdx.ranges import validated
+from kdx.temperatures.base import Temperature
+from kdx.types import Progress, TemperaturePair
+
+EPS = 1e-7  # as in the authors' code
+
+
+@validated
+class PerNetwork(Temperature):
+    """A temperature for the teacher's logits and one for the student's; their product stands where τ² does.
+
+    ValueError if either gives a pair itself.
+    """
+
+    per_network = True
+
+    def __init__(self, teacher: Temperature, student: Temperature) -> None:
+        super().__init__()
+        for name, given in (("teacher", teacher), ("student", student)):
+            if given.per_network:
+                raise ValueError(f"PerNetwork: {name} gives a temperature for each network itself: give one such as constant")
+        self.teacher, self.student = teacher, student
+
+    def connect(self, num_classes: int) -> None:
+        self.teacher.connect(num_classes)
+        self.student.connect(num_classes)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> TemperaturePair:
+        teacher = self.teacher(student_logits, teacher_logits, progress)
+        student = self.student(student_logits, teacher_logits, progress)
+        return TemperaturePair(teacher, student, teacher * student)
+
+    def telemetry(self, progress: Progress) -> dict[str, float]:
+        both = {"teacher": self.teacher.telemetry(progress), "student": self.student.telemetry(progress)}
+        return {f"{name}_{who}": value for who, numbers in both.items() for name, value in numbers.items()}
+
+    def complaint(self) -> str | None:
+        return self.teacher.complaint() or self.student.complaint()
+
+
+@validated
+class Standardized(Temperature):
+    """Each network's own: `base` times the standard deviation of its logits over the classes, [B,1].
+
+    So KL compares softmax(z-score(logits) / τ), for the mean that a z-score takes away changes no softmax: the student need not
+    match the size of the teacher's logits. The square is that of `base`, and the gradient goes through the student's deviation
+    (n - 1 in the denominator). Logits that are all equal, as from a last layer of zeros, give a gradient of the size of 1e7:
+    clip it. Source: Sun et al., arXiv:2403.01427; on CIFAR-100 mostly a base of 2 and a weight of 9.
+    """
+
+    per_network = True
+
+    def __init__(self, base: Temperature) -> None:
+        super().__init__()
+        self.base = base
+
+    def connect(self, num_classes: int) -> None:
+        self.base.connect(num_classes)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> TemperaturePair:
+        base = self.base(student_logits, teacher_logits, progress)
+        if not isinstance(base, TemperaturePair):
+            base = TemperaturePair(base, base, base * base)
+        return TemperaturePair(
+            base.teacher * _deviation(teacher_logits), base.student * _deviation(student_logits), base.squared
+        )
+
+    def telemetry(self, progress: Progress) -> dict[str, float]:
+        return self.base.telemetry(progress)
+
+    def complaint(self) -> str | None:
+        return self.base.complaint()
+
+
+def _deviation(logits: Tensor) -> Tensor:
+    """The standard deviation over the classes [B,1], in at least float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).std(-1, keepdim=True) + EPS
