@@ -15,9 +15,10 @@ for name in ("WANDB_API_KEY", "KDX_RUN_DIR", "KDX_SWEEP_DIR", "KDX_FULL_ERROR", 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.check import check, conf_dir
+from kdx.config.schema import RunConfig, to_plain
 
 torch.set_num_threads(1)
 
@@ -38,9 +39,15 @@ def tiny() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Callable[..., DictConfig]:
+def config(tmp_path: Path) -> Callable[..., RunConfig]:
     """Compose and check a config whose outputs stay in the test's folder."""
     return lambda *overrides: check(composed(f"outputs={tmp_path}", *overrides))
+
+
+@pytest.fixture
+def plain_config(config: Callable[..., RunConfig]) -> Callable[..., Any]:
+    """The same, for tests that read its leaves: an OmegaConf of the checked config as plain data."""
+    return lambda *overrides: OmegaConf.create(to_plain(config(*overrides)))
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ MISTAKES = {
     "missing teacher": (["teacher.checkpoint=/nope.safetensors"], "/nope.safetensors", "give a path that exists"),
     "missing checkpoint": (["ckpt_path=/nope.ckpt"], "/nope.ckpt", "give a path that exists"),
     "no teacher to learn from": (["experiment=none", "teacher=none"], "losses.kl", "teacher=online"),
-    "no teacher to calibrate": (["teacher=none"], "calibrate", "calibration=none"),
+    "no teacher to calibrate": (["teacher=none"], "needs a teacher", "calibration=none"),
     "a teacher nobody asks": (["losses=[ce]", "experiment=none"], "no loss compares with it", "teacher=none"),
     "no temperature": (["experiment=none", "temperature=none"], "losses.kl", "temperature=constant"),
     "mixing separate views": (["experiment=none", "mixing=mixup", "views=ind"], "mixing", "views=same"),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,9 +181,8 @@ def test_mirroring_is_the_data_sets_unless_the_config_says_otherwise(
 ) -> None:
     from kdx.experiment import build
 
-    cfg = config("experiment=none", "data=fashion_mnist", "data.root=nowhere", f"data.flip={flip}")
-    parts = SimpleNamespace(source=SimpleNamespace(flip=True))
-    assert build.mirrored(cfg, parts) is expected
+    parts = build.unchecked(config("experiment=none", "data=fashion_mnist", "data.root=nowhere", f"data.flip={flip}"))
+    assert parts.source.flip and parts.flip is expected
 
 
 @pytest.mark.parametrize("temperature", ["curriculum", "curriculum_instance", "per_network", "standardized"])

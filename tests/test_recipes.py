@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from papers import BIT_PAIRS, LIGHT, PAIRS, PATIENCE, PLUGINS
 
-from kdx.config.check import conf_dir
+from kdx.config.check import check, conf_dir
+from kdx.config.schema import to_plain
 from kdx.experiment import build
 from kdx.experiment.teacher import graduate
 from kdx.networks import weights
@@ -112,13 +113,13 @@ def test_a_pair_takes_two_steps_of_the_papers_recipe(
 
 @pytest.mark.parametrize("loss", PLUGINS)
 def test_a_loss_takes_two_steps_and_its_baseline_is_at_four(
-    command: Command, config: Config, tmp_path: Path, data: Path, kept: Path, loss: str
+    command: Command, plain_config: Config, tmp_path: Path, data: Path, kept: Path, loss: str
 ) -> None:
     teacher = f"teacher.checkpoint={fresh(kept, 'cifar_resnet56', 100)}"
     own = ("pair=resnet56_resnet20", f"losses=[ctkd/{loss}]", f"data.root={data}", teacher)
     cfg = two_steps(command, tmp_path / "run", kept, "ctkd_cifar100", *own)
-    plain = config("experiment=ctkd_cifar100", *own, *SHORT, f"outputs={kept}", "temperature=constant")
-    build.parts(plain)
+    plain = plain_config("experiment=ctkd_cifar100", *own, *SHORT, f"outputs={kept}", "temperature=constant")
+    build.parts(check(plain))
     assert plain.temperature.value == 4 and {key for key in cfg if cfg[key] != plain[key]} == {"temperature"}
 
 
@@ -191,10 +192,10 @@ def test_without_a_root_the_key_is_asked_for(command: Command) -> None:
 
 
 @pytest.mark.parametrize("patience", PATIENCE)
-def test_patience_is_that_of_table_4(config: Config, data: Path, patience: str) -> None:
+def test_patience_is_that_of_table_4(plain_config: Config, data: Path, patience: str) -> None:
     dataset = patience.rpartition("_")[0]
-    cfg = config(f"experiment=funmatch_{dataset}", f"patience={patience}", f"data.root={data}")
-    build.parts(cfg)
+    cfg = plain_config(f"experiment=funmatch_{dataset}", f"patience={patience}", f"data.root={data}")
+    build.parts(check(cfg))
     found = (cfg.temperature.value, cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.trainer.max_epochs)
     assert found == PATIENCE[patience]
     assert cfg.trainer.max_epochs % cfg.trainer.check_val_every_n_epoch == 0
@@ -203,9 +204,9 @@ def test_patience_is_that_of_table_4(config: Config, data: Path, patience: str) 
 
 
 @pytest.mark.parametrize("pair", BIT_PAIRS)
-def test_a_funmatch_pair_has_the_papers_pixels(config: Config, data: Path, pair: str) -> None:
-    cfg = config("experiment=funmatch_imagenet", f"pair={pair}", f"data.root={data}/imagenet")
-    build.parts(cfg)
+def test_a_funmatch_pair_has_the_papers_pixels(plain_config: Config, data: Path, pair: str) -> None:
+    cfg = plain_config("experiment=funmatch_imagenet", f"pair={pair}", f"data.root={data}/imagenet")
+    build.parts(check(cfg))
     members = [cfg.teacher] if cfg.teacher.members is None else list(cfg.teacher.members.values())
     teachers, student = BIT_PAIRS[pair]
     assert [member.resolution or cfg.resolution.teacher for member in members] == teachers
@@ -213,8 +214,8 @@ def test_a_funmatch_pair_has_the_papers_pixels(config: Config, data: Path, pair:
     assert cfg.resolution.student == student and cfg.teacher.combine == "logits"
 
 
-def test_funmatch_on_imagenet_is_the_papers(config: Config) -> None:
-    cfg = config("experiment=funmatch_imagenet", "data.root=somewhere")
+def test_funmatch_on_imagenet_is_the_papers(plain_config: Config) -> None:
+    cfg = plain_config("experiment=funmatch_imagenet", "data.root=somewhere")
     assert cfg.data.batch_size == 4096 and cfg.lr_schedule.warmup_steps == 5000 and cfg.data.val_share == 0.02
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.decay) == (0.03, 3e-4, "kernels")
     assert cfg.trainer.gradient_clip_val == 1.0 and cfg.temperature.value == 1.0 and list(cfg.losses) == ["kl"]
@@ -225,15 +226,18 @@ def test_funmatch_on_imagenet_is_the_papers(config: Config) -> None:
 
 def test_the_fine_tuned_teacher_does_not_depend_on_the_patience(config: Config) -> None:
     own = ("experiment=funmatch_flowers102", "data.root=somewhere")
-    found = [graduate(cfg, cfg.teacher) for cfg in (config(*own, f"patience=flowers102_{name}") for name in ("1k", "1m"))]
+    found = [
+        OmegaConf.create(to_plain(graduate(cfg, cfg.teacher)))
+        for cfg in (config(*own, f"patience=flowers102_{name}") for name in ("1k", "1m"))
+    ]
     assert found[0] == found[1]
     assert found[0].trainer.max_steps == 500 and found[0].optimizer.lr == 0.003 and found[0].mixing is None
     assert found[0].student.pretrained and found[0].student.architecture == "resnetv2_152x2_bit.goog_in21k"
 
 
-def test_the_cqkd_runs_differ_only_in_what_teaches(config: Config) -> None:
+def test_the_cqkd_runs_differ_only_in_what_teaches(plain_config: Config) -> None:
     own = ("data.root=somewhere", "resolution.student=56")
-    labels, taught, peers = (config(f"experiment=cqkd_imagenet{end}", *own) for end in ("_supervised", "", "_dml"))
+    labels, taught, peers = (plain_config(f"experiment=cqkd_imagenet{end}", *own) for end in ("_supervised", "", "_dml"))
     for other in (taught, peers):
         different = {key for key in labels if labels[key] != other[key]}
         assert different <= {"name", "logger", "teacher", "peers", "temperature", "losses"}
@@ -248,9 +252,9 @@ def test_the_cqkd_runs_differ_only_in_what_teaches(config: Config) -> None:
 
 
 @pytest.mark.parametrize("loss", names("losses/ctkd_imagenet"))
-def test_ctkd_on_imagenet_is_the_papers(config: Config, data: Path, loss: str) -> None:
-    cfg = config("experiment=ctkd_imagenet", f"losses=[ctkd_imagenet/{loss}]", f"data.root={data}/imagenet")
-    build.parts(cfg)
+def test_ctkd_on_imagenet_is_the_papers(plain_config: Config, data: Path, loss: str) -> None:
+    cfg = plain_config("experiment=ctkd_imagenet", f"losses=[ctkd_imagenet/{loss}]", f"data.root={data}/imagenet")
+    build.parts(check(cfg))
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.data.batch_size, cfg.trainer.max_epochs) == (0.1, 1e-4, 256, 120)
     assert list(cfg.lr_schedule.milestones) == [30, 60, 90] and cfg.temperature.ramp_epochs == 5 and cfg.decay == "all"
 
@@ -266,7 +270,7 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize("search", [name for name in names("hparams_search") if name != "none"])
-def test_a_grid_has_as_many_runs_as_it_says(command: Command, config: Config, search: str) -> None:
+def test_a_grid_has_as_many_runs_as_it_says(command: Command, plain_config: Config, search: str) -> None:
     experiment, size = SWEEPS[search]
     shown = ("--cfg", "hydra", "--package", "hydra.sweeper.params")
     code, out, err = command("train", f"experiment={experiment}", f"hparams_search={search}", *shown)
@@ -275,4 +279,4 @@ def test_a_grid_has_as_many_runs_as_it_says(command: Command, config: Config, se
     words = [f"{key}={','.join(PAIRS) if 'glob' in str(value) else value}" for key, value in params.items()]
     jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), max_batch_size=None)[0]
     assert len(jobs) == size
-    config(f"experiment={experiment}", "data.root=somewhere", *jobs[-1])
+    plain_config(f"experiment={experiment}", "data.root=somewhere", *jobs[-1])

@@ -111,6 +111,7 @@ def test_students_of_a_cohort_are_back_in_train_mode_after_validation(
     config: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CQKD's code validated its cohort in eval mode and never left it: BatchNorm stood still from the first step on."""
+    from kdx.experiment import build
     from kdx.experiment.train import train
     from kdx.run.folder import RunFolder
     from kdx.training.module import DistillationModule
@@ -125,7 +126,7 @@ def test_students_of_a_cohort_are_back_in_train_mode_after_validation(
     monkeypatch.setattr(DistillationModule, "training_step", watched)
     own = ["teacher=none", "calibration=none", "temperature=constant_1", "logger=none", "trainer=cpu", "data.train_size=128"]
     cfg = config("peers=dml", *own, "trainer.max_epochs=2")
-    train(cfg, RunFolder(tmp_path / "run"), quiet=True)
+    train(build.parts(cfg), RunFolder(tmp_path / "run"), quiet=True)
     assert len(modes) == 4 and all(modes)
 
 

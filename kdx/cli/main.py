@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kdx.config.check import ConfigError, check, conf_dir, explain_omegaconf, nearest
+from kdx.config.schema import RunConfig
 
 FAILED, MISUSED = 1, 2
 AGAIN = "kdx-train --config-dir=RUN --config-name=rerun ckpt_path=RUN/checkpoints/last.ckpt"
@@ -62,7 +64,7 @@ def _views(cfg: DictConfig) -> None:
     from kdx.experiment.train import show_views
     from kdx.run.folder import RunFolder
 
-    print(show_views(checked, parts, RunFolder(Path(HydraConfig.get().runtime.output_dir))))
+    print(show_views(parts, RunFolder(Path(HydraConfig.get().runtime.output_dir))))
 
 
 def train_job(cfg: DictConfig) -> float | None:
@@ -74,7 +76,7 @@ def train_job(cfg: DictConfig) -> float | None:
         alone = f"baseline={checked.baselines[0]}"
         raise ConfigError(f"baselines adds runs to a sweep: add -m, or give {alone} for that run alone")
     if swept:
-        checked.baselines = []  # the sweep's, not its jobs', which may run again by themselves
+        checked = replace(checked, baselines=[])  # the sweep's, not its jobs', which may run again by themselves
         os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # ranks that Lightning starts use the same one
     from kdx.run.folder import RunFolder
 
@@ -82,10 +84,10 @@ def train_job(cfg: DictConfig) -> float | None:
     folder = RunFolder(Path(settings.runtime.output_dir), group, tuple(settings.overrides.task))
     from kdx.experiment import build
 
-    build.parts(checked)  # contradictions, before the heavy imports
+    parts = build.parts(checked)  # finds contradictions before the heavy imports
     from kdx.experiment.train import train as train_run
 
-    return train_run(checked, folder).get(checked.monitor)
+    return train_run(parts, folder).get(checked.monitor)
 
 
 def _evaluate(cfg: DictConfig) -> None:
@@ -94,7 +96,7 @@ def _evaluate(cfg: DictConfig) -> None:
     asked = request(cfg)
     run = run_of(asked)
     if asked.again:
-        from kdx.experiment.train import evaluate as evaluate_run
+        from kdx.experiment.evaluate import evaluate as evaluate_run
         from kdx.run.folder import RunFolder
 
         assert run is not None and asked.folder is not None
@@ -109,7 +111,7 @@ def _evaluate(cfg: DictConfig) -> None:
     evaluate_any(asked, run, other, data_name, settings.overrides.task)
 
 
-def _whole(data: DictConfig) -> DictConfig:
+def _whole(data: DictConfig) -> RunConfig:
     """A checked config with these data, whatever else it holds."""
     whole = OmegaConf.to_container(hydra.compose("train", ["experiment=none"]))
     assert isinstance(whole, dict)

@@ -1,21 +1,22 @@
-"""The typed spine of a run, and `check`, which finds mistakes before torch is imported, data read or weights touched."""
+"""`check` turns a composed config into a typed one and finds mistakes before torch is imported or data is read."""
 
 from __future__ import annotations
 
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from kdx.config.baselines import as_baseline
+from kdx.config.baselines import Baseline, as_baseline
 from kdx.config.run_as_teacher import adopted
-from kdx.config.schema import NESTED, MemberConfig, Node, RunConfig
+from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.signatures import NotFoundError, signature
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
@@ -31,23 +32,44 @@ def conf_dir() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def check(cfg: DictConfig) -> DictConfig:
-    """The config, typed and resolved; reads no data, imports no torch. ConfigError names the key, the mistake, the remedy."""
+def check(cfg: DictConfig) -> RunConfig:
+    """The typed config of a composed one. Reads no data and imports no torch.
+
+    Raises:
+        ConfigError: names the key, the mistake and the remedy.
+    """
+    return check_plain(resolve(cfg))
+
+
+def load(file: Path) -> RunConfig:
+    """The checked config in a run's config.yaml. ConfigError if it is no config, or does not fit."""
+    loaded = OmegaConf.load(file)
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{file} is not a config; expected the config.yaml of a finished run")
+    return check(loaded)
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """A composed config as plain data, merged onto the schema, interpolations resolved. ConfigError if it does not fit."""
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain_omegaconf(error)) from None
-    missing = sorted(OmegaConf.missing_keys(typed))
-    if missing:
-        raise ConfigError(f"'{missing[0]}' has no value: give {missing[0]}=...")
-    try:
+        typed = OmegaConf.merge(OmegaConf.structured(hydra_schema(RunConfig)), cfg)
+        missing = sorted(OmegaConf.missing_keys(typed))
+        if missing:
+            raise ConfigError(f"Missing required value: {missing[0]}=...")
         container: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
-    plain: Node = {
-        key: value if value != {} or key == "losses" else None for key, value in container.items()
-    }  # none.yaml is empty
-    _check_ranges(RunConfig, plain)
+    return {key: value if value != {} or key == "losses" else None for key, value in container.items()}  # none.yaml is empty
+
+
+def check_plain(config: Mapping[str, Any]) -> RunConfig:
+    """The typed config of plain data: values in range, targets that exist and take their arguments, no contradictions.
+
+    Raises:
+        ConfigError: names the key, the mistake and the remedy.
+    """
+    plain = deepcopy(dict(config))
+    _check_fields(RunConfig, plain)
     plain = _as_baseline(plain)
     _check_members(plain)
     for path, node in targets(plain):
@@ -56,10 +78,8 @@ def check(cfg: DictConfig) -> DictConfig:
     _check_files(plain)
     _check_selection(plain)
     if plain["teacher"] is None and plain["calibration"] is not None:
-        raise ConfigError("there is no teacher to calibrate: add calibration=none")
-    resolved = OmegaConf.create(plain)
-    assert isinstance(resolved, DictConfig)
-    return resolved
+        raise ConfigError("calibration needs a teacher, and there is none; add calibration=none")
+    return _typed(plain)
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -97,19 +117,30 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
             yield from targets(value, f"{path}[{i}]")
 
 
-def _check_ranges(schema: type, values: Node, path: str = "") -> None:
-    known = [item.name for item in fields(schema)]
-    for key in values:
-        if key not in known:  # OmegaConf lets unknown keys into a group that may be None
-            raise ConfigError(unknown(f"{path}{key}", known))
-    for item in fields(schema):
-        value = values.get(item.name)
-        where = f"{path}{item.name}"
-        if "range" in item.metadata:
-            _fit(where, value, item.metadata["range"])
-        nested = NESTED.get(item.name)
-        if nested is not None and isinstance(value, dict):
-            _check_ranges(nested, value, f"{where}.")
+def _check_fields(schema: type, values: Mapping[str, Any], path: str = "") -> None:
+    """ConfigError for a key that the schema does not have; OmegaConf lets unknown keys into a group that may be None."""
+    hints = get_type_hints(schema)
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(unknown(f"{path}{key}", list(hints)))
+        nested = next((kind for kind in (hints[key], *get_args(hints[key])) if is_dataclass(kind)), None)
+        if isinstance(nested, type) and isinstance(value, dict):
+            _check_fields(nested, value, f"{path}{key}.")
+
+
+def _typed(plain: Mapping[str, Any]) -> RunConfig:
+    """The dataclass, every value in the range that its annotation states."""
+    try:
+        return TypeAdapter(RunConfig).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys: list[str] = []
+        value: Any = plain
+        for key in first["loc"]:  # ends with the names of a union's alternatives, which are no keys
+            if not isinstance(value, Mapping) or key not in value:
+                break
+            keys, value = [*keys, str(key)], value[key]
+        raise ConfigError(f"{'.'.join(keys)}={value}: {first['msg']}, got {first['input']!r}") from None
 
 
 def _fit(path: str, value: Any, annotation: Any) -> None:
@@ -147,43 +178,44 @@ def _check_node(path: str, node: Node) -> None:
             raise ConfigError(f"{path}.architecture: {error}") from None
 
 
-def members(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The teacher's members by their path in the config: one at "teacher", or those of an ensemble; none without a teacher."""
+def _members(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """As `RunConfig.members`, of plain data."""
     teacher = plain["teacher"]
     if teacher is None:
         return {}
-    if teacher["members"] is None:
+    if teacher.get("members") is None:
         return {"teacher": teacher}
     return {f"teacher.members.{name}": member for name, member in teacher["members"].items()}
 
 
-def _as_baseline(plain: Node) -> Node:
+def _as_baseline(plain: dict[str, Any]) -> dict[str, Any]:
+    _fit("baseline", plain.get("baseline"), Baseline | None)
     try:
         return as_baseline(plain, _option)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _option(name: str) -> Node:
+def _option(name: str) -> dict[str, Any]:
     """What `conf/NAME.yaml` says."""
     loaded: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
     return loaded
 
 
-def _check_members(plain: Node) -> None:
+def _check_members(plain: dict[str, Any]) -> None:
     """Every member knows its network; the student of a finished run brings network, weights and resolution with it."""
-    for path, member in members(plain).items():
-        _check_ranges(MemberConfig if path != "teacher" else NESTED["teacher"], member, f"{path}.")
-        if member["run"] is not None:
+    for path, member in _members(plain).items():
+        _check_fields(TeacherConfig if path == "teacher" else MemberConfig, member, f"{path}.")
+        if member.get("run") is not None:
             try:
                 member.update(adopted(member["run"]))
             except ValueError as error:
                 raise ConfigError(f"{path}.run: {error}") from None
             if path == "teacher":  # its pixels are what resolution.teacher means
                 plain["resolution"]["teacher"] = member["resolution"]
-        if member["network"] is None:
+        if member.get("network") is None:
             raise ConfigError(f"'{path}.network' has no value: give {path}.run=FOLDER, or choose teacher=online")
-        member["recipe"] = member["recipe"] or {}
+        member["recipe"] = member.get("recipe") or {}
     if plain["teacher"] is not None and plain["peers"] is not None:
         raise ConfigError("the students of a cohort teach each other: use teacher=none with peers, or peers=none")
 
@@ -197,7 +229,7 @@ def _check_selection(plain: Node) -> None:
 
 def _check_recipe(plain: Node) -> None:
     known = [f.name for f in fields(RunConfig)]
-    for path, member in members(plain).items():
+    for path, member in _members(plain).items():
         for key in member["recipe"]:
             if key not in known:
                 raise ConfigError(unknown(f"{path}.recipe.{key}", known))
@@ -205,7 +237,7 @@ def _check_recipe(plain: Node) -> None:
 
 def _check_files(plain: Node) -> None:
     named = {"ckpt_path": plain["ckpt_path"]}
-    named |= {f"{path}.checkpoint": member["checkpoint"] for path, member in members(plain).items()}
+    named |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in _members(plain).items()}
     named |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
     for key, value in named.items():
         if value is not None and not Path(value).is_file():

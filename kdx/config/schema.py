@@ -1,9 +1,18 @@
-"""The typed spine of a run: one field per config group, plus the plain values. YAML holds the defaults."""
+"""The config of a run: frozen dataclasses with one field per config group. YAML holds the defaults.
+
+Annotations are the schema: they give the type for mypy and the valid range for pydantic. A leaf (`Node`) stays a mapping with
+`_target_` and the arguments of a constructor, whose signature is the leaf's schema. Hydra composes against `hydra_schema`, a
+mutable twin of these classes that OmegaConf can merge.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING as REQUIRED
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache, cached_property
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Len
 from hydra.core.config_store import ConfigStore
@@ -12,120 +21,196 @@ from omegaconf import MISSING
 from kdx.config.baselines import Baseline
 from kdx.ranges import Count, Fraction, Number, Resolution
 
-Node = dict[str, Any]  # a leaf: `_target_` and the arguments of its constructor
+Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
+Interpolation = Literal["bilinear", "bicubic", "area"]
 
 
-def ranged(annotation: Any, default: Any = MISSING) -> Any:
-    """A field whose value must fit `annotation`; YAML gives the default where none stands here."""
-    return field(default=default, metadata={"range": annotation})
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ResolutionConfig:
     """Sides of the square images in px; several for the student are drawn from, batch by batch, and the largest is tested."""
 
-    teacher: int = ranged(Resolution)
-    student: Any = ranged(Resolution | Annotated[list[Resolution], Len(1)])  # noqa: RUF009 - a field, no value
+    teacher: Resolution
+    student: Resolution | Annotated[list[Resolution], Len(1)]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class InterpolationConfig:
     """How each network's images are resized."""
 
-    teacher: str = ranged(Literal["bilinear", "bicubic", "area"])
-    student: str = ranged(Literal["bilinear", "bicubic", "area"])
+    teacher: Interpolation
+    student: Interpolation
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """A data set and how it is split and loaded; conf/data/base.yaml explains the keys."""
 
-    source: Node = MISSING
+    source: Node
     root: str | None = None
     download: bool = False
-    num_classes: int | None = ranged(Count | None)
-    eval_crop: Node = MISSING
-    train_size: int | None = ranged(Count | None)
-    val_share: float = ranged(Fraction)
-    test_share: float = ranged(Fraction)
-    split_seed: int = ranged(Number)
-    batch_size: int = ranged(Count)
-    loader: str = ranged(Literal["auto", "resident", "streamed"])
-    num_workers: int = ranged(Number)
-    resident_budget_mb: int = ranged(Number)
+    num_classes: Count | None
+    eval_crop: Node
+    train_size: Count | None
+    val_share: Fraction
+    test_share: Fraction
+    split_seed: Number
+    batch_size: Count
+    loader: Literal["auto", "resident", "streamed"]
+    num_workers: Number
+    resident_budget_mb: Number
     cache: str | None = None
-    on_bad_image: str = ranged(Literal["raise", "skip"])
-    teacher_view: str = ranged(Literal["full", "student"])
+    on_bad_image: Literal["raise", "skip"]
+    teacher_view: Literal["full", "student"]
     flip: bool | None = None
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class MemberConfig:
-    """A network and where its weights come from; conf/teacher/online.yaml explains the keys."""
+    """A network and the origin of its weights; conf/teacher/online.yaml explains the keys."""
 
     network: Node | None = None
     checkpoint: str | None = None
     recipe: Node | None = None
     run: str | None = None
-    resolution: int | None = ranged(Resolution | None, None)
+    resolution: Resolution | None = None
+
+    @property
+    def architecture(self) -> Node:
+        """The node of the network; `check` has made sure that there is one."""
+        assert self.network is not None
+        return self.network
+
+    @property
+    def is_trained_first(self) -> bool:
+        """Whether the weights come from a training run by `recipe`, not from a file or from timm."""
+        return self.checkpoint is None and not self.architecture.get("pretrained")
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class TeacherConfig(MemberConfig):
-    """One network, or members and how they are combined; conf/teacher/ensemble.yaml explains the keys."""
+    """One network, or members and how their outputs are combined; conf/teacher/ensemble.yaml explains the keys."""
 
     members: dict[str, MemberConfig] | None = None
-    combine: str = ranged(Literal["logits", "probs", "losses"], "logits")
+    combine: Literal["logits", "probs", "losses"] = "logits"
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class PeersConfig:
     """The other students of a cohort; conf/peers/dml.yaml explains the keys."""
 
-    members: dict[str, Any] = MISSING
-    combine: str = ranged(Literal["probs", "losses"])
+    members: dict[str, Node]
+    combine: Literal["probs", "losses"]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything a run depends on: one field per config group, plus the plain values. YAML holds the defaults."""
+    """Everything that a run depends on: one field per config group, plus the plain values."""
 
-    name: str = MISSING
-    seed: int = ranged(Number)
-    tags: list[str] = MISSING
-    outputs: str = MISSING
-    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    views: Node = MISSING
+    name: str
+    seed: Number
+    tags: list[str]
+    outputs: str
+    resolution: ResolutionConfig
+    data: DataConfig
+    views: Node
     mixing: Node | None = None
     augmentation: Node | None = None
-    interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
-    student: Node = MISSING
+    interpolation: InterpolationConfig
+    student: Node
     teacher: TeacherConfig | None = None
     peers: PeersConfig | None = None
     calibration: Node | None = None
     temperature: Node | None = None
-    losses: dict[str, Any] = MISSING
-    optimizer: Node = MISSING
-    decay: str = ranged(Literal["kernels", "all"])
-    lr_schedule: Node = MISSING
-    trainer: Node = MISSING
-    callbacks: dict[str, Any] | None = None
-    logger: dict[str, Any] | None = None
-    monitor: str = MISSING
-    monitor_mode: str = ranged(Literal["min", "max"])
-    selection: str = ranged(Literal["last", "best_val", "ema"])
-    baseline: str | None = ranged(Baseline | None, None)
-    baselines: list[str] = field(default_factory=list, metadata={"range": list[Baseline]})
-    test: bool = MISSING
+    losses: dict[str, Node]
+    optimizer: Node
+    decay: Literal["kernels", "all"]
+    lr_schedule: Node
+    trainer: Node
+    callbacks: dict[str, Node] | None = None
+    logger: dict[str, Node] | None = None
+    monitor: str
+    monitor_mode: Literal["min", "max"]
+    selection: Literal["last", "best_val", "ema"]
+    baseline: Baseline | None = None
+    baselines: list[Baseline] = field(default_factory=list)
+    test: bool
     ckpt_path: str | None = None
 
+    @cached_property
+    def student_resolutions(self) -> list[int]:
+        """The resolutions in px that the student may see in training."""
+        student = self.resolution.student
+        return list(student) if isinstance(student, list) else [student]
 
-ConfigStore.instance().store("schema", RunConfig)
-NESTED = {
-    "resolution": ResolutionConfig,
-    "interpolation": InterpolationConfig,
-    "data": DataConfig,
-    "teacher": TeacherConfig,
-    "peers": PeersConfig,
-}
+    @property
+    def student_resolution(self) -> int:
+        """The resolution in px at which the student is tested: its largest."""
+        return max(self.student_resolutions)
+
+    @cached_property
+    def members(self) -> Mapping[str, MemberConfig]:
+        """The teacher's members by config path: one at "teacher", or those of an ensemble; empty without a teacher."""
+        if self.teacher is None:
+            return {}
+        if self.teacher.members is None:
+            return {"teacher": self.teacher}
+        return {f"teacher.members.{name}": member for name, member in self.teacher.members.items()}
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether the teacher has several members."""
+        return self.teacher is not None and self.teacher.members is not None
+
+    @cached_property
+    def other_resolutions(self) -> list[int]:
+        """The resolutions in px, beside the teacher's, at which members of an ensemble see the images."""
+        sides = {member.resolution for member in self.members.values() if member.resolution is not None}
+        return sorted(sides - {self.resolution.teacher})
+
+
+def to_plain(value: Any) -> Any:
+    """The same as dicts, lists and plain values, in the order of the fields; what config.yaml holds."""
+    if is_dataclass(value):
+        return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list) else value
+
+
+@cache
+def hydra_schema(config: type) -> type:
+    """A mutable twin of a frozen config class, of types that OmegaConf can merge; required fields are MISSING ("???")."""
+    hints = get_type_hints(config, include_extras=True)
+    items = []
+    for item in fields(config):
+        default = MISSING if item.default is REQUIRED else item.default
+        kind = _mergeable(hints[item.name])
+        if isinstance(kind, type) and is_dataclass(kind):
+            items.append((item.name, kind, field(default_factory=kind)))
+        elif item.default_factory is not REQUIRED:
+            items.append((item.name, kind, field(default_factory=item.default_factory)))
+        else:
+            items.append((item.name, kind, field(default=default)))
+    return make_dataclass(config.__name__, items, namespace={"__module__": __name__})
+
+
+def _mergeable(hint: Any) -> Any:
+    """The type that OmegaConf checks for an annotation: classes and containers of them; Any where only pydantic can tell."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return hydra_schema(hint)
+    if origin is Annotated:
+        return _mergeable(arguments[0])
+    if origin is Literal:
+        return str
+    if origin is Mapping:
+        return dict[str, Any]
+    if origin is dict:
+        return dict[str, Any] if arguments[1] == Node else dict[str, _mergeable(arguments[1])]  # type: ignore[misc]  # at run time
+    if origin in (Union, types.UnionType):
+        kinds = [_mergeable(kind) for kind in arguments if kind is not type(None)]
+        return (kinds[0] | None if len(kinds) < len(arguments) else kinds[0]) if len(kinds) == 1 else Any
+    return list[Any] if origin is list else hint
+
+
+ConfigStore.instance().store("schema", hydra_schema(RunConfig))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdx.config.schema import DataConfig
 from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images
@@ -58,7 +59,7 @@ class Bench:
     subject: MeasuredNetworks
     outputs: Tensor
     crop: Crop
-    data: Any
+    data: DataConfig
     device: torch.device
     tick: Callable[[], None] = lambda: None  # after each batch
     skipped: dict[int, str] = field(default_factory=dict)  # images that could not be decoded, and why; filled by `measure`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,8 @@ from annotated_types import Len
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from kdx.config.check import ConfigError, check, unknown
+from kdx.config.check import ConfigError, load, unknown
+from kdx.config.schema import RunConfig
 from kdx.data.source import SplitName
 from kdx.networks.names import check_architecture
 from kdx.ranges import Count, Finite, Number, Positive, Resolution, explain
@@ -75,7 +76,7 @@ class EvaluationRequest:
             return None
         return around if (around / "config.yaml").is_file() else None
 
-    def split_of(self, run: DictConfig | None) -> SplitName:
+    def split_of(self, run: RunConfig | None) -> SplitName:
         """The split to measure; ConfigError where it would be test by default and the run keeps its test for later."""
         if self.split is None and self.data is None and run is not None and not run.test:
             raise ConfigError(
@@ -84,16 +85,12 @@ class EvaluationRequest:
         return self.split or "test"
 
 
-def run_of(asked: EvaluationRequest) -> DictConfig | None:
+def run_of(asked: EvaluationRequest) -> RunConfig | None:
     """The checked config of the run that the network belongs to, without its teacher if nobody asks for that."""
     if asked.folder is None:
         return None
-    loaded = OmegaConf.load(asked.folder / "config.yaml")
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{asked.folder / 'config.yaml'} is no config: {FINISHED}")
-    if asked.alone:
-        loaded.teacher = loaded.calibration = None
-    return check(loaded)
+    config = load(asked.folder / "config.yaml")
+    return replace(config, teacher=None, calibration=None) if asked.alone else config
 
 
 def request(cfg: DictConfig) -> EvaluationRequest:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kdx.config.check import ConfigError
+from kdx.config.schema import DataConfig, RunConfig
 from kdx.data import class_map
 from kdx.data.cache import cached, key
 from kdx.data.corruptions import Shift, Step
@@ -36,26 +36,26 @@ log = logging.getLogger("kdx")
 
 
 def evaluate(
-    asked: EvaluationRequest, run: DictConfig | None, other: DictConfig | None, data_name: str, overrides: Sequence[str]
+    asked: EvaluationRequest, run: RunConfig | None, other: RunConfig | None, data_name: str, overrides: Sequence[str]
 ) -> Path:
     """Measure what was asked for and write it; gives the JSON file.
 
     `run` is the checked config of the run that the network belongs to; `other` is one whose data are to be used in place of the
     run's, and `data_name` what they are called. ConfigError says what does not fit.
     """
-    cfg = other or run
-    assert cfg is not None
+    config = other or run
+    assert config is not None
     shifts: dict[str, Shift] = {name: build.make(node, f"shift.{name}") for name, node in (asked.shift or {}).items()}
-    source: Source = build.make(cfg.data.source, "data.source")
+    source: Source = build.make(config.data.source, "data.source")
     split = asked.split_of(run)
-    images = images_of(cfg, source, split)
+    data = config.data
+    data = replace(data, batch_size=asked.batch_size or data.batch_size)
+    data = data if asked.num_workers is None else replace(data, num_workers=asked.num_workers)
+    images = images_of(data, source, split)
     networks = subject(asked, run, source)
     outputs = outputs_of(asked, source, networks)
     folder, name = place(asked, data_name, split, list(shifts))
-    data = OmegaConf.merge(
-        cfg.data, {key: value for key in ("batch_size", "num_workers") if (value := getattr(asked, key)) is not None}
-    )
-    crop = build.make(cfg.data.eval_crop, "data.eval_crop")
+    crop = build.make(config.data.eval_crop, "data.eval_crop")
     bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device())
     sides = asked.sides or [networks.resolution.student]
     console = Console() if Console().is_terminal else Console(width=150)
@@ -63,7 +63,12 @@ def evaluate(
         found = everything(bench, images, split, sides, steps_of(shifts, asked, sides[0]), asked.seed, predictions, console)
     about = {
         "of": networks.of,
-        "data": {"name": data_name, "root": cfg.data.root, "fingerprint": fingerprint({split: images}), "images": len(images)},
+        "data": {
+            "name": data_name,
+            "root": config.data.root,
+            "fingerprint": fingerprint({split: images}),
+            "images": len(images),
+        },
         "split": split,
         "resolution": {"teacher": networks.resolution.teacher, "student": sides[0]},
         "classes": {"measured": len(outputs), "outputs": networks.student.num_classes},
@@ -146,9 +151,8 @@ def _warn_of_nothing(images: Images, shifted: Images, title: str, what: str) -> 
         )
 
 
-def images_of(cfg: DictConfig, source: Source, split: SplitName) -> Images:
+def images_of(data: DataConfig, source: Source, split: SplitName) -> Images:
     """A split of the data set, carved as a run would. ConfigError if there is no such split, or nothing in it."""
-    data = cfg.data
     try:
         source.check()
         own = source.splits()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from kdx.config.check import ConfigError
+from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.evaluation.request import FINISHED, EvaluationRequest
 from kdx.experiment import build
@@ -49,7 +49,7 @@ class MeasuredNetworks:
         return self
 
 
-def subject(asked: EvaluationRequest, run: DictConfig | None, source: Source) -> MeasuredNetworks:
+def subject(asked: EvaluationRequest, run: RunConfig | None, source: Source) -> MeasuredNetworks:
     """The networks that were asked for, for images of `source`. ConfigError says what is missing, or does not fit."""
     try:
         if run is not None:
@@ -76,9 +76,9 @@ def subject(asked: EvaluationRequest, run: DictConfig | None, source: Source) ->
     return found
 
 
-def _of_run(asked: EvaluationRequest, cfg: DictConfig) -> MeasuredNetworks:
+def _of_run(asked: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
     assert asked.folder is not None
-    folder, parts = RunFolder(asked.folder), build.unchecked(cfg)
+    folder, parts = RunFolder(asked.folder), build.unchecked(config)
     file = Path(asked.student or asked.checkpoint or folder.student)
     if not file.is_file():
         raise ConfigError(
@@ -88,30 +88,29 @@ def _of_run(asked: EvaluationRequest, cfg: DictConfig) -> MeasuredNetworks:
     if card_file.is_file():
         found = _of_card(file, _card(card_file), {})
     else:  # a checkpoint of a run that was cut off
-        network = make_network(cfg, "student", parts, build.count_classes(cfg, parts))
+        network = make_network(config.student, "student", parts.source, parts.num_classes)
         weights.load(network.model, file)
-        side = max(build.student_resolutions(cfg))
-        found = MeasuredNetworks("", {}, network, Pair(cfg.resolution.teacher, side))
-    found.of = {"run": str(folder.path), "name": cfg.name, "weights": file.name}
-    found.text = cfg.name if file == folder.student else f"{cfg.name} · {file.name}"
-    found.resolution = Pair(cfg.resolution.teacher, found.resolution.student)
-    found.interpolations = (cfg.interpolation.teacher, cfg.interpolation.student)
-    if not asked.alone and cfg.teacher is not None:
-        found.teacher = _teacher(cfg, parts, found.student.num_classes, folder)
-        found.other_resolutions = build.other_resolutions(cfg)
+        found = MeasuredNetworks("", {}, network, Pair(config.resolution.teacher, config.student_resolution))
+    found.of = {"run": str(folder.path), "name": config.name, "weights": file.name}
+    found.text = config.name if file == folder.student else f"{config.name} · {file.name}"
+    found.resolution = Pair(config.resolution.teacher, found.resolution.student)
+    found.interpolations = (config.interpolation.teacher, config.interpolation.student)
+    if not asked.alone and config.teacher is not None:
+        found.teacher = _teacher(parts, found.student.num_classes, folder)
+        found.other_resolutions = config.other_resolutions
     if found.names is None:
         found.names = _names_of(parts.source)
     return found
 
 
-def _teacher(cfg: DictConfig, parts: build.Parts, num_classes: int, folder: RunFolder) -> Teacher | None:
+def _teacher(parts: build.Parts, num_classes: int, folder: RunFolder) -> Teacher | None:
     """The teacher with the weights and the calibration that the run had; None, which is said, where it was not written down."""
     if not (folder.path / "teacher.json").is_file():
         log.warning("%s has no teacher.json, as the run was cut off: only the student is measured", folder.path)
         return None
     cards: Mapping[str, Any] = folder.read("teacher.json")["members"]
     files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
-    teacher = load_teacher(cfg, parts, num_classes, files)
+    teacher = load_teacher(parts, num_classes, files)
     assert teacher is not None
     for name, member in teacher.members.items():
         if member.fingerprint != cards[name]["sha256"]:

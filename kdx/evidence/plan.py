@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 import kdx
-from kdx.config.check import ConfigError, check, members
+from kdx.config.check import ConfigError, check
+from kdx.config.schema import to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.results import check_metric
@@ -28,31 +30,28 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
 
     ConfigError if a system or its teacher cannot be trained so, or if it writes no such metric as a claim wants to read.
     """
-    found = []
+    systems = []
     for family in declared.families:
         for system, reasons in family.needed.items():
             where = f"families.{family.name}.systems.{system}"
             overrides = (*declared.overrides, *family.systems[system])
             try:
-                cfg = compose(list(overrides))
-                with open_dict(cfg):
-                    cfg.outputs, cfg.name = str(outputs), f"{family.name}/{system}"
-                cfg = check(cfg)
-                parts = build.parts(cfg)
-                for member in members(cfg).values():
-                    if member.checkpoint is None and not member.network.get("pretrained"):
-                        build.parts(check(graduate(cfg, member)))  # the run that trains the teacher
+                composed = check(compose(list(overrides)))
+                config = replace(composed, outputs=str(outputs), name=f"{family.name}/{system}")
+                parts = build.parts(config)
+                for member in config.members.values():
+                    if member.is_trained_first:
+                        build.parts(graduate(config, member))  # the run that trains the teacher
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
             for metric, claim in reasons.items():
-                check_metric(metric, cfg, parts, f"families.{family.name}.claims.{claim}, system {system}")
-            found.append((family.name, system, overrides, cfg))
+                check_metric(metric, parts, f"families.{family.name}.claims.{claim}, system {system}")
+            systems.append((family.name, system, overrides, config))
     for seed in declared.seeds:
-        for name, system, overrides, cfg in found:
-            config: Any = OmegaConf.to_container(cfg)
-            config["seed"] = seed
-            key = run_key(config)
-            yield PlannedRun(name, system, seed, (*overrides, f"seed={seed}"), config, key, outputs / "evidence" / "runs" / key)
+        for name, system, overrides, config in systems:
+            seeded = replace(config, seed=seed)
+            key = run_key(to_plain(seeded))
+            yield PlannedRun(name, system, seed, (*overrides, f"seed={seed}"), seeded, key, outputs / "evidence" / "runs" / key)
 
 
 def run_key(config: dict[str, Any]) -> str:

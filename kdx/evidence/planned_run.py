@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from kdx.config.schema import RunConfig
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A system with a seed. `config` is plain data, checked; `key` is the fingerprint of all that determines its numbers."""
+    """A system with a seed. `config` is checked; `key` is the fingerprint of all that determines its numbers."""
 
     family: str
     system: str
     seed: int
     overrides: tuple[str, ...]
-    config: dict[str, Any]
+    config: RunConfig
     key: str
     folder: Path
 
@@ -27,7 +28,7 @@ class PlannedRun:
     @property
     def size(self) -> float:
         """A guess of how long it takes, in no unit: its epochs."""
-        return float(self.config["trainer"]["max_epochs"])
+        return float(self.config.trainer["max_epochs"])
 
     @property
     def text(self) -> str:

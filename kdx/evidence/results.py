@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from kdx.config.check import ConfigError, nearest
-from kdx.experiment.build import Parts, count_classes
-from kdx.experiment.final_metrics import cast
+from kdx.experiment.build import Parts
+from kdx.experiment.final_metrics import assessed_networks
 from kdx.metrics import functional
 from kdx.metrics.assessment import DEPTH
 from kdx.metrics.suite import Suite
@@ -23,37 +21,37 @@ from kdx.types import Progress
 END = "end"
 
 
-def check_metric(metric: str, cfg: DictConfig, parts: Parts, path: str) -> None:
-    """ConfigError if a run of `cfg` writes no such metric; the message names the nearest that it writes."""
+def check_metric(metric: str, parts: Parts, path: str) -> None:
+    """ConfigError if a run of `parts` writes no such metric; the message names the nearest that it writes."""
     name, at, when = metric.partition("@")
-    if at and when != END and not (when.isdigit() and int(when) < int(cfg.trainer.max_epochs)):
-        last = int(cfg.trainer.max_epochs) - 1
+    if at and when != END and not (when.isdigit() and int(when) < int(parts.config.trainer["max_epochs"])):
+        last = int(parts.config.trainer["max_epochs"]) - 1
         raise ConfigError(f"{path}: '{metric}' asks for epoch '{when}': give a number from 0 to {last}, or {END}")
-    known = list(_columns(cfg, parts) if at else _finals(cfg, parts))
+    known = list(_columns(parts) if at else _finals(parts))
     if name not in known:
         raise ConfigError(f"{path}: its runs write no metric '{name}'.{nearest(name, known)} They write: {', '.join(known)}.")
 
 
-def _measured(cfg: DictConfig, parts: Parts) -> list[str]:
-    suite = Suite(count_classes(cfg, parts), teacher=cfg.teacher is not None, labels=parts.source.labels)
+def _measured(parts: Parts) -> list[str]:
+    suite = Suite(parts.num_classes, teacher=parts.config.teacher is not None, labels=parts.source.labels)
     return [*suite.names, *(f"{network}/ece" for network in suite.networks if parts.source.labels)]
 
 
-def _finals(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+def _finals(parts: Parts) -> Iterator[str]:
     labels = parts.source.labels
-    what = [*functional.names(count_classes(cfg, parts), labels=labels), *(DEPTH if labels else ())]
-    assessed = [f"{who}/{name}" for who in cast(cfg, labels=labels) for name in what]
+    what = [*functional.names(parts.num_classes, labels=labels), *(DEPTH if labels else ())]
+    assessed = [f"{who}/{name}" for who in assessed_networks(parts.config, labels=labels) for name in what]
     for split in ("val", "test"):
-        yield from (f"{split}/{name}" for name in dict.fromkeys([*_measured(cfg, parts), *assessed]))
+        yield from (f"{split}/{name}" for name in dict.fromkeys([*_measured(parts), *assessed]))
     yield from ("seconds", "images_per_second")
 
 
-def _columns(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    yield from ("train/loss", "train/lr", *(f"train/loss_{name}" for name in cfg.losses))
+def _columns(parts: Parts) -> Iterator[str]:
+    yield from ("train/loss", "train/lr", *(f"train/loss_{name}" for name in parts.config.losses))
     if parts.temperature is not None:
         yield from ("train/temperature", "train/temperature_teacher", "train/temperature_student")
         yield from (f"train/{name}" for name in parts.temperature.telemetry(Progress(0.0, 0)))
-    yield from (f"val/{name}" for name in _measured(cfg, parts))
+    yield from (f"val/{name}" for name in _measured(parts))
 
 
 @functools.lru_cache(maxsize=4096)

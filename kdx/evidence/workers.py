@@ -35,14 +35,13 @@ class Worker:
 def train(run: PlannedRun) -> None:
     """Train a run in this process, into its folder, from scratch."""
     import torch
-    from omegaconf import OmegaConf
 
+    from kdx.experiment import build
     from kdx.experiment.train import train as train_run
     from kdx.run.folder import RunFolder
 
     torch.set_num_threads(1)
-    cfg = OmegaConf.create(run.config)
-    train_run(cfg, RunFolder(run.folder, overrides=run.overrides), quiet=True)
+    train_run(build.parts(run.config), RunFolder(run.folder, overrides=run.overrides), quiet=True)
 
 
 def work(runs: Sequence[PlannedRun], jobs: int, log: Path, task: Train = train) -> Iterator[tuple[PlannedRun, str]]:

@@ -6,19 +6,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kdx.config.check import ConfigError, members
+from kdx.config.check import ConfigError
+from kdx.config.schema import DataConfig, Node
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
-from kdx.data.source import Images, SplitName
+from kdx.data.source import Images, Source, SplitName
 from kdx.data.splits import carve
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
+from kdx.experiment.build import Parts
 from kdx.networks import weights
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network
@@ -42,13 +42,20 @@ class Experiment:
     teacher: Teacher | None
 
 
-def carve_splits(cfg: DictConfig, own: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
+def read_splits(source: Source) -> Mapping[SplitName, Images]:
+    """The data set's own splits. ConfigError if it is not as it should be."""
+    try:
+        return source.splits()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def carve_splits(data: DataConfig, given: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
     """train, val and test as the config wants them, from the data set's own splits, decoded on disk if there is a cache."""
-    data = cfg.data
     try:
         if data.cache is not None:
-            own = {name: cached(images, Path(data.cache), key(images, name), log.info) for name, images in own.items()}
-        splits = carve(own, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
+            given = {name: cached(images, Path(data.cache), key(images, name), log.info) for name, images in given.items()}
+        splits = carve(given, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     empty = [name for name, images in splits.items() if not len(images)]
@@ -57,7 +64,7 @@ def carve_splits(cfg: DictConfig, own: Mapping[SplitName, Images]) -> dict[Split
     if data.batch_size > len(splits["train"]):
         size = len(splits["train"])
         raise ConfigError(f"data.batch_size={data.batch_size}, but there are {size} training images: give at most {size}")
-    carved = [name for name in splits if name not in own]
+    carved = [name for name in splits if name not in given]
     if carved:
         log.info("%s carved from train by data.split_seed=%d", " and ".join(carved), data.split_seed)
     return splits
@@ -71,47 +78,44 @@ def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
     return found
 
 
-def check_features(cfg: DictConfig, parts: build.Parts) -> None:
-    """ConfigError, with the paths that exist, if a loss asks for a feature that its network does not have.
+def check_features(parts: Parts) -> None:
+    """ConfigError, with the paths that exist, if a loss needs a feature that its network does not have.
 
     It needs no weights, so it is found before a teacher is trained.
     """
-    wanted = {"student": parts.objective.student_features, "teacher.network": parts.objective.teacher_features}
-    for node, paths in wanted.items():
-        if paths:
+    config, objective = parts.config, parts.objective
+    needed = {"student": (config.student, objective.student_features)}
+    if config.teacher is not None and not config.is_ensemble:
+        needed["teacher.network"] = (config.teacher.architecture, objective.teacher_features)
+    for path, (node, features) in needed.items():
+        if features:
             with torch.device("meta"):
-                network = make_network(cfg, node, parts, build.count_classes(cfg, parts), bare=True)
+                network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
             try:
-                FeatureTaps(network.model, paths)
+                FeatureTaps(network.model, features)
             except ValueError as error:
-                raise ConfigError(f"features of {node}: {error}") from None
+                raise ConfigError(f"features of {path}: {error}") from None
 
 
-def make_network(cfg: DictConfig, node: str, parts: build.Parts, num_classes: int, bare: bool = False) -> Network:
-    """The network mounted at `node`, made for the data set's classes, channels and colors (unless it knows its own).
+def make_network(node: Node, path: str, source: Source, num_classes: int) -> Network:
+    """The network of the config node at `path`, for the classes, channels and colors of the data set.
 
-    A `bare` one gets no weights from anywhere.
+    An option that names its own mean and std keeps them. ConfigError if the network cannot be made so.
     """
-    source = parts.source
-    config: Any = OmegaConf.select(cfg, node)
-    if bare:
-        config = OmegaConf.merge(config, {"pretrained": False, "init": None})
-    colors = {} if config.get("mean") is not None else {"mean": source.mean, "std": source.std}
-    factory = build.make(config, node)
+    colors = {} if node.get("mean") is not None else {"mean": source.mean, "std": source.std}
+    factory = build.make(node, path)
     try:
         network: Network = factory(num_classes=num_classes, in_channels=source.channels, **colors)
     except ValueError as error:
-        raise ConfigError(f"{node}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
     return network
 
 
-def load_teacher(
-    cfg: DictConfig, parts: build.Parts, num_classes: int, files: Mapping[str, Path | None]
-) -> OnlineTeacher | Ensemble | None:
+def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, Path | None]) -> OnlineTeacher | Ensemble | None:
     """The teacher, or the ensemble of its members, with weights from `files`; ConfigError if they do not fit."""
     loaded: dict[str, OnlineTeacher] = {}
-    for path, member in members(cfg).items():
-        network = make_network(cfg, f"{path}.network", parts, num_classes)
+    for path, member in parts.config.members.items():
+        network = make_network(member.architecture, f"{path}.network", parts.source, num_classes)
         name = path.rpartition(".")[2]
         file = files[name]
         if file is not None:
@@ -120,66 +124,67 @@ def load_teacher(
             except ValueError as error:
                 raise ConfigError(f"{path}.checkpoint: {error}") from None
         loaded[name] = OnlineTeacher(network, member.resolution)
-    if not loaded:
+    teacher = parts.config.teacher
+    if teacher is None:
         return None
-    if cfg.teacher.members is None:
+    if teacher.members is None:
         return loaded["teacher"]
     try:
-        return Ensemble(loaded, cfg.teacher.combine)
+        return Ensemble(loaded, teacher.combine)
     except ValueError as error:
         raise ConfigError(f"teacher.members: {error}") from None
 
 
-def make_distiller(cfg: DictConfig, parts: build.Parts, num_classes: int, teacher: Teacher | None) -> Distiller | Cohort:
+def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
     """The student with its teacher, or with its peers."""
-    student = make_network(cfg, "student", parts, num_classes)
+    config, source, num_classes = parts.config, parts.source, parts.num_classes
+    student = make_network(config.student, "student", source, num_classes)
     if parts.temperature is not None:
         parts.temperature.connect(num_classes)
-    if cfg.peers is not None:
-        peers = {name: make_network(cfg, f"peers.members.{name}", parts, num_classes) for name in cfg.peers.members}
-        return Cohort(student, peers, parts.temperature, cfg.peers.combine)
-    wanted = parts.objective.student_features, parts.objective.teacher_features
+    if config.peers is not None:
+        nodes = config.peers.members.items()
+        peers = {name: make_network(node, f"peers.members.{name}", source, num_classes) for name, node in nodes}
+        return Cohort(student, peers, parts.temperature, config.peers.combine)
+    features = parts.objective.student_features, parts.objective.teacher_features
     try:
-        return Distiller(student, teacher, parts.temperature, *wanted)
+        return Distiller(student, teacher, parts.temperature, *features)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def connect(cfg: DictConfig, parts: build.Parts, distiller: Distiller | Cohort, train: Images) -> None:
+def connect(parts: Parts, distiller: Distiller | Cohort, train: Images) -> None:
     """Let the losses build their projectors and memories, which depend on the networks and the data."""
     channels = parts.source.channels
-    sides = max(build.student_resolutions(cfg)), cfg.resolution.teacher
+    sides = parts.config.student_resolution, parts.config.resolution.teacher
     labels = None if train.labels is None else torch.from_numpy(train.labels)
     images = [torch.zeros(2, channels, side, side) for side in sides]
     if isinstance(distiller, Cohort):
-        around = LossContext(distiller.student.num_classes, len(train), labels)
+        context = LossContext(distiller.student.num_classes, len(train), labels)
     else:
-        around = distiller.loss_context(images[0], images[1], labels, len(train))
+        context = distiller.loss_context(images[0], images[1], labels, len(train))
     try:
-        parts.objective.connect(around)
+        parts.objective.connect(context)
     except ValueError as error:
         raise ConfigError(f"losses: {error}") from None
 
 
-def assemble(
-    cfg: DictConfig, parts: build.Parts, splits: Mapping[SplitName, Images], files: Mapping[str, Path | None]
-) -> Experiment:
+def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, Path | None]) -> Experiment:
     """Networks with their weights, data module and Lightning module. `files` hold the weights of the teacher's members."""
-    num_classes = build.count_classes(cfg, parts)
-    teacher = load_teacher(cfg, parts, num_classes, files)
-    seed_everything(cfg.seed)
-    distiller = make_distiller(cfg, parts, num_classes, teacher)
-    connect(cfg, parts, distiller, splits["train"])
-    observers = build.observers(cfg, parts, num_classes)
+    config, num_classes = parts.config, parts.num_classes
+    teacher = load_teacher(parts, num_classes, files)
+    seed_everything(config.seed)
+    distiller = make_distiller(parts, teacher)
+    connect(parts, distiller, splits["train"])
+    observers = build.observers(parts, num_classes)
     datamodule = DataModule(
         splits,
         observers,
-        batch_size=cfg.data.batch_size,
-        seed=cfg.seed,
-        loader=cfg.data.loader,
-        num_workers=cfg.data.num_workers,
-        budget=cfg.data.resident_budget_mb << 20,
-        on_bad_image=cfg.data.on_bad_image,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        loader=config.data.loader,
+        num_workers=config.data.num_workers,
+        budget=config.data.resident_budget_mb << 20,
+        on_bad_image=config.data.on_bad_image,
     )
 
     def inspect_teacher(module: DistillationModule) -> preflight.Preflight:
@@ -190,15 +195,7 @@ def assemble(
 
     def store_targets(module: DistillationModule) -> Tensor:
         assert teacher is not None
-        own = Pair(cfg.resolution.teacher, cfg.resolution.teacher)
-        crops = range(parts.policy.teacher_crops)
-        filters = (cfg.interpolation.teacher, cfg.interpolation.teacher)
-        views = [stored.StoredCrop(parts.policy, crop) for crop in crops]
-        others, flip = build.other_resolutions(cfg), build.mirrored(cfg, parts)
-        looks = [
-            Observer(view, own, num_classes, flip=flip, interpolations=filters, other_resolutions=others) for view in views
-        ]
-        passes = (datamodule.batches("train", look, module.device) for look in looks)
+        passes = (datamodule.batches("train", look, module.device) for look in stored_views(parts, num_classes))
         return stored.table(teacher, passes, len(splits["train"]), module.device)
 
     module = DistillationModule(
@@ -206,9 +203,26 @@ def assemble(
         parts.objective,
         parts.optimizer,
         parts.lr_schedule,
-        cfg.decay,
+        config.decay,
         labels=parts.source.labels,
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
     )
     return Experiment(module, datamodule, teacher)
+
+
+def stored_views(parts: Parts, num_classes: int) -> list[Observer]:
+    """How a teacher whose views never change sees train: one observer per stored crop."""
+    config = parts.config
+    side, interpolation = config.resolution.teacher, config.interpolation.teacher
+    return [
+        Observer(
+            stored.StoredCrop(parts.policy, crop),
+            Pair(side, side),
+            num_classes,
+            flip=parts.flip,
+            interpolations=(interpolation, interpolation),
+            other_resolutions=config.other_resolutions,
+        )
+        for crop in range(parts.policy.teacher_crops)
+    ]

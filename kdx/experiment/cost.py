@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from kdx.config.check import members
 from kdx.costs.measure import Costs, Part, measure
 from kdx.distiller import Cohort
-from kdx.experiment import build
 from kdx.experiment.assemble import Experiment
+from kdx.experiment.build import Parts
 from kdx.teachers.teacher import OnlineTeacher
 
 if TYPE_CHECKING:
@@ -20,19 +17,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdx")
 
 
-def priced(cfg: DictConfig, parts: build.Parts, experiment: Experiment, trainer: Trainer, images_per_second: float) -> Costs:
+def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_per_second: float) -> Costs:
     """What the networks cost on this rank's device, and how that was measured.
 
     `images_per_second` are those of training on all ranks. What cannot be measured, such as one image through a network that
     needs two, is left out and said: no run fails for it.
     """
-    distiller, channels = experiment.module.distiller, parts.source.channels
-    side = max(build.student_resolutions(cfg))
+    config, distiller, channels = parts.config, experiment.module.distiller, parts.source.channels
+    side = config.student_resolution
     networks: dict[str, list[Part]] = {"student": [(distiller.student, (channels, side, side))]}
     if isinstance(distiller, Cohort):
         networks |= {f"peer_{name}": [(peer, (channels, side, side))] for name, peer in distiller.peers.items()}
     if experiment.teacher is not None:
-        sides = [member.resolution or cfg.resolution.teacher for member in members(cfg).values()]
+        sides = [member.resolution or config.resolution.teacher for member in config.members.values()]
         networks["teacher"] = []
         for member, px in zip(experiment.teacher.members.values(), sides, strict=True):
             assert isinstance(member, OnlineTeacher)
@@ -40,10 +37,10 @@ def priced(cfg: DictConfig, parts: build.Parts, experiment: Experiment, trainer:
     try:
         return measure(
             networks,
-            batch_size=max(1, cfg.data.batch_size // trainer.world_size),
+            batch_size=max(1, config.data.batch_size // trainer.world_size),
             device=trainer.strategy.root_device,
             precision=trainer.precision_plugin.forward_context,
-            precision_name=str(cfg.trainer.precision),
+            precision_name=str(config.trainer["precision"]),
             images_per_second=images_per_second / trainer.world_size,
             teacher_runs=experiment.teacher is not None and not parts.teacher_is_stored,
         )

@@ -1,4 +1,4 @@
-"""The loggers of a run: what they are told when it starts and when it ends, in the same words whichever they are."""
+"""Logger setup and teardown: every logger gets the same information when a run starts and when it ends."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from kdx.config.schema import RunConfig, to_plain
 from kdx.experiment import build
 from kdx.run.folder import RunFolder
 from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
@@ -21,38 +20,37 @@ PICTURES = ("reliability", "disagreement")
 WHOSE, SUMS = ("split", "who", "resolution"), ("count", "confidence", "correct")  # of a reliability diagram
 
 
-def about(cfg: DictConfig, folder: RunFolder) -> RunInfo:
-    """What loggers may know: a name from the run's name, seed, baseline and overrides, tags, sweep, config as plain data."""
-    keys = [text.lstrip("+~") for text in folder.overrides]
-    told = [text for text in keys if text.partition("=")[0].partition("@")[0].split(".")[0] not in QUIET]
-    own = [cfg.name, *([cfg.baseline] if cfg.baseline else []), *told, f"s{cfg.seed}"]
-    experiments = [text.partition("=")[2] for text in keys if text.startswith("experiment=")]
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    checkpoint = Path(cfg.ckpt_path) if cfg.ckpt_path is not None else None
+def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
+    """What loggers are given at the start: a name from the run's name, baseline, overrides and seed; tags, sweep, config."""
+    overrides = [text.lstrip("+~") for text in folder.overrides]
+    shown = [text for text in overrides if text.partition("=")[0].partition("@")[0].split(".")[0] not in QUIET]
+    baseline = [config.baseline] if config.baseline else []
+    experiments = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
+    checkpoint = Path(config.ckpt_path) if config.ckpt_path is not None else None
     return RunInfo(
         folder=folder.path,
-        name=" ".join(own),
-        job_type=f"baseline-{cfg.baseline}" if cfg.baseline else "train",
-        monitor=cfg.monitor,
-        mode=cfg.monitor_mode,
-        config=config,
+        name=" ".join([config.name, *baseline, *shown, f"s{config.seed}"]),
+        job_type=f"baseline-{config.baseline}" if config.baseline else "train",
+        monitor=config.monitor,
+        mode=config.monitor_mode,
+        config=to_plain(config),
         group=folder.group,
-        tags=[*cfg.tags, *experiments, *([cfg.baseline] if cfg.baseline else [])],
+        tags=[*config.tags, *experiments, *baseline],
         resumed=checkpoint.resolve().parent.parent if checkpoint is not None else None,
     )
 
 
-def open_loggers(cfg: DictConfig, folder: RunFolder, known: RunInfo) -> list[Any]:
+def open_loggers(config: RunConfig, folder: RunFolder, info: RunInfo) -> list[Any]:
     """metrics.csv, and on the first rank what the config adds."""
     if rank() > 0:
         return [MetricsFile(folder.path)]
     extra = []
-    for name, node in (cfg.logger or {}).items():
+    for name, node in (config.logger or {}).items():
         logger = build.make(node, f"logger.{name}")(save_dir=str(folder.path))
         if isinstance(logger, Journal):
-            logger.begin(known)
+            logger.begin(info)
         else:
-            logger.log_hyperparams(dict(known.config))
+            logger.log_hyperparams(dict(info.config))
         extra.append(logger)
     return [MetricsFile(folder.path), *extra]
 
@@ -62,19 +60,19 @@ def journals(loggers: Iterable[Any]) -> list[Journal]:
     return [logger for logger in loggers if isinstance(logger, Journal)]
 
 
-def conclude(loggers: Iterable[Any], known: RunInfo, report: Mapping[str, Any], best: float | None) -> None:
+def conclude(loggers: Iterable[Any], info: RunInfo, report: Mapping[str, Any], best: float | None) -> None:
     """Tell all loggers what is in the run's folder: final numbers, tables, pictures, the student. `report` is metrics.json."""
-    cards = _json(known.folder / "teacher.json").get("members", {})
+    cards = _json(info.folder / "teacher.json").get("members", {})
     teachers = {name: card["sha256"] for name, card in cards.items()}
     conclusion = FinalReport(report["metrics"], report["last"], best, report["selection"], teachers)
     for journal in journals(loggers):
         for name in PICTURES:
-            path = known.folder / f"{name}.png"
+            path = info.folder / f"{name}.png"
             if path.is_file():
                 journal.picture(name, path)
-        for name, (columns, rows) in _tables(known.folder).items():
+        for name, (columns, rows) in _tables(info.folder).items():
             journal.table(name, columns, rows)
-        journal.conclude(known, conclusion)
+        journal.conclude(info, conclusion)
     for logger in loggers:
         if not isinstance(logger, Journal):
             logger.log_metrics({name: value for name, value in report["metrics"].items() if "/" in name})

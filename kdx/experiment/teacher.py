@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-
 import kdx
-from kdx.config.check import check, members
+from kdx.config.check import check_plain
+from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
@@ -28,68 +27,62 @@ IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "te
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
 
 
-def graduate(cfg: DictConfig, member: DictConfig) -> DictConfig:
-    """The config of the run that trains this member of the teacher: the run of `cfg` without a teacher, changed by the recipe.
+def graduate(config: RunConfig, member: MemberConfig) -> RunConfig:
+    """The config of the run that trains this member of the teacher: `config` without a teacher, changed by the recipe.
 
     A recipe is a diff in the keys of a run. A node with a `_target_` replaces the run's own, however deep; others are merged.
     """
-    recipe: Any = OmegaConf.to_container(member.recipe, resolve=True)
-    side = member.resolution or cfg.resolution.teacher
-    resolution = {"teacher": side, "student": side}
+    side = member.resolution or config.resolution.teacher
     fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
-    fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": resolution}
-    fixed |= {"logger": None, "ckpt_path": None, "callbacks": cfg.callbacks, "baseline": None, "baselines": []}
-    run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    with open_dict(run):
-        for key, value in {**fixed, **recipe}.items():
-            run[key] = value if key in fixed else overlay(run[key], value, merge=key == "trainer")
-    assert isinstance(run, DictConfig)
-    return run
+    fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": {"teacher": side, "student": side}}
+    fixed |= {"logger": None, "ckpt_path": None, "callbacks": config.callbacks, "baseline": None, "baselines": []}
+    run = to_plain(config)
+    for key, value in {**fixed, **(member.recipe or {})}.items():
+        run[key] = value if key in fixed else overlay(run[key], value, merge=key == "trainer")
+    return check_plain(run)
 
 
 def overlay(base: Any, diff: Any, merge: bool = False) -> Any:
     """`base` changed by `diff`, where a node with a `_target_` counts as one value, unless `merge`."""
-    if not isinstance(diff, dict) or not isinstance(base, DictConfig) or ("_target_" in diff and not merge):
+    if not isinstance(diff, Mapping) or not isinstance(base, Mapping) or ("_target_" in diff and not merge):
         return diff
     changed = {key: overlay(base.get(key), value) for key, value in diff.items()}
-    return OmegaConf.create({**{key: base[key] for key in base if key not in changed}, **changed})
+    return {**{key: base[key] for key in base if key not in changed}, **changed}
 
 
-def key(cfg: DictConfig, splits: Mapping[SplitName, Images], source: Any) -> str:
-    """The fingerprint of the weights that `cfg` trains: config, pixels and labels, version of kdx.
+def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> str:
+    """The fingerprint of the weights that `config` trains: config, pixels and labels, version of kdx.
 
     `splits` are what `source` reads; a teacher that learns from another source has that one's config in its fingerprint.
     """
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    config = {name: value for name, value in plain.items() if name not in IRRELEVANT}
-    config["resolution"] = plain["resolution"]["student"]
+    plain = to_plain(config)
+    relevant = {name: value for name, value in plain.items() if name not in IRRELEVANT}
+    relevant["resolution"] = plain["resolution"]["student"]
     hardware = ("devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar", "log_every_n_steps")
-    config["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}
-    config["data"] = {k: v for k, v in plain["data"].items() if k in DETERMINING}
-    if cfg.data.source != source:
-        config["data"]["source"] = plain["data"]["source"]
-    if plain["student"].get("init"):
-        with open(plain["student"]["init"], "rb") as file:
-            config["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return fingerprint({"config": config, "data": data_fingerprint(splits), "kdx": kdx.__version__})
+    relevant["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}
+    relevant["data"] = {k: v for k, v in plain["data"].items() if k in DETERMINING}
+    if config.data.source != source:
+        relevant["data"]["source"] = plain["data"]["source"]
+    if config.student.get("init"):
+        with open(config.student["init"], "rb") as file:
+            relevant["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return fingerprint({"config": relevant, "data": data_fingerprint(splits), "kdx": kdx.__version__})
 
 
-Train = Callable[[DictConfig, Path], None]
+Train = Callable[[RunConfig, Path], None]
 
 
-def obtain(cfg: DictConfig, splits: Mapping[SplitName, Images], train: Train) -> dict[str, Path | None]:
-    """The file with each member's weights, by name, after training those that nobody has yet; None where timm brings them."""
-    return {path.rpartition(".")[2]: _obtain(cfg, member, splits, train) for path, member in members(cfg).items()}
+def obtain(config: RunConfig, splits: Mapping[SplitName, Images], train: Train) -> dict[str, Path | None]:
+    """The file with each member's weights by name, after training those that are not stored yet; None if timm provides them."""
+    return {path.rpartition(".")[2]: _obtain(config, member, splits, train) for path, member in config.members.items()}
 
 
-def _obtain(cfg: DictConfig, member: DictConfig, splits: Mapping[SplitName, Images], train: Train) -> Path | None:
-    if member.checkpoint is not None:
-        return Path(member.checkpoint)
-    if member.network.get("pretrained"):
-        return None
-    recipe = check(graduate(cfg, member))
-    store = Store(Path(cfg.outputs) / "teachers")
-    name = key(recipe, splits, cfg.data.source)
+def _obtain(config: RunConfig, member: MemberConfig, splits: Mapping[SplitName, Images], train: Train) -> Path | None:
+    if not member.is_trained_first:
+        return Path(member.checkpoint) if member.checkpoint is not None else None
+    recipe = graduate(config, member)
+    store = Store(Path(config.outputs) / "teachers")
+    name = key(recipe, splits, config.data.source)
 
     if rank() > 0:  # joins the training that rank 0 does under the lock, and waits for its result
         if not store.has(name):
@@ -98,5 +91,6 @@ def _obtain(cfg: DictConfig, member: DictConfig, splits: Mapping[SplitName, Imag
             time.sleep(0.1)
         return store.folder(name) / WEIGHTS
     if not store.has(name):
-        log.info("training the teacher %s first; later runs find it in %s", member.network.architecture, store.root)
+        architecture = member.architecture["architecture"]
+        log.info("training the teacher %s first; later runs find it in %s", architecture, store.root)
     return store.obtain(name, functools.partial(train, recipe), log.info) / WEIGHTS

@@ -11,7 +11,7 @@ from kdx.evidence.planned_run import PlannedRun
 
 def write_numbers(run: PlannedRun, **metrics: float) -> None:
     """metrics.json and metrics.csv of a finished run, whose student is better the higher its seed and its temperature."""
-    temperature = (run.config["temperature"] or {}).get("value", 0.0)
+    temperature = (run.config.temperature or {}).get("value", 0.0)
     numbers = {"seconds": 1.0, "test/student/accuracy": 0.5 + 0.01 * run.seed + 0.02 * temperature, **metrics}
     hardware = {"cpu_cores": 2, "platform": "here"}
     source = {"git_commit": "abc", "git_dirty": False, "hardware": hardware, "versions": {"torch": "2", "kdx": "0"}}

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_runs
@@ -137,7 +138,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_forecast_learns_from_the_same_system_and_else_from_epochs() -> None:
     def run(system: str, epochs: int) -> PlannedRun:
-        return PlannedRun("f", system, 0, (), {"trainer": {"max_epochs": epochs}}, "", Path())
+        return PlannedRun("f", system, 0, (), SimpleNamespace(trainer={"max_epochs": epochs}), "", Path())
 
     forecast = Forecast()
     assert forecast.left([run("short", 10)], 1) is None

@@ -23,4 +23,4 @@ def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..
     read = {(claim.family, system) for claim in claims for system, _ in claim.needs}
     assert {(run.family, run.system) for run in runs} == read
     assert len(declared.seeds) == (5 if option == "full" else 3)
-    assert all(run.config["selection"] == "last" for run in runs)  # nothing is chosen on test
+    assert all(run.config.selection == "last" for run in runs)  # nothing is chosen on test

@@ -6,6 +6,8 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fake_runs
 import pytest
@@ -17,7 +19,7 @@ from kdx.evidence.workers import work
 @pytest.fixture
 def runs(tmp_path: Path) -> list[PlannedRun]:
     """Five seeds of one system."""
-    config = {"temperature": None, "trainer": {"max_epochs": 1}}
+    config: Any = SimpleNamespace(temperature=None, trainer={"max_epochs": 1})
     return [PlannedRun("f", "s", seed, (), config, f"key{seed}", tmp_path / f"key{seed}") for seed in range(5)]
 
 

@@ -39,22 +39,24 @@ def weights(losses: DictConfig) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_is_the_same_wherever_it_is_mounted(config: Config, option: str) -> None:
-    both = config("experiment=none", f"losses=[{option}]", f"losses@teacher.recipe.losses=[{option}]")
+def test_an_option_is_the_same_wherever_it_is_mounted(plain_config: Config, option: str) -> None:
+    both = plain_config("experiment=none", f"losses=[{option}]", f"losses@teacher.recipe.losses=[{option}]")
     assert all(term["_target_"] == "kdx.losses.objective.Term" for term in both.losses.values())
     assert both.teacher.recipe.losses == both.losses
 
 
-def test_a_preset_can_be_mounted_at_a_member_of_an_ensemble(config: Config) -> None:
-    member = config(
+def test_a_preset_can_be_mounted_at_a_member_of_an_ensemble(plain_config: Config) -> None:
+    member = plain_config(
         "experiment=none", "teacher=ensemble", "losses@teacher.members.a.recipe.losses=[ctkd/pkt]"
     ).teacher.members.a
     assert weights(member.recipe.losses) == PRESETS["ctkd/pkt"]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_all_arguments_of_a_loss_stand_in_its_file_and_are_known_without_importing_it(config: Config, option: str) -> None:
-    for term in config("experiment=none", f"losses=[{option}]").losses.values():
+def test_all_arguments_of_a_loss_stand_in_its_file_and_are_known_without_importing_it(
+    plain_config: Config, option: str
+) -> None:
+    for term in plain_config("experiment=none", f"losses=[{option}]").losses.values():
         found = signature(term.loss["_target_"])
         assert found is not None and not found.open
         assert set(term.loss) - {"_target_"} == set(found.parameters)
@@ -65,23 +67,25 @@ def test_there_is_a_preset_for_each_row_of_the_papers_tables() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_has_the_papers_weights(config: Config, preset: str) -> None:
-    assert weights(config("experiment=none", f"losses=[{preset}]").losses) == PRESETS[preset]
+def test_a_preset_has_the_papers_weights(plain_config: Config, preset: str) -> None:
+    assert weights(plain_config("experiment=none", f"losses=[{preset}]").losses) == PRESETS[preset]
 
 
-def test_dkd_weighs_the_other_classes_2_on_cifar_and_1_on_imagenet(config: Config) -> None:
-    cifar, imagenet = (config("experiment=none", f"losses=[{name}/dkd]").losses.dkd.loss for name in ("ctkd", "ctkd_imagenet"))
+def test_dkd_weighs_the_other_classes_2_on_cifar_and_1_on_imagenet(plain_config: Config) -> None:
+    cifar, imagenet = (
+        plain_config("experiment=none", f"losses=[{name}/dkd]").losses.dkd.loss for name in ("ctkd", "ctkd_imagenet")
+    )
     assert (cifar.alpha, cifar.beta, imagenet.alpha, imagenet.beta) == (1, 2, 1, 1)
 
 
-def test_a_preset_can_be_changed_and_put_on_a_schedule(config: Config) -> None:
+def test_a_preset_can_be_changed_and_put_on_a_schedule(plain_config: Config) -> None:
     changes = [
         "losses.pkt.weight=7",
         "+losses.pkt.warmup_epochs=20",
         "+losses.kl.stop_epoch=100",
         "losses.kl.loss.direction=js",
     ]
-    losses = config("experiment=none", "losses=[ctkd/pkt]", *changes).losses
+    losses = plain_config("experiment=none", "losses=[ctkd/pkt]", *changes).losses
     assert weights(losses) == {"ce": 0.1, "kl": 0.9, "pkt": 7}
     assert (losses.pkt.warmup_epochs, losses.kl.stop_epoch, losses.kl.loss.direction) == (20, 100, "js")
 
@@ -95,6 +99,6 @@ def test_a_preset_can_be_changed_and_put_on_a_schedule(config: Config) -> None:
         ("losses.crd.loss.mode=loose", r"losses.crd.loss.mode=loose: .*'exact'"),
     ],
 )
-def test_a_slip_is_found_before_anything_is_built(config: Config, change: str, message: str) -> None:
+def test_a_slip_is_found_before_anything_is_built(plain_config: Config, change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config("experiment=none", "losses=[ctkd/crd]", change)
+        plain_config("experiment=none", "losses=[ctkd/crd]", change)

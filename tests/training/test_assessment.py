@@ -162,11 +162,11 @@ def test_further_resolutions_show_what_an_observer_of_their_own_would(resident: 
     ],
 )
 def test_who_is_assessed(config: Callable[..., Any], overrides: tuple[str, ...], expected: dict[str, int]) -> None:
-    from kdx.experiment.final_metrics import cast
+    from kdx.experiment.final_metrics import assessed_networks
 
-    assert cast(config(*overrides), labels=True) == expected
+    assert assessed_networks(config(*overrides), labels=True) == expected
     unscaled = {who: side for who, side in expected.items() if not who.endswith("_scaled")}
-    assert cast(config(*overrides), labels=False) == unscaled
+    assert assessed_networks(config(*overrides), labels=False) == unscaled
 
 
 def test_a_run_keeps_it_all_and_evaluate_says_the_same(

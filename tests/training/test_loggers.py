@@ -124,7 +124,7 @@ def test_a_sweep_that_wandb_steers_types_what_kdx_train_understands(config: Call
     chosen = {name: spec.get("value", spec.get("values", [spec.get("min")])) for name, spec in sweep["parameters"].items()}
     first = {name: value[0] if isinstance(value, list) else value for name, value in chosen.items()}
     cfg = config(*(f"{name}={value}" for name, value in first.items()))  # as W&B writes ${args_no_hyphens}
-    assert cfg.temperature.value == 1 and cfg.optimizer.lr == 3e-4
+    assert cfg.temperature["value"] == 1 and cfg.optimizer["lr"] == 3e-4
     assert sweep["metric"]["name"].startswith("val/")
 
 

@@ -1,0 +1,56 @@
+"""A finished run measured again, exactly as the run measured itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdx.config.check import ConfigError
+from kdx.config.schema import RunConfig
+from kdx.data.source import SplitName
+from kdx.distiller import Cohort
+from kdx.experiment import build
+from kdx.experiment.assemble import Experiment, assemble, carve_splits, read_splits
+from kdx.experiment.final_metrics import measured_again
+from kdx.experiment.students import count_parameters
+from kdx.experiment.trainer import make_trainer
+from kdx.networks import weights
+from kdx.networks.network import Network
+from kdx.report.summary import show
+from kdx.run.folder import RunFolder
+
+
+def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool = False) -> dict[str, float]:
+    """Metrics by flat name of a finished run's selected student (and its teacher) on a split, as the run measured them.
+
+    Raises:
+        ConfigError: if the data or the teacher are not those of the run.
+    """
+    parts = build.parts(config)
+    splits = carve_splits(config.data, read_splits(parts.source))
+    experiment = reload(parts, folder, {**splits, "test": splits[split]})
+    trainer = make_trainer(config, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    stored = folder.read("metrics.json")["metrics"]
+    metrics = measured_again(parts, experiment, trainer, split, stored) | count_parameters(experiment)
+    if trainer.is_global_zero and not quiet:
+        pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
+        show(metrics, pixels, split, f"{config.name} · {split}", str(folder.path))
+    return metrics
+
+
+def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
+    """The experiment of a finished run, with its selected weights, its teacher and the teacher's calibration."""
+    cards: dict[str, Any] = folder.read("teacher.json")["members"] if parts.config.teacher is not None else {}
+    files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
+    experiment = assemble(parts, splits, files)
+    distiller = experiment.module.distiller
+    weights.load(distiller.student.model, folder.student)
+    if isinstance(distiller, Cohort):
+        for name, peer in distiller.peers.items():
+            assert isinstance(peer, Network)
+            weights.load(peer.model, folder.peers / f"{name}.safetensors")
+    for name, member in (experiment.teacher.members if experiment.teacher is not None else {}).items():
+        if member.fingerprint != cards[name]["sha256"]:
+            raise ConfigError(f"{files[name]} is not the teacher that this run was distilled from: its weights differ")
+        member.calibration_temperature = cards[name]["calibration_temperature"]
+    return experiment

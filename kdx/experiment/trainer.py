@@ -1,0 +1,84 @@
+"""The Lightning trainer of a run, and the choice of the weights that are tested and exported."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from kdx.config.schema import RunConfig
+from kdx.experiment import build
+from kdx.experiment.assemble import Experiment
+from kdx.networks import weights
+from kdx.run.folder import RunFolder
+from kdx.training.batchnorm import GlobalBatchNorm
+from kdx.training.callbacks.averaging import EMA
+from kdx.training.ranks import rank
+
+log = logging.getLogger("kdx")
+
+
+def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
+    """The Lightning trainer of this config. Lightning's notes on hardware and its tips are not logged; its warnings are."""
+    for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    plugins = [GlobalBatchNorm()] if config.trainer.get("strategy", "auto") != "auto" else []
+    trainer: pl.Trainer = build.make(
+        config.trainer,
+        "trainer",
+        default_root_dir=str(folder.path),
+        plugins=plugins,
+        use_distributed_sampler=False,
+        **arguments,
+    )
+    return trainer
+
+
+def select(
+    config: RunConfig, trainer: pl.Trainer, experiment: Experiment, folder: RunFolder
+) -> tuple[dict[str, Any], dict[str, float] | None]:
+    """Load the selected weights into the module.
+
+    With `callbacks=ema`, val saw the average in every epoch, so that the best epoch is the average's best; "ema" is the average
+    after the last step, and "last" the student's own weights.
+
+    Returns:
+        The selection rule with the epoch, as plain data; and the metrics on val of the last weights where those are others,
+        which are then stored in `last.safetensors`.
+    """
+    module, epochs, side = experiment.module, trainer.current_epoch, config.student_resolution
+    best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
+    average = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]  # not declared
+    path = getattr(best, "best_model_path", "")
+    if config.selection == "ema" and average is not None:
+        last = keep_last(trainer, experiment, folder, side)
+        average.put(module)
+        return {"rule": "ema", "epoch": epochs, "text": f"the average of the weights after epoch {epochs}"}, last
+    if config.selection == "best_val" and path:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        epoch = checkpoint["epoch"] + 1
+        differs = epoch < epochs or average is not None
+        kept = keep_last(trainer, experiment, folder, side) if differs else None
+        module.load_state_dict(checkpoint["state_dict"])
+        text = f"epoch {epoch} of {epochs}, the best {config.monitor}"
+        return {"rule": "best_val", "monitor": config.monitor, "epoch": epoch, "text": text}, kept
+    if config.selection != "last":
+        log.warning("No validation checkpoint (callbacks=none?); testing the last weights")
+    return {"rule": "last", "epoch": epochs, "text": f"epoch {epochs}, the last"}, None
+
+
+def best_score(trainer: pl.Trainer) -> float | None:
+    """The best monitored value of all epochs; None where nothing was monitored."""
+    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+    return next((float(score) for score in scores if score is not None), None)
+
+
+def keep_last(trainer: pl.Trainer, experiment: Experiment, folder: RunFolder, side: int) -> dict[str, float]:
+    """Store the last student's weights beside the ones that will be selected; returns its metrics on val."""
+    student = experiment.module.distiller.student
+    if trainer.is_global_zero:
+        weights.save(student.model, {**student.card, "resolution": side}, folder.last)
+    trainer.validate(experiment.module, datamodule=experiment.datamodule, verbose=False)
+    return {f"val/{name}": value for name, value in experiment.module.val_metrics.items()}
