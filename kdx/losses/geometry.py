@@ -12,7 +12,7 @@ from kdx.losses.functional import upcast
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Return the vectors normalized to length 1 along `dim`, in at least float32; a zero vector stays zero, without gradient."""
+    """Return the vectors with length 1 along `dim`, in at least float32; a zero vector stays zero, without gradient."""
     vectors = upcast(vectors)
     largest = vectors.detach().abs().amax(dim, keepdim=True)  # so that no square overflows or vanishes
     return _directions(vectors, largest, largest < torch.finfo(vectors.dtype).tiny, dim)

@@ -71,7 +71,7 @@ def test_threads_that_ask_at_once_train_it_once_and_the_other_is_told_to_wait(st
     threads[1].start()
     for thread in threads:
         thread.join(20)
-    assert len(trained) == 1 and len(said) == 1 and "waiting for another process" in said[0]
+    assert len(trained) == 1 and len(said) == 1 and "Waiting for another process" in said[0]
     assert found == [store.folder("key")] * 2
 
 
