@@ -113,7 +113,7 @@ def _file(kind: str) -> Path:
     ("kind", "told"),
     {
         "code": ["refused", "safetensors"],
-        "text": ["not a file of weights", "copy it again"],
+        "text": ["not a weight file", "copy it again"],
         "truncated": ["damaged", "copy it again"],
         "classes": ["100 classes", "has 10"],
         "shapes": ["conv1.weight is [16, 3, 3, 3] in the file and [16, 1, 3, 3] in the network", "Name the architecture"],

@@ -20,7 +20,7 @@ class Temperature(nn.Module, ABC):
     per_network: bool = False
 
     def connect(self, num_classes: int) -> None:
-        """Create layers that depend on the number of classes. Called once, before loading weights and creating the optimizer."""
+        """Create layers that depend on the number of classes. Called once, before weights and optimizer are created."""
 
     @abstractmethod
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> TemperatureValue:
@@ -31,5 +31,5 @@ class Temperature(nn.Module, ABC):
         return {}
 
     def complaint(self) -> str | None:
-        """Return a warning about the temperature of the last training step, with its remedy, or None. Synchronizes the device."""
+        """Return a warning about the last training step, with its remedy, or None. Synchronizes with the device."""
         return None
