@@ -187,7 +187,7 @@ def test_missing_data_is_told_with_layout_and_remedy(command: Command, tmp_path:
 
 def test_without_a_root_the_key_is_asked_for(command: Command) -> None:
     code, _, err = command("train", "experiment=ctkd_cifar100")
-    assert code == 2 and "data.root has no value" in err and "data.download=true" in err
+    assert code == 2 and "Missing required option: data.root" in err and "data.download=true" in err
 
 
 @pytest.mark.parametrize("patience", PATIENCE)

@@ -22,7 +22,7 @@ from kdx.data.source import ArrayImages, Images, Source, SplitName
 
 
 class VisionSource(Source):
-    """A data set that torchvision knows. `layout` says what the root holds, `needed` what must be there without a download."""
+    """A data set of torchvision. `layout` describes the root folder; `needed` are the paths required without a download."""
 
     num_classes: int
     layout: str
@@ -37,7 +37,7 @@ class VisionSource(Source):
         root = existing(self.root, self.layout, "data.download=true downloads it")
         for name in self.needed:
             if not (root / name).exists():
-                raise ValueError(f"{root / name} is not there. Expected layout: {self.layout}. data.download=true downloads it")
+                raise ValueError(f"{root / name} not found. Expected layout: {self.layout}. data.download=true downloads it")
 
     def splits(self) -> Mapping[SplitName, Images]:
         self.check()
@@ -70,7 +70,7 @@ class VisionSource(Source):
         """The data set as torchvision indexes it. ValueError, with the remedy, where it cannot be downloaded or read."""
         try:
             return dataset(str(root), download=self.download, **arguments)
-        except Exception as error:  # a damaged list can lead torchvision into any error
+        except Exception as error:  # damaged lists can raise any exception in torchvision
             raise self._failed(root, error) from error
 
     def _failed(self, root: Path, error: Exception) -> ValueError:
@@ -159,8 +159,8 @@ class FashionMnist(VisionSource):
         splits: dict[SplitName, Images] = {}
         parts: dict[SplitName, bool] = {"train": True, "test": False}
         for split, train in parts.items():
-            found = self._index(FashionMNIST, root, train=train)
-            splits[split] = ArrayImages(found.data.numpy()[:, None], found.targets.numpy())
+            dataset = self._index(FashionMNIST, root, train=train)
+            splits[split] = ArrayImages(dataset.data.numpy()[:, None], dataset.targets.numpy())
         return splits
 
 

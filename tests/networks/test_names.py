@@ -98,7 +98,7 @@ def test_weights_that_do_not_exist_are_refused_with_those_that_do(name: str, mes
 
 
 def test_the_tags_read_from_source_are_those_that_timm_has() -> None:
-    _, _, tags = names._known()
+    _, _, tags = names._registered()
     computed = 0
     for name in timm.list_models():
         registered = {full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(name)} - {""}
