@@ -181,7 +181,7 @@ def test_every_recipe_takes_two_steps() -> None:
 def test_missing_data_is_told_with_layout_and_remedy(command: Command, tmp_path: Path, experiment: str) -> None:
     code, _, err = command("train", f"experiment={experiment}", f"data.root={tmp_path}/nowhere")
     assert code == 2
-    assert "nowhere: there is no such folder" in err and "Expected layout: ROOT/" in err and "Correct data.root" in err
+    assert "nowhere: folder not found" in err and "Expected layout: ROOT/" in err and "Correct data.root" in err
     assert experiment == "funmatch" or "data.download=true downloads it" in err or "image-net.org" in err
 
 
