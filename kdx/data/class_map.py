@@ -47,7 +47,7 @@ def by_name(names: Sequence[str], own_names: Sequence[str]) -> Outputs:
         close = difflib.get_close_matches(absent[0], list(own_names), n=1, cutoff=0.5)
         hint = f" (near: '{close[0]}')" if close else ""
         raise ValueError(
-            f"Unknown class '{absent[0]}' for the network{hint}; it lacks {len(absent)} of the data set's {len(names)} classes: "
+            f"Unknown class '{absent[0]}' for the network{hint}; it lacks {len(absent)} of {len(names)} classes: "
             f"rename the folders to the network's class names, or {REMEDY}"
         )
     return np.array([place[name] for name in names], np.int64)

@@ -27,7 +27,7 @@ class _Mean(torch.autograd.Function):
 
 
 class _CrossRank(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm whose training statistics are those of the global batch. For the CPU, where torch's SyncBatchNorm does not run."""
+    """BatchNorm whose training statistics are those of the global batch. For CPUs, which SyncBatchNorm does not support."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         return

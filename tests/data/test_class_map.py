@@ -45,7 +45,7 @@ def test_other_numbers_of_classes_need_a_map(names: list[str] | None, own: list[
 def test_a_name_that_is_not_found_is_told_with_the_nearest() -> None:
     with pytest.raises(
         ValueError,
-        match=r"Unknown class 'cats' for the network \(near: 'cat'\); it lacks 1 of .* 2 classes.* class_map=FILE\.json",
+        match=r"Unknown class 'cats' for the network \(near: 'cat'\); it lacks 1 of .*2 classes.* class_map=FILE\.json",
     ):
         by_name(["dog", "cats"], OWN)
 

@@ -23,7 +23,7 @@ class Wandb(Journal, WandbLogger):
 
     Name, group, job type and tags come from the run (its overrides, its sweep, what baseline it is) where they are None. With
     `artifacts` the student is stored as an artifact whose input is the teacher's. If the server cannot be reached at the start,
-    the run is kept offline.
+    the run is logged offline.
     """
 
     def __init__(
