@@ -1,4 +1,4 @@
-"""How fast is the way from files to pixels, against doing it plainly? Prints ratios; a ratio above 1 is in kdx's favor."""
+"""Benchmark of loading and rendering against plain PIL and PyTorch code. Prints ratios; above 1 means that kdx is faster."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAIRS = ((32, 32), (32, 16), (256, 224), (256, 128))
 
 
 def best(action: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of the fastest of some runs, after one that does not count."""
+    """Return the time in seconds of the fastest of `repeats` runs, after one warm-up run."""
     action()
     times = []
     for _ in range(repeats):
@@ -47,12 +47,12 @@ def best(action: Callable[[], object], repeats: int = 5) -> float:
 
 
 def draw_of(count: int) -> Draw:
-    """A draw of the first examples."""
+    """Return a draw of the first `count` examples."""
     return Draw(0, 0, 0, np.arange(count))
 
 
 def render_rows(device: str) -> Iterator[tuple[str, str, str]]:
-    """Cropping and resizing a batch, against PIL's crop().resize() per image."""
+    """Crop and resize a batch, compared with PIL's crop().resize() per image."""
     for size, resolution in PAIRS:
         pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, size, size), np.uint8)
         sizes = np.full((BATCH, 2), size)
@@ -71,25 +71,25 @@ def render_rows(device: str) -> Iterator[tuple[str, str, str]]:
                 resized.append(np.asarray(picture.crop(box).resize((to, to), Image.Resampling.BILINEAR)))
             return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float().mul_(1 / 255)
 
-        ours = best(lambda i=images, v=view, r=resolution: render(i, v, r))  # type: ignore[misc]  # mypy knows no lambda with defaults
+        ours = best(lambda i=images, v=view, r=resolution: render(i, v, r))  # type: ignore[misc]  # mypy does not support lambdas with defaults
         ratios = f"{best(bare) / ours:.1f} x PIL's crop and resize alone, {best(full) / ours:.1f} x from array to batch"
         yield f"render {size} -> {resolution} px, {device}", f"{BATCH / ours:,.0f} images/s", ratios
 
 
 def whole(view: View, size: int) -> list[tuple[int, int, int, int]]:
-    """The boxes on whole pixels, as PIL takes them."""
+    """Return the boxes rounded to whole pixels, in PIL's format (left, top, right, bottom)."""
     return [(round(x), round(y), round(x + w), round(y + h)) for y, x, h, w in view.box * size]
 
 
 def draw_row() -> tuple[str, str, str]:
-    """Drawing 512 views."""
+    """Draw 512 views."""
     sizes = np.full((512, 2), 32)
     seconds = best(lambda: look(Inception(), "view", draw_of(512), sizes, True), 50)
     return "draw 512 views", f"{seconds * 1e3:.2f} ms", "aim: under 0.3 ms"
 
 
 def resident_row(device: str) -> tuple[str, str, str]:
-    """The loader's share of a training step of a ResNet-20 on CIFAR-size images, batch 128."""
+    """Share of the loader in a training step of a ResNet-20 on CIFAR-size images, batch 128."""
     rng = np.random.default_rng(0)
     images = ArrayImages(rng.integers(0, 256, (1280, 3, 32, 32), np.uint8), rng.integers(0, 10, 1280))
     observer = Observer(SharedView(Inception()), Pair(32, 32), 10, flip=True)
@@ -98,8 +98,8 @@ def resident_row(device: str) -> tuple[str, str, str]:
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
 
     def epoch(train: bool) -> None:
-        for seen in loader:
-            batch = observer.finish(seen)
+        for rendered in loader:
+            batch = observer.finish(rendered)
             if train:
                 assert batch.target is not None
                 optimizer.zero_grad()
@@ -111,7 +111,7 @@ def resident_row(device: str) -> tuple[str, str, str]:
 
 
 class _Plain(Dataset[Tensor]):
-    """The bare loop: decode, crop, resize, per image."""
+    """Reference dataset: decode, crop and resize per image."""
 
     def __init__(self, files: list[Path], boxes: NDArray[np.float64]) -> None:
         self.files, self.boxes = files, boxes
@@ -128,7 +128,7 @@ class _Plain(Dataset[Tensor]):
 
 
 def streamed_row(num_workers: int) -> tuple[str, str, str]:
-    """JPEG files of 500x375 px to 224 px, against a DataLoader that decodes, crops and resizes with the same workers."""
+    """Load JPEG files of 500x375 px at 224 px, compared with a DataLoader that decodes, crops and resizes per image."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i}.jpg") for i in range(512)]
@@ -143,18 +143,18 @@ def streamed_row(num_workers: int) -> tuple[str, str, str]:
         loader = StreamedLoader(images, Sampler(len(files), 64, train=True), observer.look, num_workers=num_workers)
         boxes = look(Inception((0.25, 1.0)), "view", draw_of(len(files)), np.tile([375, 500], (len(files), 1)), False).box
         plain = DataLoader(_Plain(files, boxes), 64, num_workers=num_workers, persistent_workers=num_workers > 0)
-        ours, theirs = best(lambda: list(loader), 3), best(lambda: list(plain), 3)
+        ours, reference = best(lambda: list(loader), 3), best(lambda: list(plain), 3)
     name = f"streamed JPEG 500x375 -> 224 px, {num_workers} workers"
-    return name, f"{len(files) / ours:,.0f} images/s", f"{theirs / ours:.2f} x a bare loop"
+    return name, f"{len(files) / ours:,.0f} images/s", f"{reference / ours:.2f} x a plain loop"
 
 
 def run() -> None:
-    """Measure everything and print a table. One CPU thread; on a GPU too where there is one."""
+    """Run all benchmarks with one CPU thread, and on the GPU if available, and print a table."""
     torch.set_num_threads(1)
     rows = [*render_rows("cpu"), draw_row(), resident_row("cpu"), streamed_row(0), streamed_row(2)]
     if torch.cuda.is_available():
         rows += [*render_rows("cuda"), resident_row("cuda")]
-    table = Table("what", "measured", "against")
+    table = Table("benchmark", "result", "compared with")
     for row in rows:
         table.add_row(*row)
     Console(width=140).print(table)

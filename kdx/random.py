@@ -1,7 +1,7 @@
 """Random numbers as pure functions of (seed, stream, epoch, index).
 
-Nothing here holds state, so a number does not depend on worker count, batch size, order, resume or rank, and it can be
-drawn again later: for a cached teacher, for a figure.
+The functions hold no state, so a number does not depend on worker count, batch size, order, resume or rank, and it can be
+drawn again later, for example for a cached teacher or a figure.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection that spreads each bit over all 64."""
+    """SplitMix64's finalizer (Steele, Lea, Flood 2014): a bijection that spreads each bit over all 64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def uniform(seed: int, stream: str, epoch: int, index: ArrayLike, count: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0,1), shape [B,count]: row b depends on (seed, stream, epoch, index[b]) only."""
+    """Return uniform numbers in [0,1), shape [B,count]; row b depends on (seed, stream, epoch, index[b]) only."""
     with np.errstate(over="ignore"):
         key = np.zeros(1, np.uint64)
         for part in (seed, zlib.crc32(stream.encode()), epoch):
@@ -33,5 +33,5 @@ def uniform(seed: int, stream: str, epoch: int, index: ArrayLike, count: int) ->
 
 
 def permutation(seed: int, stream: str, epoch: int, n: int) -> NDArray[np.int64]:
-    """A random order of 0..n-1, shape [n]."""
+    """Return a random permutation of 0..n-1, shape [n]."""
     return np.argsort(uniform(seed, stream, epoch, np.arange(n), 1)[:, 0], kind="stable")

@@ -1,7 +1,7 @@
-"""The ranges that numbers in a signature may have, and the decorator that enforces them.
+"""Annotated types for value ranges in constructor signatures, and the decorator that validates them.
 
-A constructor's signature is the schema of its YAML. So a range is written once, as an annotation; `kdx.config.signatures`
-reads it without importing the module, and `validated` enforces it for whoever builds the object by hand.
+A constructor's signature is the schema of its YAML. A range is therefore written once, as an annotation:
+`kdx.config.signatures` reads it without importing the module, and `validated` checks it when the object is created.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ T = TypeVar("T", bound=type)
 
 
 def explain(error: ValidationError) -> str:
-    """One line a person can act on, from pydantic's first complaint."""
+    """Return pydantic's first error as one line: location, message and value."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where + ': ' if where else ''}{first['msg']}, got {first['input']!r}"
 
 
 def validated(cls: T) -> T:
-    """The class with a constructor that raises ValueError where an argument does not fit its annotation."""
-    original: Callable[..., None] = cls.__init__  # type: ignore[misc]  # a class decorator's business
+    """Return the class with a constructor that raises ValueError if an argument does not match its annotation."""
+    original: Callable[..., None] = cls.__init__  # type: ignore[misc]  # a class decorator replaces __init__
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(original)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:

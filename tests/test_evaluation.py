@@ -148,7 +148,7 @@ def test_a_run_in_all_ways(train: Callable[..., Path], command: Command, tmp_pat
     code, _, err = command("evaluate", f"run={run}", "split=val", "shift=blur")
     assert code == 0 and "changes nothing in an image of 8x8 px" in err
     code, _, err = command("evaluate", f"run={run}", "split=val", "data=imagenet_a", f"data.root={tmp_path}/nowhere")
-    assert code == 2 and "nowhere: there is no such folder" in err and "imagenet-a.tar" in err
+    assert code == 2 and "nowhere: folder not found" in err and "imagenet-a.tar" in err
     (run / "student.json").write_text("{}")
     code, _, err = command("evaluate", f"student={run}/student.safetensors", "split=val")
     assert code == 2 and "student.json is no card of a student (no architecture)" in err

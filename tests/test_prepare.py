@@ -57,8 +57,8 @@ def test_the_line_it_prints_trains(command: Command, tiny: tuple[str, ...], tmp_
         (["data.train_size=-1", "to=x"], "data.train_size=-1: Input should be greater than or equal to 1"),
         (["data=glyphs", "data.source.train=0", "to=x"], "data.source.train=0: Input should be greater than or equal to 1"),
         (["data=glyphs", "+data.source.color=red", "to=x"], "there is no key 'data.source.color'. Known there: "),
-        (["data=shards", "to=x"], "data.root has no value. Expected layout: ROOT/index.json"),
-        (["data=shards", "data.root=gone", "to=x"], "gone/index.json is not there: expected layout: ROOT/index.json"),
+        (["data=shards", "to=x"], "Missing required option: data.root. Expected layout: ROOT/index.json"),
+        (["data=shards", "data.root=gone", "to=x"], "gone/index.json not found: expected layout: ROOT/index.json"),
         (["data.train_size=9999", "to=x"], "data.train_size=9999, but only 899 images are left for training"),
         (["to=s3://bucket/images"], "give to=FOLDER, then copy it there"),
     ],
@@ -74,5 +74,5 @@ def test_an_existing_data_set_is_kept(command: Command, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "index.json").write_text("mine")
     code, _, err = command("prepare", "data=digits", f"to={tmp_path}/shards")
-    assert code == 2 and "there is a data set already" in err
+    assert code == 2 and "already exists" in err
     assert (tmp_path / "shards" / "index.json").read_text() == "mine"

@@ -1,1 +1,1 @@
-"""What a network costs: parameters, multiply-accumulates, time, energy. Knows torch and nothing of kdx."""
+"""Cost of a network: parameters, multiply-accumulates (MACs), latency, energy. Depends on torch only, not on other rooms."""

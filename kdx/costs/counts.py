@@ -1,4 +1,4 @@
-"""How large a network is, and how much it computes for one image."""
+"""Number of parameters and multiply-accumulates (MACs) of a network."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ NOT_COUNTED = "norms, activations, pooling, resizing and other element-wise work
 
 
 def parameters(network: nn.Module) -> int:
-    """How many parameters there are, trained or frozen; one that is used twice counts once."""
+    """Return the number of parameters, trained or frozen; shared parameters count once."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one forward in eval mode for one image [C,R,R]; the network stays as it was.
+    """Return the MACs of one forward in eval mode for one image [C,R,R]; the network's state is not changed.
 
-    Half of the operations that `torch.utils.flop_counter` finds in convolutions, matrix products and attention. Not counted:
-    norms, activations, pooling, resizing and other element-wise work. So torchvision's ResNet-18 at 224 px has 1.814e9.
+    Half of the operations that `torch.utils.flop_counter` counts in convolutions, matrix products and attention. Not counted:
+    norms, activations, pooling, resizing and other element-wise work. Example: torchvision's ResNet-18 has 1.814e9 at 224 px.
     """
-    # Not inference_mode: under it composite operators reach the counter whole, and it knows only their parts.
+    # no_grad instead of inference_mode: in inference_mode, composite operators are not decomposed and not counted.
     with undisturbed(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(example(network, 1, shape))
     return counter.get_total_flops() // 2

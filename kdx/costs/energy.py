@@ -1,4 +1,4 @@
-"""Energy of the GPUs, where NVIDIA's library counts it (`pip install kdx[energy]`)."""
+"""Energy of the GPUs, if NVML is available (`pip install kdx[energy]`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 class EnergyMeter:
-    """Joules that GPUs of this host used since the meter was made; None wherever that cannot be known. It never raises.
+    """Measures the energy in J that the GPUs of this host used since the creation of the meter. Never raises.
 
-    The counters are the GPUs' own (NVML's total energy, Volta and later), so whatever else runs on them counts too. `devices`
-    are torch's indices; all visible GPUs where none are given. CPU and memory of the host are not counted.
+    Reads NVML's total energy counter (Volta and later), so other processes on the same GPUs are included. CPU and memory of
+    the host are not included. `devices` are torch's indices, by default all visible GPUs.
     """
 
     def __init__(self, devices: Sequence[int] | None = None) -> None:
@@ -22,16 +22,16 @@ class EnergyMeter:
         try:
             self._nvml, self._handles = _connect(devices)
             self._began = self._millijoules()
-        except Exception:  # no library, no driver, no counter: energy is a number more, never a reason to fail
+        except Exception:  # no library, driver or counter: the energy is optional, so the run continues
             self._handles = []
 
     def joules(self) -> float | None:
-        """Joules so far."""
+        """Return the energy so far in J, or None if it is not available."""
         if not self._handles:
             return None
         try:
             return (self._millijoules() - self._began) / 1000
-        except Exception:  # a GPU that fell off the bus
+        except Exception:  # such as a GPU that is lost during the run
             return None
 
     def _millijoules(self) -> float:
@@ -39,7 +39,7 @@ class EnergyMeter:
 
 
 def _connect(devices: Sequence[int] | None) -> tuple[Any, list[Any]]:
-    """NVML and its handles of the GPUs, found by UUID: its own numbering ignores CUDA_VISIBLE_DEVICES."""
+    """Return NVML and its GPU handles, looked up by UUID, because NVML's indices ignore CUDA_VISIBLE_DEVICES."""
     if not torch.cuda.is_available():
         return None, []
     nvml = importlib.import_module("pynvml")

@@ -1,4 +1,4 @@
-"""How long a network takes: the median of repetitions, by a protocol that can be written down."""
+"""Latency of a network: the median of repetitions under a fixed protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from kdx.costs.state import example, undisturbed
 
-BUDGET, LIMIT = 0.2, 5.0  # seconds: what repetitions may take where they are fast, and where they are slow
+BUDGET, LIMIT = 0.2, 5.0  # seconds: minimum time for repetitions, and time after which no repetition starts
 LEAST, WARMUPS = 3, 3
 
 Clock = Callable[[], float]
@@ -23,7 +23,7 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds for `batch` images, and how they were found: from `repetitions`, each of `measured` images."""
+    """Median time in seconds for `batch` images, from `repetitions` of `measured` images each, after `warmups`."""
 
     seconds: float
     repetitions: int
@@ -33,17 +33,17 @@ class Timing:
 
     @property
     def text(self) -> str:
-        """As the protocol names it."""
+        """Description for the protocol."""
         scaled = f" of {self.measured} images, scaled" if self.measured != self.batch else ""
         runs = "repetition" if self.repetitions == 1 else "repetitions"
         return f"batch {self.batch}: {self.repetitions} {runs}{scaled} after {self.warmups} warm-up"
 
 
 def median(call: Callable[[], Any], clock: Clock = time.perf_counter) -> Timing:
-    """The median time of `call`, which must be done when it returns.
+    """Return the median time of `call`, which must be synchronous.
 
-    Up to 3 calls warm up; then it is repeated for 0.2 s, at least 3 times. No new call is begun once 5 s have passed, so that
-    what is slower is measured less often, down to the single first call.
+    Up to 3 warm-up calls, then repetitions for 0.2 s, at least 3. No call starts after 5 s, so slow calls are repeated less
+    often; the slowest ones are measured by the last warm-up call.
     """
     began, warm, taken = clock(), list[float](), list[float]()
     while len(warm) < WARMUPS and sum(warm) < BUDGET:
@@ -64,9 +64,10 @@ def _once(call: Callable[[], Any], clock: Clock) -> float:
 def forward(
     network: nn.Module, shape: tuple[int, int, int], batch: int, device: torch.device, precision: Context = nullcontext
 ) -> Timing:
-    """Time of one forward of `batch` images [C,R,R] that are on `device` already; the network stays as it was.
+    """Return the time of one forward of `batch` images [C,R,R] that are already on `device`.
 
-    Eval mode, `inference_mode`, inside `precision()` (an autocast context, say); the device is waited for after each call.
+    Runs in eval mode and `inference_mode`, inside `precision()` (for example an autocast context), and synchronizes the device
+    after each call. The network's state is not changed.
     """
     with undisturbed(network, device), torch.inference_mode(), precision():
         images = example(network, batch, shape)
@@ -75,8 +76,8 @@ def forward(
             network(images)
             synchronize(device)
 
-        found = median(call)
-    return Timing(found.seconds, found.repetitions, found.warmups, batch, batch)
+        timing = median(call)
+    return Timing(timing.seconds, timing.repetitions, timing.warmups, batch, batch)
 
 
 def batched(
@@ -87,17 +88,17 @@ def batched(
     device: torch.device,
     precision: Context = nullcontext,
 ) -> Timing:
-    """Time of a forward of `batch` images; `single` is that of one image.
+    """Return the time of one forward of `batch` images; `single` is the time of one image.
 
-    Where the batch would take longer than the protocol has, fewer images are measured and their time is scaled.
+    If the batch would exceed the protocol's time limit, fewer images are measured and their time is scaled.
     """
     affordable = max(1, int(LIMIT / (LEAST + 1) / max(single.seconds, 1e-9)))
     measured = min(batch, affordable)
-    found = forward(network, shape, measured, device, precision)
-    return Timing(found.seconds * batch / measured, found.repetitions, found.warmups, batch, measured)
+    timing = forward(network, shape, measured, device, precision)
+    return Timing(timing.seconds * batch / measured, timing.repetitions, timing.warmups, batch, measured)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device is done."""
+    """Wait until the device has finished all its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

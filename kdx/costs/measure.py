@@ -1,4 +1,4 @@
-"""What a run's networks cost, by flat name, and the protocol by which it was measured."""
+"""Costs of a run's networks as flat metrics, and the measurement protocol."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kdx.costs.latency import Context, Timing
 from kdx.costs.state import example, undisturbed
 
 Shape = tuple[int, int, int]
-Part = tuple[nn.Module, Shape]  # a network, and the shape [C,R,R] of the images it sees
+Part = tuple[nn.Module, Shape]  # a network, and the shape [C,R,R] of its input images
 
 
 class Costs(NamedTuple):
-    """Metrics by flat name; the protocol, which is the same for runs that can be compared; how often each network was timed."""
+    """Metrics by flat name; the protocol, equal for comparable runs; the number of repetitions of each network."""
 
     metrics: dict[str, float]
     protocol: str
@@ -36,21 +36,28 @@ def measure(
     images_per_second: float | None = None,
     teacher_runs: bool = False,
 ) -> Costs:
-    """What the networks cost, and the protocol in words. They stay as they were: modes, weights, statistics, place.
+    """Return the costs of the networks and the protocol. Modes, weights, statistics and devices are not changed.
 
-    `networks` are the parts of each one by who it is: "student", "teacher", "peer_a"; an ensemble has several parts, whose
-    costs add up. For each: `<who>/parameters`, `macs` (of one image), `latency_ms_1`, `latency_ms_batch`, `images_per_second`,
-    and on CUDA `peak_memory_mb`, MiB at the batch (which resets the GPU's peak: read the run's first).
+    Metrics per network: `<role>/parameters`, `macs` (one image), `latency_ms_1`, `latency_ms_batch`, `images_per_second`, and
+    on CUDA `peak_memory_mb` (MiB for one batch; this resets the GPU's peak, so read the run's peak first). `teacher_share` is
+    the fraction of the training time spent in the teacher's forward: 0 unless `teacher_runs`, missing if `images_per_second`
+    is None.
 
-    `batch_size` and `images_per_second` (of training) are those of one device. They give `teacher_share`, the fraction of the
-    training time that the teacher's forward takes: 0 unless `teacher_runs`, absent where the throughput is not known.
+    Args:
+        networks: parts by role, such as "student", "teacher", "peer_a"; the costs of an ensemble's parts are summed.
+        batch_size: training batch size per device.
+        device: where to measure.
+        precision: context of the forward, such as autocast.
+        precision_name: its name in the protocol.
+        images_per_second: training throughput per device.
+        teacher_runs: whether the teacher runs in training.
     """
     metrics: dict[str, float] = {}
     notes: list[str] = []
-    for who, parts in networks.items():
-        found, note = _one(parts, batch_size, device, precision)
-        metrics |= {f"{who}/{name}": value for name, value in found.items()}
-        notes.append(f"{who} {note}")
+    for role, parts in networks.items():
+        costs, note = _one(parts, batch_size, device, precision)
+        metrics |= {f"{role}/{name}": value for name, value in costs.items()}
+        notes.append(f"{role} {note}")
     if not teacher_runs:
         metrics["teacher_share"] = 0.0
     elif images_per_second and "teacher/latency_ms_batch" in metrics:
@@ -66,7 +73,7 @@ def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Con
         for (network, shape), single in zip(parts, singles, strict=True)
     ]
     whole = _seconds(batches)
-    found = {
+    metrics = {
         "parameters": float(sum(counts.parameters(network) for network, _ in parts)),
         "macs": float(sum(counts.macs(network, shape) for network, shape in parts)),
         "latency_ms_1": 1000 * _seconds(singles),
@@ -75,8 +82,8 @@ def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Con
     }
     if device.type == "cuda":
         measured = min(timing.measured for timing in batches)
-        found["peak_memory_mb"] = max(_peak(network, shape, measured, device, precision) for network, shape in parts)
-    return found, "; ".join(
+        metrics["peak_memory_mb"] = max(_peak(network, shape, measured, device, precision) for network, shape in parts)
+    return metrics, "; ".join(
         f"at {shape[-1]} px {a.text}, {b.text}" for (_, shape), a, b in zip(parts, singles, batches, strict=True)
     )
 
@@ -86,7 +93,7 @@ def _seconds(timings: Sequence[Timing]) -> float:
 
 
 def _peak(network: nn.Module, shape: Shape, batch: int, device: torch.device, precision: Context) -> float:
-    """MiB allocated at most during one forward, the weights among them."""
+    """Return the peak of allocated MiB during one forward, including the weights."""
     with undisturbed(network, device), torch.inference_mode(), precision():
         images = example(network, batch, shape)
         torch.cuda.reset_peak_memory_stats(device)
@@ -99,10 +106,10 @@ def _protocol(device: torch.device, precision: str) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return (
-        f"on {name}{threads}, torch {torch.__version__}: eval mode, inference_mode, precision {precision}, images on the "
-        "device already, which is waited for after each forward; latency is the median of repetitions within "
-        f"{latency.BUDGET} s, at least {latency.LEAST}, none begun after {latency.LIMIT:g} s. MACs are "
+        f"on {name}{threads}, torch {torch.__version__}: eval mode, inference_mode, precision {precision}, images "
+        "already on the device, device synchronized after each forward; latency is the median of repetitions within "
+        f"{latency.BUDGET} s, at least {latency.LEAST}, none started after {latency.LIMIT:g} s. MACs are "
         "half the operations that torch's FlopCounterMode counts for one image; not counted: "
-        f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch over the run's time for one, "
-        "0 where it is not run in training"
+        f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch divided by the training time per "
+        "batch, 0 if the teacher does not run in training"
     )

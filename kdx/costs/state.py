@@ -1,4 +1,4 @@
-"""A network that is measured must not notice."""
+"""Measurement of a network without changing its state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def undisturbed(network: nn.Module, device: torch.device | None = None) -> Iterator[nn.Module]:
-    """The network in eval mode (on `device`, if one is given); afterwards every module is in its own mode and place again."""
+    """Put the network in eval mode (and on `device`, if given); restore all modes and the device afterwards."""
     modes = {module: module.training for module in network.modules()}
     home = _place(network)[0]
     network.eval()
@@ -26,7 +26,10 @@ def undisturbed(network: nn.Module, device: torch.device | None = None) -> Itera
 
 
 def example(network: nn.Module, batch: int, shape: tuple[int, int, int]) -> Tensor:
-    """One noise image in [0,1], [batch,C,R,R] times, where and as the network is; no global generator is asked."""
+    """Return a noise image in [0,1] repeated to [batch,C,R,R], with the network's device and dtype.
+
+    The global random state is not used.
+    """
     device, dtype = _place(network)
     image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     return image.to(device, dtype).expand(batch, *shape).contiguous()

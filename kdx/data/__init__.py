@@ -1,1 +1,1 @@
-"""Images: sources decode them, the sampler orders them, loaders bring them to the device."""
+"""Data: sources decode images, the sampler orders them, loaders move them to the device."""

@@ -1,4 +1,4 @@
-"""Decoded pixels on disk, memory-mapped: patient runs decode each image once, not once per epoch."""
+"""Cache of decoded pixels on disk, memory-mapped: long runs decode each image once, not once per epoch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EVERY_S = 10.0  # seconds between two lines of progress
 
 
 def key(images: Images, name: str) -> str:
-    """32 hexadecimal digits that stay as long as the pixels do.
+    """Return a hash of the images, 32 hexadecimal digits.
 
-    Over `images.paths` with sizes and modification times, or over `images.fingerprint`, a string; images that have neither
-    are all decoded and their pixels are hashed.
+    It covers `images.paths` with sizes and modification times, or the string `images.fingerprint`; without both, all images
+    are decoded and their pixels hashed.
     """
     sha = hashlib.sha256(f"{name} {type(images).__name__} {len(images)} {getattr(images, 'channels', '')}".encode())
     if isinstance(images, Subset):
@@ -45,43 +45,43 @@ def key(images: Images, name: str) -> str:
 
 def _state(path: str | bytes) -> str:
     try:
-        found = os.stat(path)
-    except OSError as error:  # who reads it is told
+        status = os.stat(path)
+    except OSError as error:  # reported when the image is read
         return str(error.errno)
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def cached(images: Images, folder: Path, key: str, say: Callable[[str], None]) -> Images:
-    """The same images, read from `folder/key`, which is written first if it is not there, whole.
+    """Return the images backed by the cache `folder/key`, which is written first if it is missing or incomplete.
 
-    An image that cannot be decoded stays one: reading it raises what `images` raises. Processes that ask at once write
-    once. ValueError, with the remedy, where the disk is too small.
+    For an image that cannot be decoded, the error of `images` is raised at access. If several processes need the same cache,
+    one writes it and the others wait. Raises ValueError, with the remedy, if the disk space is not sufficient.
     """
     place = folder / key
-    found = _opened(images, place)
-    if found is not None:
-        return found
+    cache = _opened(images, place)
+    if cache is not None:
+        return cache
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"waiting for another process that writes the cache {place}")
+            say(f"Waiting for another process that writes the cache {place}")
             lock.acquire()
     except OSError as error:
         raise ValueError(f"{folder}: {error.strerror}: choose another data.cache or data.cache=null") from None
     try:
-        found = _opened(images, place)
-        if found is None:
+        cache = _opened(images, place)
+        if cache is None:
             if place.exists():
                 say(f"{place} is damaged: writing it again")
             _write(images, place, say)
-            found = _opened(images, place)
-            assert found is not None
+            cache = _opened(images, place)
+            assert cache is not None
     finally:
         lock.release()
-    return found
+    return cache
 
 
 class CachedImages(Images):
@@ -97,19 +97,19 @@ class CachedImages(Images):
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         shape = self.shapes[index]
-        if not shape.all():  # it could not be decoded: let its own source say so
+        if not shape.all():  # not decodable: the source raises the error
             return self.images[index]
         if self._pixels is None:
             self._pixels = np.memmap(self.place / PIXELS, np.uint8, "r").view(np.ndarray)
         start = self.offsets[index]
-        return self._pixels[start : start + shape.prod(dtype=np.int64)].reshape(shape).copy()  # torch wants to own it
+        return self._pixels[start : start + shape.prod(dtype=np.int64)].reshape(shape).copy()  # torch needs a writable array
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pixels": None}  # a memory map would travel as its content
+        return {**self.__dict__, "_pixels": None}  # pickling a memory map would copy its content
 
 
 def _opened(images: Images, place: Path) -> CachedImages | None:
-    """The cache at `place`; None where it is not there, or its parts do not fit each other."""
+    """Return the cache at `place`, or None if it is missing or inconsistent."""
     try:
         offsets, shapes = np.load(place / OFFSETS), np.load(place / SHAPES)
         size = (place / PIXELS).stat().st_size
@@ -142,7 +142,7 @@ def _check_space(images: Images, place: Path, say: Callable[[str], None]) -> Non
 
 
 def _write(images: Images, place: Path, say: Callable[[str], None]) -> None:
-    """Write the cache as a draft beside `place`, then give it its name: it appears whole or not at all."""
+    """Write the cache to a temporary folder and rename it to `place`, so that it is never incomplete."""
     _check_space(images, place, say)
     draft = place.with_name(f"{place.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -162,7 +162,7 @@ def _write(images: Images, place: Path, say: Callable[[str], None]) -> None:
 def _fill(images: Images, draft: Path, say: Callable[[str], None]) -> None:
     draft.mkdir()
     shapes = np.zeros((len(images), 3), np.int32)
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     with (draft / PIXELS).open("wb") as file:
         for i in range(len(images)):
             image = _decoded(images, i)
@@ -170,8 +170,8 @@ def _fill(images: Images, draft: Path, say: Callable[[str], None]) -> None:
                 shapes[i] = image.shape
                 file.write(image.tobytes())
             now = time.monotonic()
-            if now - told > EVERY_S:
-                told = now
+            if now - reported > EVERY_S:
+                reported = now
                 left = (now - began) / (i + 1) * (len(images) - i - 1)
                 say(f"decoded {i + 1} of {len(images)} images, {file.tell() / 1e9:.2f} GB, {left:.0f} s to go")
         file.flush()

@@ -1,7 +1,7 @@
-"""CIFAR's batch files, read without trusting them.
+"""Safe reader of CIFAR's batch files.
 
-They are pickles. torchvision checks their md5, which can be forged, and unpickles them, which can run anything. Nothing from
-outside is unpickled here: the checksum comes first, then a reader that can build numpy arrays and nothing else.
+The files are pickles. torchvision checks only their md5, which can be forged, and unpickling can run any code. Here the
+checksum is verified first, then a restricted unpickler reads the file, which can create only numpy arrays.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle.Unpickler):
-    """Knows what an array is made of, and no other name."""
+    """Unpickler that allows only the functions that create numpy arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"forbidden global {module}.{name}")
         return ALLOWED[module, name]
 
 
 def intact(path: Path, md5: str) -> bool:
-    """Whether a file is there and has this checksum."""
+    """Return whether the file exists and has this checksum."""
     return path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
 
 
 def read_batch(path: Path, md5: str, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images uint8 [N,3,32,32] and labels int64 [N], the list at `key`, of one batch file in the "python version".
+    """Return images uint8 [N,3,32,32] and labels int64 [N] (the list `key`) of a batch file in the "python version".
 
-    ValueError if the file is not the one that was published, or holds anything but arrays, lists and text.
+    Raises ValueError if the checksum differs or the file contains other objects than arrays, lists and text.
     """
     remedy = "delete it and run with data.download=true"
     if not intact(path, md5):

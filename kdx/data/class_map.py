@@ -1,8 +1,8 @@
-"""Which of a network's outputs stand for the classes of a data set, where the two differ.
+"""Mapping from the classes of a data set to the outputs of a network.
 
-A network with the 1,000 outputs of ImageNet is measured on a data set with 200 of the classes by its logits of those 200
-alone: softmax over them is what is left of its probabilities, renormalized. So ImageNet-A (Hendrycks et al. 2021,
-arXiv:1907.07174) and ImageNet-R (Hendrycks et al. 2021, arXiv:2006.16241) are scored.
+A network with ImageNet's 1,000 outputs is evaluated on a data set with 200 of the classes by the logits of those 200 only;
+softmax over them gives its renormalized probabilities. This is the protocol of ImageNet-A (Hendrycks et al. 2021,
+arXiv:1907.07174) and ImageNet-R (Hendrycks et al. 2021, arXiv:2006.16241).
 """
 
 from __future__ import annotations
@@ -23,57 +23,58 @@ Names = Sequence[str] | None
 
 
 def outputs_for(names: Names, num_classes: int, own_names: Names, num_outputs: int) -> Outputs:
-    """The outputs [K] for a data set's classes, of a network with outputs called `own_names`.
+    """Return the network's outputs [K] for the classes of a data set.
 
-    Where both know their classes by name, the names decide, else the numbers, if there are as many. ValueError with the
-    remedy otherwise.
+    Classes are matched by name if both `names` and `own_names` (of the network's outputs) are given, else by number. Raises
+    ValueError, with the remedy, if the names are missing and the numbers of classes differ.
     """
     if names is not None and own_names is not None:
         return by_name(names, own_names)
     if num_classes != num_outputs:
-        unknown = "the data set's classes have no names" if names is None else "its classes have no names here"
+        side = "data set's classes" if names is None else "network's outputs"
         raise ValueError(
-            f"the data set has {num_classes} classes and the network {num_outputs}, and {unknown} to match them by: {REMEDY}"
+            f"The data set has {num_classes} classes and the network {num_outputs}; the names of the {side} are missing, so "
+            f"they cannot be matched: {REMEDY}"
         )
     return np.arange(num_classes)
 
 
 def by_name(names: Sequence[str], own_names: Sequence[str]) -> Outputs:
-    """The place of each of `names` in `own_names`. ValueError, with what is meant, where one is not there."""
+    """Return the index of each of `names` in `own_names`. Raises ValueError, with a suggestion, if one is missing."""
     place = {name: number for number, name in enumerate(own_names)}
     absent = [name for name in names if name not in place]
     if absent:
         close = difflib.get_close_matches(absent[0], list(own_names), n=1, cutoff=0.5)
         hint = f" (near: '{close[0]}')" if close else ""
         raise ValueError(
-            f"the network has no class '{absent[0]}'{hint}, as {len(absent)} of the data set's {len(names)} classes are "
-            f"unknown to it: rename the folders as the network calls its classes, or {REMEDY}"
+            f"Unknown class '{absent[0]}' for the network{hint}; it lacks {len(absent)} of {len(names)} classes: "
+            f"rename the folders to the network's class names, or {REMEDY}"
         )
     return np.array([place[name] for name in names], np.int64)
 
 
 def from_file(path: Path, names: Names, num_classes: int, num_outputs: int) -> Outputs:
-    """The outputs [K] that a JSON file gives for a data set's classes, by name, or by number where they have no names.
+    """Return the outputs [K] that a JSON file lists for the data set's classes, by name, or by number without names.
 
-    ValueError where the file is no such map, lacks a class, or names an output twice or one that does not exist.
+    Raises ValueError if the file is invalid, lacks a class, or uses an output twice or one out of range.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        mapping = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"class_map={path} cannot be read ({error}): give a JSON file with {FORMAT}") from None
-    if not isinstance(found, dict) or not all(isinstance(v, int) and not isinstance(v, bool) for v in found.values()):
-        raise ValueError(f"class_map={path} is no map of classes: it must hold {FORMAT}")
-    known = list(names) if names is not None else [str(label) for label in range(num_classes)]
-    for name in known:
-        if name not in found:
-            close = difflib.get_close_matches(name, list(found), n=1, cutoff=0.5)
+    if not isinstance(mapping, dict) or not all(isinstance(v, int) and not isinstance(v, bool) for v in mapping.values()):
+        raise ValueError(f"class_map={path} is not a map of classes; expected {FORMAT}: correct the file")
+    classes = list(names) if names is not None else [str(label) for label in range(num_classes)]
+    for name in classes:
+        if name not in mapping:
+            close = difflib.get_close_matches(name, list(mapping), n=1, cutoff=0.5)
             hint = f" (near: '{close[0]}')" if close else ""
-            raise ValueError(f"class_map={path} has no class '{name}'{hint}, which the data set has: add it")
-    outputs = [found[name] for name in known]
-    for name, output in zip(known, outputs, strict=True):
+            raise ValueError(f"class_map={path} lacks the class '{name}'{hint} of the data set: add it")
+    outputs = [mapping[name] for name in classes]
+    for name, output in zip(classes, outputs, strict=True):
         if not 0 <= output < num_outputs:
-            raise ValueError(f"class_map={path}: {name} is output {output}: give a number from 0 to {num_outputs - 1}")
+            raise ValueError(f"class_map={path}: invalid output {output} of {name}: set a number from 0 to {num_outputs - 1}")
     if len(set(outputs)) < len(outputs):
         twice = next(output for output in outputs if outputs.count(output) > 1)
-        raise ValueError(f"class_map={path}: output {twice} stands for two classes: give each class an output of its own")
+        raise ValueError(f"class_map={path}: output {twice} is used for two classes: set a different output for each class")
     return np.array(outputs, np.int64)

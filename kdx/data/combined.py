@@ -1,4 +1,4 @@
-"""Sources made of other sources."""
+"""Sources that combine other sources."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ class Unlabeled(Images):
 
 @validated
 class OutOfDomain(Source):
-    """Train on the pictures of `images`, whose labels nobody looks at; val and test are those of `domain`. (FunMatch, 3.8)
+    """Out-of-domain distillation: train on `images` without labels; val and test come from `domain`.
 
-    Shares and seed carve what `domain` lacks, exactly as a run on `domain` alone would: with the same numbers, val and test
-    hold nothing that a teacher was trained on there. ValueError if the two differ in channels.
+    Missing splits of `domain` are carved as in a run on `domain` alone, so with the same shares and seed, val and test contain
+    no image that a teacher was trained on there. Raises ValueError if the numbers of channels differ.
+
+    Reference: FunMatch, arXiv:2106.05237, section 3.8.
     """
 
     train_labels = False
@@ -41,7 +43,7 @@ class OutOfDomain(Source):
         if domain.channels != images.channels:
             raise ValueError(
                 f"domain {type(domain).__name__} has {domain.channels} channels and images {type(images).__name__} have "
-                f"{images.channels}: choose a source of {domain.channels} channels as data.source.images"
+                f"{images.channels}: set data.source.images to a source with {domain.channels} channels"
             )
         self.domain, self.images = domain, images
         self.val_share, self.test_share, self.split_seed = val_share, test_share, split_seed
@@ -50,7 +52,7 @@ class OutOfDomain(Source):
 
     @property
     def num_classes(self) -> int | None:  # type: ignore[override]  # known once it is read
-        """Those of the domain, which may have to look at its folders."""
+        """Number of classes of the domain, which may be read from its folders."""
         return self.domain.num_classes
 
     def check(self) -> None:
@@ -58,6 +60,6 @@ class OutOfDomain(Source):
         self.images.check()
 
     def splits(self) -> Mapping[SplitName, Images]:
-        own = self.domain.splits()
-        domain = carve(own, val=self.val_share, test=self.test_share, train_size=None, seed=self.split_seed)
+        splits = self.domain.splits()
+        domain = carve(splits, val=self.val_share, test=self.test_share, train_size=None, seed=self.split_seed)
         return {"train": Unlabeled(self.images.splits()["train"]), "val": domain["val"], "test": domain["test"]}

@@ -1,8 +1,7 @@
-"""Shifts of the images that a network is tested on, after ImageNet-C (Hendrycks & Dietterich 2019, arXiv:1903.12261).
+"""Distribution shifts of test images, after ImageNet-C (Hendrycks & Dietterich 2019, arXiv:1903.12261).
 
-They change the decoded original, before any view is cut, so that all networks see the same corrupted image. Nothing is
-stored: the pixels of an image depend on (seed, index, severity) and on nothing else. Images are uint8 [C,H,W] before and
-after, of any size, with one channel or three.
+Corruptions change the decoded image before cropping, so that all networks see the same corrupted image. The pixels depend
+only on the image and on (seed, index, severity). Images are uint8 [C,H,W] of any size, with one or three channels.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 Pixels = NDArray[np.uint8]
 Levels = Annotated[list[NonNegative], Len(5, 5)]  # one per severity
 Fractions = Annotated[list[Fraction], Len(5, 5)]
-Qualities = Annotated[list[Annotated[int, Field(ge=1, le=95)]], Len(5, 5)]  # what libjpeg knows
+Qualities = Annotated[list[Annotated[int, Field(ge=1, le=95)]], Len(5, 5)]  # range of libjpeg
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,16 @@ class Step:
     side: int | None = None
 
     def of(self, images: Images, seed: int) -> Images:
-        """The images as this step leaves them."""
+        """Return the images after this step."""
         return images if self.corruption is None else Corrupted(images, self.corruption, self.severity, seed)
 
 
 class Shift(ABC):
-    """What makes test images differ from those that a network learned from, in steps of rising severity."""
+    """Base class of distribution shifts, in steps of increasing severity."""
 
     @abstractmethod
     def steps(self, severities: Sequence[int], side: int) -> list[Step]:
-        """The steps at these severities, for a student that sees `side` px."""
+        """Return the steps at these severities, for a student with a resolution of `side` px."""
 
 
 class Corruption(Shift):
@@ -59,15 +58,15 @@ class Corruption(Shift):
 
     @abstractmethod
     def apply(self, image: Pixels, severity: int, seed: int, index: int) -> Pixels:
-        """The corrupted image, for the image `index` of its split."""
+        """Return the corrupted image; `index` is its index in the split, used for random numbers."""
 
 
 class Corrupted(Images):
-    """The same images, corrupted when they are asked for."""
+    """Images that are corrupted at access."""
 
     def __init__(self, images: Images, corruption: Corruption, severity: int, seed: int = 0) -> None:
         if severity not in SEVERITIES:
-            raise ValueError(f"severity {severity}: choose from 1 to 5")
+            raise ValueError(f"Invalid severity {severity}; expected 1 to 5: set severities to a subset of 1-5")
         self.images, self.corruption, self.severity, self.seed = images, corruption, severity, seed
         self.labels = images.labels
 
@@ -82,7 +81,7 @@ class Corrupted(Images):
 class Noise(Corruption):
     """Gaussian noise on every pixel and channel; `std` by severity, for pixels in [0,1].
 
-    The severities of an image scale one draw of noise, so they differ in strength alone.
+    All severities of an image scale the same noise, so they differ only in strength.
     """
 
     def __init__(self, std: Levels) -> None:
@@ -96,9 +95,9 @@ class Noise(Corruption):
 class Blur(Corruption):
     """A Gaussian blur; `sigma` in px by severity, for an image whose shorter side is `side` px.
 
-    It grows and shrinks with the image's own shorter side, so it hides the same share of any image. An image of 8 px is
-    hardly touched by the constants of ImageNet-C: give a smaller `side`. Beyond the edge the outermost pixels go on; the
-    kernel ends at four sigma.
+    Sigma scales with the image's shorter side, so that the relative blur is the same for all sizes. The constants of
+    ImageNet-C hardly change an image of 8 px: set a smaller `side`. Edge pixels are repeated beyond the border; the kernel is
+    truncated at four sigma.
     """
 
     def __init__(self, sigma: Levels, side: Positive) -> None:
@@ -111,7 +110,7 @@ class Blur(Corruption):
 
 @validated
 class Jpeg(Corruption):
-    """A round trip through JPEG; `quality` by severity, as libjpeg counts it."""
+    """JPEG compression; `quality` by severity, in libjpeg's scale."""
 
     def __init__(self, quality: Qualities) -> None:
         self.quality = quality
@@ -128,7 +127,7 @@ class Jpeg(Corruption):
 
 @validated
 class Contrast(Corruption):
-    """Every channel drawn towards its mean over the image; by severity, `share` of the distance is left."""
+    """Lower contrast: the distance of each channel to its mean over the image is multiplied by `share`, by severity."""
 
     def __init__(self, share: Fractions) -> None:
         self.share = share
@@ -140,24 +139,24 @@ class Contrast(Corruption):
 
 @validated
 class FewerPixels(Shift):
-    """The student sees images of fewer pixels: at `sides` px, or else at half, a quarter, ... of its own, down to 4 px."""
+    """Lower student resolution: `sides` in px, by default half, a quarter, ... of the student's own, down to 4 px."""
 
     def __init__(self, sides: Annotated[list[Resolution], Len(1)] | None = None) -> None:
         self.sides = sides
 
     def steps(self, severities: Sequence[int], side: int) -> list[Step]:
         if self.sides is not None:
-            return [Step(number, side=own) for number, own in enumerate(sorted(self.sides, reverse=True), 1)]
+            return [Step(number, side=lower) for number, lower in enumerate(sorted(self.sides, reverse=True), 1)]
         return [Step(severity, side=side >> severity) for severity in severities if side >> severity >= 4]
 
 
 def rounded(pixels: NDArray[np.floating]) -> Pixels:
-    """The nearest pixels that uint8 can hold."""
+    """Return the pixels rounded and clipped to uint8."""
     return np.rint(pixels).clip(0, 255).astype(np.uint8)
 
 
 def gaussian(seed: int, index: int, count: int) -> NDArray[np.float64]:
-    """Independent standard normal numbers [count], by Box and Muller (1958), for one image."""
+    """Return independent standard normal numbers [count] for one image (Box and Muller 1958)."""
     half = -(-count // 2)
     radius, angle = uniform(seed, "corruption", 0, [index], 2 * half).reshape(2, half)
     length = np.sqrt(-2 * np.log1p(-radius))
@@ -165,7 +164,7 @@ def gaussian(seed: int, index: int, count: int) -> NDArray[np.float64]:
 
 
 def smeared(image: NDArray[np.float32], sigma: float, axis: int) -> NDArray[np.float32]:
-    """An image [C,H,W] blurred along one axis; the edge goes on beyond it."""
+    """Return an image [C,H,W] blurred along one axis, with repeated edge pixels."""
     reach = int(4 * sigma + 0.5)
     if not reach:
         return image

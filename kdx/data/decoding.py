@@ -1,4 +1,4 @@
-"""Pixels from image files of any kind."""
+"""Decoding of image files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ UNPACKED = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # modes that
 
 
 def decode_image(path: str, channels: int) -> NDArray[np.uint8]:
-    """The image in a file, uint8 [C,H,W], upright: C = 1 is gray, C = 3 is RGB. Of an animation, the first frame.
+    """Decode an image file to uint8 [C,H,W], rotated as its EXIF data say: C = 1 is gray, C = 3 is RGB.
 
-    Colors are what PIL's `convert("RGB")`, and so torchvision's loader, makes of them: transparency is dropped and shows
-    what it hid, palettes are looked up, CMYK is converted without a color profile. But 16-bit gray is scaled, 65535 to 255,
-    not clipped. BadImageError if the file cannot be read, is no image, is cut short, or holds floats or 32-bit integers.
+    Of an animation, the first frame is used. Colors are converted as in PIL's `convert("RGB")` and torchvision's loader: the
+    alpha channel is dropped, palettes are looked up, CMYK is converted without a color profile. Unlike there, 16-bit gray is
+    scaled (65535 to 255) and not clipped.
+
+    Raises BadImageError if the file cannot be read, is not an image, is truncated, or contains floats or 32-bit integers.
     """
     assert channels in (1, 3)
     try:
@@ -39,28 +41,28 @@ def decode_image(path: str, channels: int) -> NDArray[np.uint8]:
             return _pixels(_upright(image), channels)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file can lead PIL's readers into any error
+    except Exception as error:  # damaged files can raise any exception in PIL
         raise BadImageError(
             f"{path} cannot be decoded ({_reason(path, error)}): copy it again, or use data.on_bad_image=skip"
         ) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF data say. Unlike `ImageOps.exif_transpose` it never writes them, which can fail."""
+    """Rotate the image as its EXIF data say. Unlike `ImageOps.exif_transpose`, never writes EXIF data, which can fail."""
     try:
         orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # damaged EXIF data say nothing about the pixels
+    except Exception:  # damaged EXIF data; the pixels may be intact
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     if image.mode == "F":
-        raise ValueError("floating-point pixels: which value is white is not known")
+        raise ValueError("unknown pixel range: expected integers of at most 16 bits, got floats")
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError("pixels beyond 16 bits: which value is white is not known")
+            raise ValueError("unknown pixel range: expected integers of at most 16 bits, got larger values")
         gray = ((deep + 128) // 257).astype(np.uint8)
         return np.repeat(gray[None], channels, 0)
     unpacked = image.convert(UNPACKED.get(image.mode, image.mode))
@@ -78,7 +80,7 @@ def _reason(path: str, error: Exception) -> str:
 
 
 class ImageFiles(Images):
-    """Images decoded from files when they are asked for."""
+    """Images that are decoded from files at access."""
 
     def __init__(self, paths: Sequence[str], labels: Sequence[int] | NDArray[np.int64] | None, channels: int) -> None:
         # One array, not a list: forked workers would copy a list page by page as they count references to its strings.
@@ -93,5 +95,5 @@ class ImageFiles(Images):
         return decode_image(self.path(index), self.channels)
 
     def path(self, index: int) -> str:
-        """The file that holds an image."""
+        """Return the file of an image."""
         return os.fsdecode(self.paths[index])

@@ -1,4 +1,4 @@
-"""Images that stand in two splits at once, by their content."""
+"""Detection of images that are in two splits, by content."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from kdx.data.source import ArrayImages, Images, Subset
 
 
 def count_duplicates(train: Images, test: Images) -> int:
-    """How many images of `test` stand in `train` too, byte by byte; 0 where the images are neither files nor in memory.
+    """Return how many images of `test` are also in `train`, byte by byte; 0 if images are neither files nor in memory.
 
-    Only files of a size that occurs on both sides are read.
+    Only files with a size that occurs in both splits are read.
     """
     left, right = _contents(train), _contents(test)
     if left is None or right is None:
         return 0
     sizes = {size for size, _ in left} & {size for size, _ in right}
-    known = {_digest(content) for size, content in left if size in sizes}
-    return sum(_digest(content) in known for size, content in right if size in sizes)
+    digests = {_digest(content) for size, content in left if size in sizes}
+    return sum(_digest(content) in digests for size, content in right if size in sizes)
 
 
 def _contents(images: Images) -> list[tuple[int, Path | bytes]] | None:

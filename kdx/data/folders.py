@@ -13,7 +13,7 @@ from kdx.data.source import Images, Source, SplitName
 from kdx.ranges import Count, validated
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
-TREE = "ROOT/train/CLASS/IMAGE, and if you like ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
+TREE = "ROOT/train/CLASS/IMAGE, optionally ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
 FLAT = "ROOT/IMAGE, in folders of any depth"
 IMAGENET = "ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG, 1000 WNID folders such as n01440764 in each"
 IMAGENET_SITE = (
@@ -23,12 +23,12 @@ IMAGENET_SITE = (
 
 
 def existing(root: str | None, layout: str, remedy: str) -> Path:
-    """The folder `root`. ValueError, with the layout that is expected of it and the remedy, if it is not there."""
+    """Return the folder `root`. Raises ValueError, with the expected layout and the remedy, if it does not exist."""
     if root is None:
-        raise ValueError(f"data.root has no value. Expected layout: {layout}. Give data.root=FOLDER; {remedy}")
+        raise ValueError(f"Missing required option: data.root=FOLDER. Expected layout: {layout}; {remedy}")
     path = Path(root).expanduser()
     if not path.is_dir():
-        raise ValueError(f"data.root={root}: there is no such folder. Expected layout: {layout}. Correct data.root; {remedy}")
+        raise ValueError(f"data.root={root}: folder not found. Expected layout: {layout}. Correct data.root; {remedy}")
     return path
 
 
@@ -39,7 +39,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def image_paths(folder: Path) -> Iterator[str]:
-    """Files at any depth whose names end as an image's, in the order of their names. Links are followed, once."""
+    """Yield the image files at any depth, sorted by name; symbolic links are followed, each folder is visited once."""
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(here)
@@ -55,35 +55,35 @@ def _refuse(error: OSError) -> None:
 
 
 def labeled(folder: Path, classes: Sequence[str], channels: int) -> ImageFiles:
-    """The images of folder/CLASS/, labeled with the place of CLASS in `classes`. ValueError if a class has no image."""
+    """Return the images of folder/CLASS/, labeled by the index of CLASS in `classes`. ValueError if a class has no image."""
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = list(image_paths(folder / name))
-        if not found:
-            raise ValueError(f"{folder / name} holds no image ({' '.join(ENDINGS)}): put images there, or remove the class")
-        paths += found
-        labels += [label] * len(found)
+        images = list(image_paths(folder / name))
+        if not images:
+            raise ValueError(f"{folder / name} contains no image ({' '.join(ENDINGS)}): put images there, or remove the class")
+        paths += images
+        labels += [label] * len(images)
     return ImageFiles(paths, labels, channels)
 
 
 def same_classes(train: Path, other: Path) -> None:
-    """Raise ValueError, naming the class, where one of the two folders has a class that the other has not."""
-    expected, found = subfolders(train), subfolders(other)
-    if lacking := sorted(set(expected) - set(found)):
+    """Raise ValueError, with the name of the class, if one of the two folders has a class that the other lacks."""
+    expected, present = subfolders(train), subfolders(other)
+    if lacking := sorted(set(expected) - set(present)):
         raise ValueError(
             f"{other} lacks the class folder '{lacking[0]}' that {train} has: add it, or remove {other}, and a split is "
             f"carved from train"
         )
-    if extra := sorted(set(found) - set(expected)):
+    if extra := sorted(set(present) - set(expected)):
         raise ValueError(f"{other / extra[0]} is a class that {train} lacks: add it there, or remove it here")
 
 
 @validated
 class ImageFolder(Source):
-    """Any labeled tree, root/train/CLASS/*, with optional val (or validation) and test; or root/CLASS/*, all of it train.
+    """A labeled folder tree root/train/CLASS/*, optionally with val (or validation) and test; or root/CLASS/* as train.
 
-    Classes are the sorted names of train's folders. `num_classes` may be larger than their number, never smaller.
+    Classes are the sorted names of train's folders. `num_classes` must be at least their number.
     """
 
     def __init__(self, root: str | None, num_classes: Count | None = None, channels: Literal[1, 3] = 3) -> None:
@@ -111,22 +111,22 @@ class ImageFolder(Source):
                 raise ValueError(f"{root} has {[*val, *test][0].name}, but no train folder. Expected layout: {TREE}. Add train")
             return {"train": root}
         others: list[tuple[SplitName, list[Path]]] = [("val", val), ("test", test)]
-        return {"train": train, **{name: found[0] for name, found in others if found}}
+        return {"train": train, **{name: paths[0] for name, paths in others if paths}}
 
     def check(self) -> None:
         folders = self._folders()
         train = folders["train"]
-        found = len(subfolders(train))
-        if not found:
+        count = len(subfolders(train))
+        if not count:
             raise ValueError(
                 f"{train} has no class folders. Expected layout: {TREE}. Sort the images into class folders, or use data=images"
             )
         for folder in folders.values():
             same_classes(train, folder)
-        if found > self.num_classes:
+        if count > self.num_classes:
             raise ValueError(
-                f"{train} has {found} class folders, more than data.num_classes={self.num_classes}, so labels would be out of "
-                f"range: set data.num_classes={found}"
+                f"{train} has {count} class folders, more than data.num_classes={self.num_classes}: "
+                f"set data.num_classes={count}"
             )
 
     def splits(self) -> Mapping[SplitName, Images]:
@@ -137,9 +137,9 @@ class ImageFolder(Source):
 
 
 class Imagenet(Source):
-    """ImageNet-1k (ILSVRC 2012) as it is unpacked: train, and as test the data set's validation images.
+    """ImageNet-1k (ILSVRC 2012): train, and the official validation images as test.
 
-    A val is carved from train, for no run may choose by what it is tested on: FunMatch trains on train[:98%].
+    val is carved from train, so that model selection does not use the test images; FunMatch trains on train[:98%].
     """
 
     num_classes = 1000
@@ -155,11 +155,11 @@ class Imagenet(Source):
     def check(self) -> None:
         root = existing(self.root, IMAGENET, IMAGENET_SITE)
         for folder in (root / "train", root / "val"):
-            found = len(subfolders(folder)) if folder.is_dir() else 0
-            if found != self.num_classes:
+            count = len(subfolders(folder)) if folder.is_dir() else 0
+            if count != self.num_classes:
                 raise ValueError(
-                    f"{folder} holds {found} class folders, not {self.num_classes}. Expected layout: {IMAGENET}. "
-                    f"{IMAGENET_SITE}; a part of ImageNet is read by data=imagefolder"
+                    f"{folder} contains {count} class folders, expected {self.num_classes}. Expected layout: {IMAGENET}. "
+                    f"{IMAGENET_SITE}; for a part of ImageNet use data=imagefolder"
                 )
         same_classes(root / "train", root / "val")
 
@@ -175,7 +175,7 @@ _IMAGENET_SPLITS: dict[SplitName, str] = {"train": "train", "test": "val"}
 
 @validated
 class UnlabeledImages(Source):
-    """All images in a folder, at any depth, without a label: what a teacher says of them is all there is to learn."""
+    """All images in a folder, at any depth, without labels; the student learns from the teacher only."""
 
     train_labels = False
     labels = False
@@ -186,7 +186,7 @@ class UnlabeledImages(Source):
     def check(self) -> None:
         root = existing(self.root, FLAT, "put images there")
         if next(image_paths(root), None) is None:
-            raise ValueError(f"{root} holds no image ({' '.join(ENDINGS)}). Expected layout: {FLAT}. Put images there")
+            raise ValueError(f"{root} contains no image ({' '.join(ENDINGS)}). Expected layout: {FLAT}. Put images there")
 
     def splits(self) -> Mapping[SplitName, Images]:
         self.check()

@@ -1,4 +1,4 @@
-"""Procedural letters and digits: as many labeled images as one likes, without a download."""
+"""Procedural letters and digits: any number of labeled images, without a download."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Glyphs(Source):
         seed: Number,
     ) -> None:
         if len(set(classes)) < max(2, len(classes)) or not (classes.isascii() and classes.isalnum()):
-            raise ValueError(f"classes={classes!r}: give two or more different letters and digits, like classes=8B5S")
+            raise ValueError(f"classes={classes!r}: set two or more different letters and digits, such as classes=8B5S")
         self.num_classes = len(classes)
         self.names = list(classes)
         self.size, self.classes, self.seed = size, classes, seed
@@ -61,7 +61,7 @@ class Glyphs(Source):
 
 
 class GlyphImages(Images):
-    """One split, uint8 [1,size,size]; an image is drawn when it is asked for. The classes take turns, so they are balanced."""
+    """One split, uint8 [1,size,size], drawn at access. The labels cycle through the classes, so they are balanced."""
 
     def __init__(self, split: str, count: int, classes: str, size: int, seed: int) -> None:
         self.split, self.count, self.classes, self.size, self.seed = split, count, classes, size, seed
@@ -108,15 +108,15 @@ def _ramp(size: int, angle: float) -> NDArray[np.float64]:
 
 @functools.cache
 def faces() -> tuple[Path, ...]:
-    """The files of FACES. ValueError where matplotlib, which ships them, is not there. Does not import it."""
-    found = importlib.util.find_spec("matplotlib")
-    folder = Path(found.origin).parent / "mpl-data/fonts/ttf" if found and found.origin else None
+    """Return the font files of FACES without importing matplotlib. Raises ValueError if matplotlib or a file is missing."""
+    spec = importlib.util.find_spec("matplotlib")
+    folder = Path(spec.origin).parent / "mpl-data/fonts/ttf" if spec and spec.origin else None
     paths = tuple(folder / f"{face}.ttf" for face in FACES) if folder else ()
     absent = [path for path in paths if not path.is_file()]
     if absent or not paths:
         raise ValueError(
-            f"{absent[0] if absent else 'matplotlib'} is not there; glyphs are drawn in its fonts: "
-            "install it again with `uv pip install --reinstall matplotlib`"
+            f"Missing {absent[0] if absent else 'matplotlib'}, needed for the fonts of data=glyphs: "
+            "run `uv pip install --reinstall matplotlib`"
         )
     return paths
 

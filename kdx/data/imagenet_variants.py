@@ -1,4 +1,4 @@
-"""ImageNet's further test sets: V2, A, R and Sketch, each one folder of class folders. There is nothing to train on."""
+"""ImageNet's additional test sets V2, A, R and Sketch: one folder of class folders each, test only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kdx.networks.names import synsets
 
 
 class ImagenetVariant(Source):
-    """A split test of images in root/CLASS/; `names` are WordNet's, so networks that know ImageNet's classes can be tested.
+    """A test split of images in root/CLASS/; `names` are WordNet IDs, so ImageNet networks can be tested on it.
 
-    ValueError where folders lack or are too many; it names one of them.
+    `check` raises ValueError, with the name of a folder, if class folders are missing or unexpected.
     """
 
     subset = "imagenet"  # whose classes they are
@@ -35,12 +35,12 @@ class ImagenetVariant(Source):
 
     def check(self) -> None:
         root = existing(self.root, self.layout, self.remedy)
-        found = set(subfolders(root))
-        absent, extra = [name for name in self.folders if name not in found], sorted(found - set(self.folders))
+        present = set(subfolders(root))
+        absent, extra = [name for name in self.folders if name not in present], sorted(present - set(self.folders))
         if absent or extra:
-            said = f"there is no {absent[0]}" if absent else f"{extra[0]} is none of its classes"
+            problem = f"missing class folder {absent[0]}" if absent else f"unknown class folder {extra[0]}"
             raise ValueError(
-                f"{root} is not {type(self).__name__}: {said} ({len(found)} folders). Expected layout: {self.layout}. "
+                f"{root} is not {type(self).__name__}: {problem} ({len(present)} folders). Expected layout: {self.layout}. "
                 f"{self.remedy}"
             )
 

@@ -1,4 +1,4 @@
-"""Files by address: a path, s3://..., https://... or whatever else fsspec reads."""
+"""Files by path or URL: s3://..., https://... and all other protocols of fsspec."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIES, PAUSE_S = 3, 1.0  # the pause doubles
 
 
 def remote(root: str) -> bool:
-    """Whether `root` is an address and not a path."""
+    """Return whether `root` is a URL and not a path."""
     return "://" in root
 
 
@@ -43,8 +43,8 @@ def download(url: str, path: Path, sha256: str, remedy: str) -> None:
         system, remote_path = _system(url)
         system.get_file(remote_path, str(draft))
         with draft.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
             raise ValueError("its SHA-256 is not the one in index.json: the shard was damaged or replaced")
 
     try:
@@ -55,7 +55,7 @@ def download(url: str, path: Path, sha256: str, remedy: str) -> None:
 
 
 def _system(url: str) -> tuple[Any, str]:
-    """The file system for `url` and the path there. Asked for each time, for what fsspec holds does not survive a fork."""
+    """Return the file system for `url` and the path in it; created at each call, because fsspec's do not survive a fork."""
     try:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -70,8 +70,8 @@ def _patiently(fetch: Callable[[], T], url: str, absent: str, remedy: str) -> T:
         except ImportError as error:
             raise ValueError(str(error)) from None
         except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(f"{url} is not there: {absent}") from None
-        except Exception as error:  # each kind of storage has its own
+            raise ValueError(f"{url} not found: {absent}") from None
+        except Exception as error:  # each kind of storage raises its own exceptions
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
             if attempt == TRIES - 1 or not remote(url):

@@ -1,4 +1,4 @@
-"""Which examples make up which batch, on which rank: a pure function of seed, epoch and batch number."""
+"""Sampler: the examples of each batch on each rank, as a pure function of seed, epoch and batch number."""
 
 from __future__ import annotations
 

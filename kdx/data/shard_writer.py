@@ -1,4 +1,4 @@
-"""Writes what `kdx.data.shards` reads."""
+"""Writer of shard data sets, which `kdx.data.shards` reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_dataset(
     ValueError, with the remedy, if there is one already or the disk is full.
     """
     if (root / INDEX).exists():
-        raise ValueError(f"{root / INDEX}: there is a data set already: remove {root}, or choose another folder")
+        raise ValueError(f"{root / INDEX} already exists: remove {root}, or choose another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,7 +59,7 @@ def write_shards(images: Images, folder: Path, say: Callable[[str], None], skip_
     """Write one split into `folder`, which appears whole or not at all, in place of what was there.
 
     JPEG and PNG files are taken as they are where they decode to the same pixels; all else becomes PNG.
-    BadImageError where one cannot be decoded, unless `skip_bad`: then it is left out, and said. ValueError: the disk is full.
+    BadImageError where one cannot be decoded, unless `skip_bad`: then it is skipped and reported. ValueError: the disk is full.
     """
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -91,7 +91,7 @@ def _fill(images: Images, draft: Path, say: Callable[[str], None], name: str, sk
         shards.append({"file": file, "images": len(waiting), "bytes": len(content), "sha256": digest})
         waiting.clear()
 
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     held = 0
     for i in range(len(images)):
         try:
@@ -109,8 +109,8 @@ def _fill(images: Images, draft: Path, say: Callable[[str], None], name: str, sk
         sizes.append(len(encoded))
         held += len(encoded)
         now = time.monotonic()
-        if now - told > EVERY_S:
-            told = now
+        if now - reported > EVERY_S:
+            reported = now
             left = (now - began) / (i + 1) * (len(images) - i - 1)
             say(f"{name}: wrote {i + 1} of {len(images)} images, {sum(sizes) / 1e6:.1f} MB, {left:.0f} s to go")
     if waiting:

@@ -41,9 +41,7 @@ class Shards(Source):
     def url(self, *parts: str) -> str:
         """The address of something below `root`. ValueError if there is no root."""
         if self.root is None:
-            raise ValueError(
-                f"data.root has no value. Expected layout: {LAYOUT}. Give data.root=FOLDER, s3://... or https://..."
-            )
+            raise ValueError(f"Missing required option: data.root=FOLDER, s3://... or https://... Expected layout: {LAYOUT}")
         root = self.root.rstrip("/")
         return "/".join([root if remote(root) else str(Path(root).expanduser()), *parts])
 
@@ -107,7 +105,7 @@ class ShardImages(Images):
         sizes, counts = np.array(index["sizes"], np.int64), np.array([shard["images"] for shard in self.shards], np.int64)
         self.labels = None if index["labels"] is None else np.array(index["labels"], np.int64)
         if counts.sum() != len(sizes) or (self.labels is not None and len(self.labels) != len(sizes)):
-            raise ValueError(f"{where}/{INDEX}: its shards, sizes and labels are not equally many: {REWRITE}")
+            raise ValueError(f"{where}/{INDEX}: the numbers of images, sizes and labels differ: {REWRITE}")
         self.shard = np.repeat(np.arange(len(counts)), counts)
         self.fingerprint = " ".join(shard["sha256"] for shard in self.shards)
         starts = np.cumsum(sizes) - sizes
@@ -132,10 +130,10 @@ class ShardImages(Images):
         """The shard's file on this machine, downloaded if need be. ValueError names the shard and the remedy."""
         url = f"{self.where}/{shard['file']}"
         if not remote(url):
-            found = _size(Path(url))
-            if found != shard["bytes"]:
-                state = "is not there" if found is None else f"has {found} bytes instead of {shard['bytes']}"
-                raise ValueError(f"{url} {state}, and {self.where}/{INDEX} lists it: {REWRITE}")
+            size = _size(Path(url))
+            if size != shard["bytes"]:
+                state = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
+                raise ValueError(f"{url}, listed in {self.where}/{INDEX}, {state}: {REWRITE}")
             return Path(url)
         path = self.cache / f"{shard['sha256']}.shard"
         if _size(path) != shard["bytes"]:
@@ -157,7 +155,7 @@ def decoded(encoded: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
         if image.mode not in ("L", "RGB"):
             raise ValueError(f"mode {image.mode} instead of L or RGB")
-        pixels = np.array(image)  # a copy, for torch wants to be able to write
+        pixels = np.array(image)  # a copy, because torch needs a writable array
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""What a source of images is."""
+"""Base classes of images and data sources."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ class Subset(Images):
 
 
 class Source(ABC):
-    """A data set. What is known before anything is read are attributes; `check` looks whether it is there; `splits` reads it.
+    """A data set. Attributes describe it without reading files; `check` verifies that it exists; `splits` reads it.
 
-    A constructor stores its arguments and touches no file.
+    A constructor only stores its arguments and does not access files.
     """
 
-    num_classes: int | None  # None: there are no labels, and the teacher knows how many classes there are
-    train_labels: bool = True  # are there labels to learn from?
-    labels: bool = True  # are there labels on val and test?
-    names: Sequence[str] | None = None  # of the classes, in the labels' order, where they have any
+    num_classes: int | None  # None: unlabeled, the number of classes comes from the teacher
+    train_labels: bool = True  # whether train has labels
+    labels: bool = True  # whether val and test have labels
+    names: Sequence[str] | None = None  # class names in label order, if any
     channels: int = 3
-    flip: bool = True  # does a mirrored image keep its label?
+    flip: bool = True  # whether a mirrored image keeps its label
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 

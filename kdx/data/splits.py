@@ -1,4 +1,4 @@
-"""Splits that a data set does not come with, carved by seed so that every split has the classes' proportions."""
+"""Stratified, seeded splits for data sets without an official val or test split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def carve(
     """
     given = dict(splits)
     if "train" not in given:
-        raise ValueError(f"the data set has only {' and '.join(given)}, and nothing to train on: measure on it by kdx-evaluate")
+        raise ValueError(f"The data set has no train split, only {' and '.join(given)}: use it with kdx-evaluate")
     train = given["train"]
     order = permutation(seed, "split", 0, len(train)) if train.labels is None else stratified_order(train.labels, seed)
     shares: list[tuple[SplitName, float]] = [("test", test), ("val", val)]

@@ -22,7 +22,7 @@ from kdx.data.source import ArrayImages, Images, Source, SplitName
 
 
 class VisionSource(Source):
-    """A data set that torchvision knows. `layout` says what the root holds, `needed` what must be there without a download."""
+    """A data set of torchvision. `layout` describes the root folder; `needed` are the paths required without a download."""
 
     num_classes: int
     layout: str
@@ -37,7 +37,7 @@ class VisionSource(Source):
         root = existing(self.root, self.layout, "data.download=true downloads it")
         for name in self.needed:
             if not (root / name).exists():
-                raise ValueError(f"{root / name} is not there. Expected layout: {self.layout}. data.download=true downloads it")
+                raise ValueError(f"{root / name} not found. Expected layout: {self.layout}. data.download=true downloads it")
 
     def splits(self) -> Mapping[SplitName, Images]:
         self.check()
@@ -57,20 +57,20 @@ class VisionSource(Source):
     def _checked(self, splits: dict[SplitName, Images]) -> dict[SplitName, Images]:
         for split, images in splits.items():
             assert images.labels is not None
-            found = f"{self.root}: {split} of {type(self).__name__} has"
+            subject = f"{self.root}: {split} of {type(self).__name__} has"
             remedy = f"delete {self.needed[0]} there and run with data.download=true"
             if len(images) != len(images.labels) or not len(images):
-                raise ValueError(f"{found} {len(images)} images and {len(images.labels)} labels: {remedy}")
+                raise ValueError(f"{subject} {len(images)} images and {len(images.labels)} labels: {remedy}")
             for label in (images.labels.min(), images.labels.max()):
                 if not 0 <= label < self.num_classes:
-                    raise ValueError(f"{found} label {label}, out of range 0 to {self.num_classes - 1}: {remedy}")
+                    raise ValueError(f"{subject} label {label}, out of range 0 to {self.num_classes - 1}: {remedy}")
         return splits
 
     def _index(self, dataset: type, root: Path, **arguments: Any) -> Any:
         """The data set as torchvision indexes it. ValueError, with the remedy, where it cannot be downloaded or read."""
         try:
             return dataset(str(root), download=self.download, **arguments)
-        except Exception as error:  # a damaged list can lead torchvision into any error
+        except Exception as error:  # damaged lists can raise any exception in torchvision
             raise self._failed(root, error) from error
 
     def _failed(self, root: Path, error: Exception) -> ValueError:
@@ -94,14 +94,14 @@ class _Cifar(VisionSource):
         """The class of torchvision that knows the address and the checksums."""
 
     def _read(self, root: Path) -> dict[SplitName, Images]:
-        known = self._published()
-        folder = root / known.base_folder
-        parts: dict[SplitName, Any] = {"train": known.train_list, "test": known.test_list}
+        published = self._published()
+        folder = root / published.base_folder
+        parts: dict[SplitName, Any] = {"train": published.train_list, "test": published.test_list}
         if self.download and not all(intact(folder / name, md5) for part in parts.values() for name, md5 in part):
             from torchvision.datasets.utils import download_and_extract_archive
 
             try:
-                download_and_extract_archive(known.url, str(root), filename=known.filename, md5=known.tgz_md5)
+                download_and_extract_archive(published.url, str(root), filename=published.filename, md5=published.tgz_md5)
             except (OSError, RuntimeError) as error:
                 raise self._failed(root, error) from error
         splits: dict[SplitName, Images] = {}
@@ -159,8 +159,8 @@ class FashionMnist(VisionSource):
         splits: dict[SplitName, Images] = {}
         parts: dict[SplitName, bool] = {"train": True, "test": False}
         for split, train in parts.items():
-            found = self._index(FashionMNIST, root, train=train)
-            splits[split] = ArrayImages(found.data.numpy()[:, None], found.targets.numpy())
+            dataset = self._index(FashionMNIST, root, train=train)
+            splits[split] = ArrayImages(dataset.data.numpy()[:, None], dataset.targets.numpy())
         return splits
 
 
@@ -175,8 +175,8 @@ class Flowers102(VisionSource):
         from torchvision.datasets import Flowers102 as Published
 
         names: tuple[SplitName, ...] = ("train", "val", "test")
-        found = {name: self._index(Published, root, split=name) for name in names}
-        return {name: _files(split._image_files, split._labels) for name, split in found.items()}
+        datasets = {name: self._index(Published, root, split=name) for name in names}
+        return {name: _files(split._image_files, split._labels) for name, split in datasets.items()}
 
 
 class Pets(VisionSource):
@@ -217,8 +217,10 @@ class Sun397(VisionSource):
     def _read(self, root: Path) -> dict[SplitName, Images]:
         from torchvision.datasets import SUN397
 
-        found = self._index(SUN397, root)
-        order = sorted(zip(map(str, found._image_files), found._labels, strict=True))  # torchvision's is the disk's
+        dataset = self._index(SUN397, root)
+        order = sorted(
+            zip(map(str, dataset._image_files), dataset._labels, strict=True)
+        )  # torchvision's order depends on the file system
         return {"train": _files([path for path, _ in order], [label for _, label in order])}
 
 

@@ -1,1 +1,1 @@
-"""What the student is taught: losses [B] of Outputs, and the objective that weighs them."""
+"""Distillation and label losses, and the objective that sums them with weights."""

@@ -1,4 +1,4 @@
-"""Attention transfer (arXiv:1612.03928): the student is to look where the teacher looks."""
+"""Attention transfer (AT, arXiv:1612.03928): match the spatial attention maps of student and teacher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdx.types import Outputs
 
 
 def attention(feature: Tensor, power: float = 2.0) -> Tensor:
-    """How strongly each position of a feature [B,P,C] responds, [B,P] of length 1: mean over channels of |x|^power."""
+    """Attention map [B,P] of a feature [B,P,C]: the mean over channels of |x|^power, normalized to length 1."""
     return unit(feature.abs().pow(power).mean(-1))
 
 
@@ -21,7 +21,7 @@ def attention(feature: Tensor, power: float = 2.0) -> Tensor:
 class AT(FeatureLoss):
     """Mean squared difference of the attention maps over positions, per example [B]; several pairs are summed.
 
-    This is the authors' code. Their eq. 2 has the unsquared norm instead of the mean.
+    As in the authors' code; eq. 2 of the paper has the unsquared norm instead of the mean.
     """
 
     def __init__(self, features: Paths, power: Positive = 2.0) -> None:

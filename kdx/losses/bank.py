@@ -1,4 +1,4 @@
-"""A memory of every training example's embeddings, and who is drawn from it, for contrastive losses."""
+"""Memory bank of the embeddings of all training examples, and the sampling of positives and negatives from it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Sides = tuple[Tensor, Tensor]  # of the student and of the teacher
 
 
 class Bank(nn.Module):
-    """Embeddings of N examples, the student's and the teacher's: running means of length 1.
+    """Memory bank of N student and N teacher embeddings: running means, normalized to length 1.
 
-    They and log Z (see `normalization`) are extra state: saved in a checkpoint, and no buffers, which DDP would send from
-    rank 0 to all others at every step. They follow the embeddings to their device. The backward pass still needs the rows that
-    the scores were made with, so an update is written when next something is asked of the bank.
+    The rows and log Z (see `normalization`) are saved as extra state, not as buffers: DDP would broadcast buffers from rank 0
+    at every step. The rows move to the device of the embeddings. The backward pass needs the rows that the scores were
+    computed from, so an update is only written at the next access.
     """
 
     def __init__(self, size: int, width: int, momentum: float = 0.5) -> None:
@@ -28,12 +28,14 @@ class Bank(nn.Module):
         bound = math.sqrt(3 / width)  # rows are of length 1 on average
         self.rows = tuple(torch.empty(size, width).uniform_(-bound, bound) for _ in range(2))
         self.log_z: Tensor | None = None
-        self.pending: tuple[Tensor, ...] = ()  # new rows of both, and where they go
+        self.pending: tuple[Tensor, ...] = ()  # new student rows, new teacher rows, their indices
 
     def scores(self, student: Tensor, teacher: Tensor, drawn: Tensor, temperature: float) -> Sides:
-        """Scalar products / temperature, [B,P] each, of embeddings [B,D] with the other network's rows at `drawn` [B,P].
+        """Return scalar products / temperature of embeddings [B,D] with the other network's rows at `drawn` [B,P].
 
-        All N products are made and P of them taken: less memory than copying P rows of D for each example.
+        All N products are computed and P of them selected: this needs less memory than copying P rows of D for each example.
+
+        Returns: the student's and the teacher's scores, [B,P] each.
         """
         self._settle()
         self.rows = tuple(rows.to(student) for rows in self.rows)
@@ -45,7 +47,7 @@ class Bank(nn.Module):
         return of_student, of_teacher
 
     def normalization(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Logarithms [2] of N times the mean of exp(score) over the first batch of all ranks; from then on constant."""
+        """Return log Z [2], where Z is N times the mean of exp(score) in the first batch of all ranks; constant afterwards."""
         if self.log_z is None:
             means = torch.stack([side.detach().flatten().logsumexp(0) - math.log(side.numel()) for side in (student, teacher)])
             if _world() > 1:
@@ -57,7 +59,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def update(self, student: Tensor, teacher: Tensor, index: Tensor) -> None:
-        """Move the rows at `index` [B] of all ranks towards the embeddings [B,D], so that all ranks hold the same bank."""
+        """Move the rows at `index` [B] towards the embeddings [B,D], gathered from all ranks so that the banks stay equal."""
         self._settle()
         student, teacher, index = gathered(student, teacher, index)
         moved = (torch.lerp(new, rows[index], self.momentum) for new, rows in zip((student, teacher), self.rows, strict=True))
@@ -79,29 +81,33 @@ class Bank(nn.Module):
         rows = (state["student"], state["teacher"])
         if rows[0].shape != self.rows[0].shape:
             raise ValueError(
-                f"the checkpoint has a bank of {tuple(rows[0].shape)} (examples, width) and this run one of "
-                f"{tuple(self.rows[0].shape)}: go on with the data and the width that it was trained with"
+                f"The memory bank in the checkpoint has shape {tuple(rows[0].shape)} (examples, width), expected "
+                f"{tuple(self.rows[0].shape)}: resume with the data and the loss width of the original run"
             )
         self.rows = tuple(new.to(old, copy=True) for new, old in zip(rows, self.rows, strict=True))
         self.log_z, self.pending = state["log_z"], ()
 
 
 class Draws:
-    """Draws a positive and negatives for examples of a training set with `labels` [N]; ValueError if all are of one class."""
+    """Samples a positive and negatives for the examples of a training set with `labels` [N].
+
+    Raises ValueError if all examples have the same class.
+    """
 
     def __init__(self, labels: Tensor) -> None:
         _, self.labels = labels.unique(return_inverse=True)
         self.order = self.labels.argsort(stable=True)
         self.counts = self.labels.bincount()
         if len(self.counts) < 2:
-            raise ValueError("contrastive losses need training examples of at least two classes")
+            raise ValueError("Contrastive losses need at least two classes, found 1: use losses=[kd]")
         self.starts = self.counts.cumsum(0) - self.counts
 
     def __call__(self, index: Tensor, negatives: int, relax: bool) -> Tensor:
-        """Indices [B,1+negatives]: first the example itself, or with `relax` any of its class.
+        """Return indices [B,1+negatives]: the positive first, then the negatives.
 
-        The rest are independent uniform draws from all examples of other classes. The authors draw them without replacement
-        where there are enough; the expected loss is the same.
+        The positive is the example itself, or with `relax` a random example of its class. Negatives are sampled uniformly with
+        replacement from the other classes. The authors sample without replacement if enough examples exist; the expected
+        loss is the same.
         """
         self.labels, self.order, self.counts, self.starts = (
             tensor.to(index.device) for tensor in (self.labels, self.order, self.counts, self.starts)
@@ -110,12 +116,12 @@ class Draws:
         count, start = self.counts[label][:, None], self.starts[label][:, None]
         place = _below(len(self.order) - count, negatives)
         others = self.order[place + count * (place >= start)]
-        own = self.order[start + _below(count, 1)] if relax else index[:, None]
-        return torch.cat([own, others], 1)
+        positive = self.order[start + _below(count, 1)] if relax else index[:, None]
+        return torch.cat([positive, others], 1)
 
 
 def _below(bound: Tensor, count: int) -> Tensor:
-    """Uniform integers [B,count] in [0, bound), bound [B,1]; the modulo's bias is below bound / 2^62."""
+    """Uniform integers [B,count] in [0, bound) for a bound [B,1]; the modulo bias is below bound / 2^62."""
     return torch.randint(1 << 62, (len(bound), count), device=bound.device) % bound
 
 
@@ -124,7 +130,7 @@ def _world() -> int:
 
 
 def gathered(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Rows of all ranks, in the order of ranks, for tensors of equal length, which may differ between ranks."""
+    """Return the rows of all ranks, in rank order. The tensors have equal length, which may differ between ranks."""
     if _world() == 1:
         return tensors
     length = torch.tensor([len(tensors[0])], device=tensors[0].device)
@@ -137,6 +143,6 @@ def gathered(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _gather(rows: Tensor, counts: list[int]) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
-    everyone = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(everyone, padded)
-    return torch.cat([rows[:count] for rows, count in zip(everyone, counts, strict=True)])
+    all_ranks = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(all_ranks, padded)
+    return torch.cat([rows[:count] for rows, count in zip(all_ranks, counts, strict=True)])

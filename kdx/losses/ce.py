@@ -1,4 +1,4 @@
-"""Learning from labels."""
+"""Cross-entropy with the labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdx.types import Outputs
 
 @validated
 class CE(Loss):
-    """Cross-entropy with the labels (mixed as the images are) in nats per example [B], at temperature 1.
+    """Cross-entropy with the labels in nats per example [B], at temperature 1. Mixed images have mixed labels.
 
     `label_smoothing`, in [0, 1), is the share of each target that is spread evenly over all classes.
     """

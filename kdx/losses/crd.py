@@ -1,4 +1,4 @@
-"""Contrastive representation distillation (CRD, arXiv:1910.10699): recognize one's own teacher among those of others."""
+"""Contrastive representation distillation (CRD, arXiv:1910.10699)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,35 @@ from kdx.types import LossContext, Outputs
 
 
 def nce(scores: Tensor, log_noise: float) -> Tensor:
-    """-log D(positive) - Σ log(1 - D(negative)) in nats, [B], of normalized scores [B,1+K] whose first is the positive's.
+    """Noise-contrastive loss -log D(positive) - Σ log(1 - D(negative)) in nats, [B].
 
-    D = e^score / (e^score + K/N) and `log_noise` is log(K/N): the chance that a score is that of a pair and not of one of K
-    negatives among N examples. Source: eq. 18.
+    D = e^score / (e^score + K/N) is the probability that a score belongs to a positive pair and not to one of K negatives
+    among N examples.
+
+    Args:
+        scores: normalized scores [B,1+K], the positive first.
+        log_noise: log(K/N).
+
+    Reference: arXiv:1910.10699, eq. 18.
     """
     return F.softplus(log_noise - scores[:, 0]) + F.softplus(scores[:, 1:] - log_noise).sum(-1)
 
 
 def info_nce(scores: Tensor, excluded: Tensor) -> Tensor:
-    """-log of the share that an example's own e^score has among those of its row, plus the same of its column: nats, [B].
+    """InfoNCE loss in nats, [B]: the sum of both directions, student to teacher and teacher to student.
 
-    `scores` [B,B] are the student's (rows) with the teacher's (columns); pairs that are `excluded` [B,B] are left out.
+    Args:
+        scores: similarities [B,B] of the student's (rows) with the teacher's embeddings (columns).
+        excluded: pairs [B,B] that are not used as negatives.
     """
     scores = scores.masked_fill(excluded, -math.inf)
     return -(scores.log_softmax(1).diagonal() + scores.log_softmax(0).diagonal())
 
 
 class _Contrast(FeatureLoss, ABC):
-    """Learned linear embeddings of both networks' features, [B,width] of length 1, to be compared at `temperature`."""
+    """Learned linear embeddings of both networks' features, [B,width] of length 1, compared at `temperature`."""
 
-    needs_one_label = True  # a mixed image has no index and no class of its own
+    needs_one_label = True  # a mixed image has neither one index nor one class
 
     def __init__(self, features: Paths, width: int, temperature: float) -> None:
         super().__init__(features)
@@ -52,18 +60,18 @@ class _Contrast(FeatureLoss, ABC):
         self.embed_teacher = nn.Linear(teacher.numel(), self.width)
 
     def embeddings(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's, [B,width] of length 1."""
+        """Return the student's and the teacher's embeddings, [B,width] of length 1."""
         ((student, teacher),) = self.pairs(outputs)
         return unit(self.embed_student(flat(student))), unit(self.embed_teacher(flat(teacher)))
 
 
 @validated
 class CRD(_Contrast):
-    """CRD against a memory bank of all training examples, per example [B].
+    """CRD with a memory bank of all training examples, per example [B].
 
-    Each network's embedding is to score high with the other's remembered embedding of the same example (`mode` exact) or of any
-    example of its class (relax), and low with those of `negatives` examples of other classes (of all others, where there are
-    no labels). The bank holds running means with `momentum`.
+    The positive is the other network's stored embedding of the same example (`mode` exact) or of a random example of its class
+    (relax). Negatives are the stored embeddings of `negatives` examples of other classes, or of all other examples without
+    labels. The bank holds running means with `momentum`.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class CRD(_Contrast):
 
     def compare(self, outputs: Outputs) -> Tensor:
         if outputs.index is None:
-            raise ValueError("CRD remembers examples by their index, and this batch has none: use losses=[crd_batch]")
+            raise ValueError("CRD needs the dataset index of each example, missing in this batch: use losses=[crd_batch]")
         student, teacher = self.embeddings(outputs)
         drawn = self.draws(outputs.index, self.negatives, self.mode == "relax")
         scores = self.bank.scores(student, teacher, drawn, self.temperature)
@@ -99,9 +107,9 @@ class CRD(_Contrast):
 
 @validated
 class CRDBatch(_Contrast):
-    """Contrast within the batch on one device, without a memory, per example [B] (InfoNCE in both directions).
+    """CRD within the batch of one device, without a memory bank, per example [B] (InfoNCE in both directions).
 
-    Negatives are the batch's examples of other classes, or all others where there are no labels.
+    Negatives are the batch's examples of other classes, or all other examples without labels.
     """
 
     def __init__(self, features: Paths, width: Count = 128, temperature: Positive = 0.07) -> None:
@@ -109,8 +117,8 @@ class CRDBatch(_Contrast):
 
     def compare(self, outputs: Outputs) -> Tensor:
         student, teacher = self.embeddings(outputs)
-        own = torch.eye(len(student), dtype=torch.bool, device=student.device)
-        excluded = torch.zeros_like(own)
+        positive = torch.eye(len(student), dtype=torch.bool, device=student.device)
+        excluded = torch.zeros_like(positive)
         if outputs.label is not None:
-            excluded = (outputs.label[:, None] == outputs.label) & ~own
+            excluded = (outputs.label[:, None] == outputs.label) & ~positive
         return info_nce(student @ teacher.T / self.temperature, excluded)

@@ -1,4 +1,4 @@
-"""Distillation by correlation (DIST, arXiv:2205.10536): what matters is how predictions vary, not by how much."""
+"""Distillation by correlation (DIST, arXiv:2205.10536): match the relations between predictions, not their values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kdx.types import Outputs
 def decorrelation(student_log_probs: Tensor, teacher_log_probs: Tensor, dim: int) -> Tensor:
     """1 - Pearson's correlation of the probabilities along `dim`, in [0, 2].
 
-    Where only one of both is constant it is ½, where both are it is 0. It is computed as half a squared distance, so the
-    teacher with itself gives exactly 0. Each row is divided by its largest probability before it leaves log-space, which no
-    correlation sees; so a class that is unlikely throughout counts as much as any other, as in the paper's formula. The
-    authors' code adds 1e-8 to the product of norms, which silences such a class.
+    The result is ½ if one of both is constant, and 0 if both are. It is computed as half a squared distance, so equal inputs
+    give exactly 0. Each row is divided by its largest probability before it leaves log-space, which does not change the
+    correlation; a class that is always unlikely then counts as much as any other, as in the paper's formula. The authors' code
+    adds 1e-8 to the product of norms, which suppresses such a class.
     """
     student, teacher = (
         deviation((log_probs - log_probs.detach().amax(dim, keepdim=True)).exp(), dim)
@@ -29,10 +29,10 @@ def decorrelation(student_log_probs: Tensor, teacher_log_probs: Tensor, dim: int
 
 @validated
 class DIST(Loss):
-    """beta · inter-class + gamma · intra-class relation, at the step's temperature τ and times τ², a scalar [].
+    """DIST loss, a scalar []: (beta · inter-class + gamma · intra-class relation) · τ² at the step's temperature τ.
 
-    Inter-class is the decorrelation over the classes of one example, intra-class over the examples of one class, within the
-    batch on one device; each is averaged.
+    Inter-class is the mean decorrelation over the classes of each example, intra-class the mean over the examples of each
+    class, within the batch of one device.
     """
 
     needs_teacher = True

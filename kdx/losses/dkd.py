@@ -1,4 +1,4 @@
-"""Decoupled distillation (DKD, arXiv:2203.08679): how sure of the true class, and what of the others, weighed apart."""
+"""Decoupled knowledge distillation (DKD, arXiv:2203.08679): separate weights for the target and the non-target classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from kdx.losses.objective import Loss
 from kdx.ranges import NonNegative, validated
 from kdx.types import Outputs, TemperatureValue
 
-TWO_CLASSES = "DKD compares the classes beside the true one, and of two classes only one is left: use losses=[kd]"
+TWO_CLASSES = "DKD needs at least 3 classes: its non-target term is undefined for 2. Use losses=[kd]"
 
 
 def decoupled_kl(student_log_probs: Tensor, teacher_log_probs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """TCKD and NCKD in nats, each [B], of log-probabilities [B,K] at labels [B].
+    """Return TCKD and NCKD in nats, each [B], of log-probabilities [B,K] with labels [B].
 
-    TCKD is the KL between the two-way distributions (true class, any other), NCKD the KL between the distributions over the
-    K - 1 others; KL(teacher || student) = TCKD + (1 - p_teacher(true)) · NCKD. ValueError for K = 2.
+    TCKD is the KL between the binary distributions (true class, all others), NCKD the KL between the distributions over the
+    K - 1 other classes; KL(teacher || student) = TCKD + (1 - p_teacher(true)) · NCKD.
+
+    Raises ValueError for K = 2.
     """
     if student_log_probs.shape[-1] <= 2:
         raise ValueError(TWO_CLASSES)
@@ -26,7 +28,7 @@ def decoupled_kl(student_log_probs: Tensor, teacher_log_probs: Tensor, label: Te
 
 
 def _decoupled(log_probs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of (true class, any other) [B,2], and of the others among themselves [B,K-1]."""
+    """Log-probabilities of (true class, all others) [B,2], and of the others, renormalized [B,K-1]."""
     place = torch.arange(log_probs.shape[-1] - 1, device=log_probs.device)
     others = log_probs.gather(1, place + (place >= label[:, None]))
     rest = others.logsumexp(-1, keepdim=True)  # log(1 - p), without ever taking 1 - p
@@ -41,7 +43,7 @@ def dkd(
     alpha: float = 1.0,
     beta: float = 2.0,
 ) -> Tensor:
-    """τ² · (alpha · TCKD + beta · NCKD), [B], of logits [B,K] tempered in both parts, with labels [B]."""
+    """DKD loss τ² · (alpha · TCKD + beta · NCKD), [B], of logits [B,K] at temperature τ, with labels [B]."""
     teacher, student, squared = functional.tempered(student_logits, teacher_logits, temperature)
     target, others = decoupled_kl(student, teacher, label)
     return functional.scaled(alpha * target + beta * others, squared)
@@ -49,9 +51,9 @@ def dkd(
 
 @validated
 class DKD(Loss):
-    """Decoupled distillation per example [B] at the step's temperature, times its square. At least 3 classes.
+    """DKD loss per example [B] at the step's temperature τ, times τ². Needs at least 3 classes.
 
-    Mixed images have no one true class, so it goes without mixing.
+    Requires mixing=none, because a mixed image has more than one true class.
     """
 
     needs_teacher = True

@@ -1,4 +1,4 @@
-"""Losses that compare features: which ones, and what both have in common."""
+"""Base class of the losses that compare features of student and teacher."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Paths = Mapping[str, str | Sequence[str]]
 class FeatureLoss(Loss):
     """A loss over pairs of features: the student's at one path, the teacher's at another.
 
-    `features` is {student: path, teacher: path}, or two lists of equal length. A path is "pooled" (what the last layer gets,
-    [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted from the input or from the end), or any
-    module's name, such as "layer3.0.conv1". The comparison is made in single precision, also where the networks run in half.
+    `features` is {student: path, teacher: path}, or two lists of equal length. A path is "pooled" (the input of the last layer,
+    [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted from the input or from the end), or the name of
+    any module, such as "layer3.0.conv1". Features are compared in float32, even if the networks run in half precision.
     """
 
     needs_teacher = True
@@ -28,29 +28,32 @@ class FeatureLoss(Loss):
     def __init__(self, features: Paths) -> None:
         super().__init__()
         if set(features) != {"student", "teacher"}:
-            raise ValueError(f"features need a path for the student and one for the teacher, got {sorted(features)}")
-        student, teacher = (_listed(features[who]) for who in ("student", "teacher"))
+            raise ValueError(f"Invalid keys in features: {sorted(features)}; set features.student and features.teacher")
+        student, teacher = (_listed(features[role]) for role in ("student", "teacher"))
         if len(student) != len(teacher) or not student:
-            raise ValueError(f"features come in pairs: {len(student)} paths for the student, {len(teacher)} for the teacher")
+            raise ValueError(
+                f"features has {len(student)} student paths and {len(teacher)} teacher paths: set the same number of both"
+            )
         self.student_features, self.teacher_features = student, teacher
 
     def pairs(self, outputs: Outputs) -> list[tuple[Tensor, Tensor]]:
-        """The student's and the teacher's features, pair by pair."""
+        """Return pairs of (student feature, teacher feature), in at least float32."""
         paths = zip(self.student_features, self.teacher_features, strict=True)
         return [
             (upcast(outputs.student_features[student]), upcast(outputs.teacher_features[teacher])) for student, teacher in paths
         ]
 
     def shapes(self, context: LossContext) -> list[tuple[torch.Size, torch.Size]]:
-        """The shapes of the same without the batch."""
+        """Return the shapes of the pairs, without the batch dimension."""
         paths = zip(self.student_features, self.teacher_features, strict=True)
         return [(context.student_features[student], context.teacher_features[teacher]) for student, teacher in paths]
 
     def require_one_pair(self) -> None:
-        """Raise ValueError if there are more."""
+        """Raise ValueError unless exactly one pair of features is configured."""
         if len(self.student_features) > 1:
             raise ValueError(
-                f"{type(self).__name__} compares one pair of features, got {len(self.student_features)}: name one path each"
+                f"{type(self).__name__} takes one pair of features, got {len(self.student_features)}: "
+                "set one path for the student and one for the teacher"
             )
 
     def forward(self, outputs: Outputs) -> Tensor:
@@ -59,7 +62,7 @@ class FeatureLoss(Loss):
 
     @abstractmethod
     def compare(self, outputs: Outputs) -> Tensor:
-        """The loss, unreduced and without a weight; the body of `forward`."""
+        """Return the loss [B] or [], unreduced and unweighted. `forward` calls it with autocast disabled."""
 
 
 def _listed(paths: str | Sequence[str]) -> tuple[str, ...]:

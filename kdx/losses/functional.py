@@ -1,6 +1,6 @@
 """Losses as pure functions of logits [B,K]: per example [B], unreduced, unweighted, natural logarithm.
 
-Everything stays in log-space and in float32 (float64 where the input is), so values and gradients are finite at logits
+All functions compute in log-space and in float32 (float64 for float64 inputs), so values and gradients are finite for logits
 of ±1e4 and for half-precision inputs.
 """
 
@@ -16,7 +16,7 @@ from kdx.types import TemperaturePair, TemperatureValue
 
 
 def upcast(logits: Tensor) -> Tensor:
-    """Logits in at least float32."""
+    """Return the logits in at least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -26,7 +26,7 @@ def log_probs(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
 
 
 def split(temperature: TemperatureValue | float) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
-    """The teacher's temperature, the student's, and the square that keeps the size of the gradient."""
+    """Return the teacher's temperature, the student's, and the factor τ² that keeps the size of the gradient."""
     return temperature if isinstance(temperature, TemperaturePair) else (temperature, temperature, temperature * temperature)
 
 
@@ -40,8 +40,10 @@ def kl(
 ) -> Tensor:
     """KL(teacher || student) of the tempered distributions in nats, [B]; times τ² if `tau_squared`.
 
-    τ² keeps the gradient's size when τ is large: its limit is that of ½·Σ(Δz - mean Δz)²/K. With a temperature for each
-    network it is what `TemperaturePair.squared` says. Source: Hinton et al., arXiv:1503.02531, section 2.
+    τ² keeps the size of the gradient for large τ: the limit is the gradient of ½·Σ(Δz - mean Δz)²/K. With one temperature per
+    network, `TemperaturePair.squared` replaces τ².
+
+    Reference: Hinton et al., arXiv:1503.02531, section 2.
     """
     teacher, student, squared = tempered(student_logits, teacher_logits, temperature)
     divergence = relative_entropy(teacher, student)
@@ -94,7 +96,7 @@ def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def cross_entropy(student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy in nats, [B], with target probabilities [B,K]; temperature plays no part.
+    """Cross-entropy in nats, [B], with target probabilities [B,K]; independent of the temperature.
 
     `label_smoothing` is the share of the target, mixed or not, that is spread evenly over all K classes.
     """
@@ -103,10 +105,11 @@ def cross_entropy(student_logits: Tensor, target: Tensor, label_smoothing: float
 
 
 def mean_squared_error(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Σ(z_student - z_teacher)²/K, [B]: the mean over classes, without the ½; temperature plays no part.
+    """Σ(z_student - z_teacher)²/K, [B]: the mean over classes, without the ½; independent of the temperature.
 
-    It is twice the limit of τ²·KL for large τ where the logits of both have the same mean. Source: Kim et al.,
-    arXiv:2105.08919.
+    For large τ it is twice the limit of τ²·KL if both networks' logits have the same mean.
+
+    Reference: Kim et al., arXiv:2105.08919.
     """
     return (upcast(student_logits) - upcast(teacher_logits)).square().mean(-1)
 
@@ -114,10 +117,12 @@ def mean_squared_error(student_logits: Tensor, teacher_logits: Tensor) -> Tensor
 def virtual_kl(
     student_logits: Tensor, label: Tensor, correct: float = 0.9, temperature: float = 1.0, smooth_teacher: bool = False
 ) -> Tensor:
-    """KL(q || softmax(z / τ)) in nats times τ², [B], where q is made from the label [B] alone.
+    """KL(q || softmax(z / τ)) in nats times τ², [B], where q is a virtual teacher built from the label [B].
 
-    q has `correct` on the true class and the rest spread evenly over the others; with `smooth_teacher` it is
-    softmax(q / τ), which takes probabilities for logits as its authors do. Source: Tf-KD, arXiv:1909.11723.
+    q has probability `correct` for the true class; the rest is spread evenly over the others. With `smooth_teacher` it is
+    softmax(q / τ), which uses the probabilities as logits, as the authors do.
+
+    Reference: Tf-KD, arXiv:1909.11723.
     """
     student = log_probs(student_logits, temperature)
     true = F.one_hot(label, student.shape[-1]).bool()

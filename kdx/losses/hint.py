@@ -1,4 +1,4 @@
-"""Distillation by hints (FitNets, arXiv:1412.6550): a layer of the student is to predict one of the teacher."""
+"""Hint loss (FitNets, arXiv:1412.6550): predict a teacher feature from a student feature."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DIVERGENCES = {
 
 @validated
 class KL(Loss):
-    """A divergence in nats per example [B] at the step's temperature τ, times τ² unless switched off.
+    """Divergence between teacher and student in nats per example [B] at the step's temperature τ, times τ² if `tau_squared`.
 
     `direction` is forward: KL(teacher || student), reverse: KL(student || teacher), symmetric: the mean of both, or js: the
     Jensen-Shannon divergence.

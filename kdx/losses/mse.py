@@ -10,11 +10,11 @@ from kdx.types import Outputs
 
 
 class MSE(Loss):
-    """Mean squared difference of the logits over the K classes, per example [B]; the temperature plays no part."""
+    """Mean squared difference of the logits over the K classes, per example [B]; independent of the temperature."""
 
     needs_teacher = True
 
-    def __init__(self) -> None:  # said here for `kdx.config.signatures`, which reads no further than this package
+    def __init__(self) -> None:  # explicit, because `kdx.config.signatures` does not read signatures of base classes in torch
         super().__init__()
 
     def forward(self, outputs: Outputs) -> Tensor:

@@ -1,6 +1,6 @@
-"""Features of any layout in one: [B,P,C], C channels at P positions. And what brings two of them to the same P or C.
+"""Conversion of features to one layout [B,P,C], C channels at P positions, and projection to equal P or C.
 
-Layouts are pooled [B,F] (one position), maps [B,C,H,W], and tokens [B,N,D] as a vision transformer has them.
+Input layouts are pooled [B,F] (one position), maps [B,C,H,W], and tokens [B,N,D] of a vision transformer.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ PREFIX = 8  # more class and register tokens than any transformer has
 
 
 def channels(shape: torch.Size) -> int:
-    """How many channels a feature of this shape (without the batch) has."""
+    """Return the number of channels of a feature with this shape (without the batch dimension)."""
     return shape[0] if len(shape) in (1, 3) else shape[-1]
 
 
 def flat(feature: Tensor) -> Tensor:
-    """All of a feature as one vector, [B,F]."""
+    """Return the feature flattened to [B,F]."""
     return feature.flatten(1)
 
 
 def positions(feature: Tensor) -> Tensor:
-    """[B,P,C] of any layout."""
+    """Return a feature of any layout as [B,P,C]."""
     if feature.ndim == 2:
         return feature[:, None]
     return feature.flatten(2).mT if feature.ndim == 4 else feature
 
 
 def grid(feature: Tensor) -> Tensor:
-    """A map [B,C,H,W] of any layout. Tokens form a square, without the class and register tokens in front.
+    """Return a feature of any layout as a map [B,C,H,W]. Class and register tokens in front are dropped.
 
-    ValueError where they do not.
+    Raises ValueError if the remaining tokens do not form a square.
     """
     if feature.ndim == 2:
         return feature[..., None, None]
@@ -43,14 +43,14 @@ def grid(feature: Tensor) -> Tensor:
     side = math.isqrt(feature.shape[1])
     if feature.shape[1] - side**2 > PREFIX:
         raise ValueError(
-            f"{feature.shape[1]} tokens form no square to be compared with a feature of another size: "
-            "name features with equal numbers of tokens, or pooled"
+            f"{feature.shape[1]} tokens do not form a square, so they cannot be resized to the other feature: "
+            "select features with equal numbers of tokens, or 'pooled'"
         )
     return feature[:, feature.shape[1] - side**2 :].mT.unflatten(2, (side, side))
 
 
 def aligned(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as [B,P,C] at the same positions: along each side, the larger map is averaged to the size of the smaller."""
+    """Return both features as [B,P,C] at the same positions; along each side the larger map is average-pooled."""
     if positions(student).shape[1] == positions(teacher).shape[1] and student.ndim == teacher.ndim != 4:
         return positions(student), positions(teacher)
     student, teacher = grid(student), grid(teacher)
@@ -63,5 +63,5 @@ def _averaged(feature: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def linear(student: torch.Size, teacher: torch.Size, bias: bool = True) -> nn.Linear:
-    """From the student's channels to the teacher's at each position of [B,P,C]: a 1x1 convolution."""
+    """Return a linear layer from the student's to the teacher's channels; on [B,P,C] it acts as a 1x1 convolution."""
     return nn.Linear(channels(student), channels(teacher), bias=bias)

@@ -13,11 +13,11 @@ from kdx.losses.projectors import flat
 from kdx.ranges import NonNegative, validated
 from kdx.types import Outputs
 
-ENTRIES = 1 << 22  # of a tensor of differences or angles that is held at once: 16 MB
+ENTRIES = 1 << 22  # largest number of entries of a temporary tensor: 16 MB
 
 
 def relative_distances(features: Tensor) -> Tensor:
-    """Distances of the B·(B-1)/2 pairs of features [B,F], divided by their mean; 0 where all features are alike."""
+    """Distances of the B·(B-1)/2 pairs of features [B,F], divided by their mean; 0 if all features are equal."""
     distances = F.pdist(features)
     mean = distances.mean()
     return distances / mean.masked_fill(mean == 0, 1)
@@ -34,8 +34,8 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def angle_loss(student: Tensor, teacher: Tensor, entries: int = ENTRIES) -> Tensor:
     """Huber loss (threshold 1) of the cosines of the angles between features [B,F], over B x B x B, a scalar [].
 
-    Vertices are taken so many at a time that no tensor is larger than `entries`; if that is not all of them, they are computed
-    again for the gradient instead of being kept.
+    Vertices are processed in chunks, so that no tensor has more than `entries` entries; with more than one chunk the angles
+    are recomputed in the backward pass (activation checkpointing).
     """
     count = len(student)
     share = max(1, entries // (count * max(count, student.shape[1], teacher.shape[1])))

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation (SP, arXiv:1907.09682): what is alike to the teacher is to be alike to the student."""
+"""Similarity-preserving distillation (SP, arXiv:1907.09682): match the similarity matrices of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax regression representation learning (SRRL, ICLR 2021): the student's features serve the teacher's last layer."""
+"""Softmax regression representation learning (SRRL, ICLR 2021): pass student features through the teacher's last layer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kdx.types import LossContext, Outputs
 class SRRL(FeatureLoss):
     """Mean squared errors of the teacher's pooled feature and of its logits, both from the student's, per example [B].
 
-    A learned connector (1x1 convolution, BatchNorm, and a ReLU unless switched off) takes the student's pooled feature to the
-    teacher's, and the teacher's own frozen last layer takes that to logits. Switch `relu` off where the teacher's pooled
-    features may be negative, as in ViT and ConvNeXt.
+    A learned connector (1x1 convolution, BatchNorm, optional ReLU) maps the student's pooled feature to the teacher's, and the
+    teacher's frozen last layer maps the result to logits. Set `relu=false` if the teacher's pooled features can be negative,
+    as in ViT and ConvNeXt.
     """
 
     def __init__(self, features: Paths, relu: bool = True) -> None:
@@ -29,13 +29,15 @@ class SRRL(FeatureLoss):
         classifier = context.teacher_classifier
         if classifier is None:
             raise ValueError(
-                "SRRL uses the teacher's last layer, and this teacher has no single one: use another loss, or teacher=online"
+                "SRRL needs a teacher with a single last layer, not an ensemble: use another loss, or teacher=online"
             )
         ((student, teacher),) = self.shapes(context)
         projection = linear(student, teacher, bias=False)
         norm = nn.BatchNorm1d(projection.out_features)
         self.connector = nn.Sequential(projection, norm, nn.ReLU() if self.relu else nn.Identity())
-        self.classify = lambda feature: classifier(feature)  # a module of the teacher's would end up in the checkpoint
+        self.classify = lambda feature: classifier(
+            feature
+        )  # a lambda, so that the teacher's layer is not registered and saved in the checkpoint
 
     def compare(self, outputs: Outputs) -> Tensor:
         assert outputs.teacher_logits is not None

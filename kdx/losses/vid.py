@@ -1,4 +1,4 @@
-"""Variational information distillation (VID, arXiv:1904.05835): the teacher's feature is to be likely given the student's."""
+"""Variational information distillation (VID, arXiv:1904.05835): predict the teacher's feature as a Gaussian."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def gaussian_nll(mean: Tensor, variance: Tensor, value: Tensor) -> Tensor:
 
 
 class Posterior(nn.Module):
-    """What a student's feature [B,P,C] says of the teacher's: a mean [B,P,C'] by three 1x1 convolutions, a variance [C'].
+    """Gaussian of the teacher's feature given the student's [B,P,C]: mean [B,P,C'] from three 1x1 convolutions, variance [C'].
 
-    The variance, one per channel and everywhere the same, starts at `variance` and stays above `floor`.
+    The variance is learned per channel, starts at `variance` and stays above `floor`.
     """
 
     def __init__(self, student: torch.Size, teacher: torch.Size, variance: float, floor: float) -> None:
@@ -46,13 +46,13 @@ class Posterior(nn.Module):
 class VID(FeatureLoss):
     """Negative log-likelihood of the teacher's feature, averaged over channels and positions, per example [B].
 
-    Several pairs are summed. `variance` is what the learned variances start from, and `floor` is added to them.
+    Several pairs are summed. `variance` is the initial value of the learned variances, and `floor` their lower bound.
     """
 
     def __init__(self, features: Paths, variance: Positive = 5.0, floor: Positive = 1e-5) -> None:
         super().__init__(features)
         if variance <= floor:
-            raise ValueError(f"the variance starts at {variance}, which is not above its floor {floor}: raise variance")
+            raise ValueError(f"Invalid variance {variance}; expected more than floor={floor}: raise variance")
         self.initial_variance, self.floor = variance, floor
 
     def connect(self, context: LossContext) -> None:

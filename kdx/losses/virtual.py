@@ -1,4 +1,4 @@
-"""Distillation without a teacher (Tf-KD, arXiv:1909.11723): a made-up one that is always right, and never certain."""
+"""Distillation from a virtual teacher (Tf-KD, arXiv:1909.11723)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kdx.types import Outputs
 class Virtual(Loss):
     """KL(virtual teacher || student) in nats times τ², per example [B].
 
-    The virtual teacher gives `correct` to the true class and the rest evenly to the others. τ is the loss's own
-    `temperature`, which tempers the student, and the virtual teacher only if `smooth_teacher`.
+    The virtual teacher has probability `correct` for the true class; the rest is spread evenly over the others. τ is this
+    loss's `temperature`. It is applied to the student, and to the virtual teacher only if `smooth_teacher`.
     """
 
     needs_label = True

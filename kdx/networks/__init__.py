@@ -1,1 +1,1 @@
-"""Networks: whatever timm can build, plus the families of the distillation papers. The only place that knows timm."""
+"""Networks: all of timm's architectures and the ones of the distillation papers. Only this room imports timm."""

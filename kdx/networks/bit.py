@@ -1,6 +1,6 @@
 """BiT's official weights: NumPy archives of the Big Transfer repository, among them FunMatch's teachers and students.
 
-`gs://bit_models/*.npz` and `gs://bit_models/distill/*.npz` fit timm's `resnetv2_*_bit`. Arrays only, nothing is unpickled.
+`gs://bit_models/*.npz` and `gs://bit_models/distill/*.npz` fit timm's `resnetv2_*_bit`. Arrays are read without pickle.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _UNIT = re.compile(r"block(\d+)/unit(\d+)/([abc])/(proj/)?(.+)$")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors in an archive under timm's names; kernels [H,W,in,out] become [out,in,H,W].
+    """Return the tensors of an archive under timm's names; kernels [H,W,in,out] become [out,in,H,W].
 
-    ValueError for a foreign archive.
+    Raises ValueError if the file is not an official BiT archive.
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if not archive.files or not all(name.startswith("resnet/") for name in archive.files):
-            raise ValueError("no official BiT archive")
+            raise ValueError("not an official BiT archive")
         return {_name(name.removeprefix("resnet/")): _tensor(archive[name]) for name in archive.files}
 
 
@@ -34,7 +34,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _name(name: str) -> str:
-    """What timm calls one of their arrays; their own name where timm has none, so that loading it is refused by name."""
+    """Return timm's name of an array, or the original name if timm has none, so that the load error shows it."""
     if unit := _UNIT.match(name):
         block, number, part, projection, rest = unit.groups()
         inside = f"stages.{int(block) - 1}.blocks.{int(number) - 1}"

@@ -1,7 +1,7 @@
 """MobileNetV3 (Howard et al. 2019, arXiv:1905.02244) with GroupNorm in place of BatchNorm.
 
-FunMatch's (Beyer et al. 2021, arXiv:2106.05237) student of another family: 8 groups, nothing computed over the batch, so that
-training and testing see the same function. Built by timm, its norms exchanged here.
+FunMatch (Beyer et al. 2021, arXiv:2106.05237) uses it as a student of another family, with 8 groups: GroupNorm does not use
+batch statistics, so training and testing compute the same function. timm builds the network; the norms are replaced here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ VARIANTS = {
 
 
 def group_normed(architecture: str, groups: int = 8, **kwargs: Any) -> nn.Module:
-    """The `architecture` of timm with GroupNorm of `groups` groups wherever it has BatchNorm; same activations, same names.
+    """Return timm's `architecture` with each BatchNorm replaced by GroupNorm; activations and names stay the same.
 
-    ValueError where a layer's channels cannot be split into so many groups.
+    Raises ValueError if the channels of a layer are not divisible by `groups`.
     """
     model: nn.Module = timm.create_model(architecture, **kwargs)
     for path, old in list(model.named_modules()):
         if not isinstance(old, BatchNormAct2d):
             continue
         if old.num_features % groups:
-            raise ValueError(f"{path} has {old.num_features} channels, which {groups} groups do not divide: give groups=8 or 4")
+            raise ValueError(f"{path} has {old.num_features} channels, not divisible by {groups} groups: use groups=8 or 4")
         norm = GroupNormAct(old.num_features, num_groups=groups, apply_act=False)
         norm.drop, norm.act = old.drop, old.act
         model.set_submodule(path, norm)

@@ -1,4 +1,4 @@
-"""Which architectures there are, read from source text: importing timm to find a typo would take seconds."""
+"""Names of the available architectures, read from source text, because importing timm takes seconds."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 @functools.cache
-def _known() -> tuple[frozenset[str], frozenset[str], dict[str, set[str]]]:
-    """Architectures of timm, those of kdx, and the pretrained tags of each where the source text names them."""
+def _registered() -> tuple[frozenset[str], frozenset[str], dict[str, set[str]]]:
+    """Architectures of timm, those of kdx, and the pretrained tags of each that appear in the source text."""
     timm = importlib.util.find_spec("timm")
     assert timm is not None and timm.submodule_search_locations
-    theirs: set[str] = set()
+    timm_names: set[str] = set()
     tags: dict[str, set[str]] = {}
     for path in Path(timm.submodule_search_locations[0], "models").rglob("*.py"):
         source = path.read_text(encoding="utf-8")
-        theirs.update(_REGISTERED.findall(source))
+        timm_names.update(_REGISTERED.findall(source))
         for name, tag in _TAGGED.findall(source):
             tags.setdefault(name, set()).add(tag)
-    own = (path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py"))
-    return frozenset(theirs), frozenset(name for source in own for name in _variants(source)), tags
+    sources = (path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py"))
+    return frozenset(timm_names), frozenset(name for source in sources for name in _variants(source)), tags
 
 
 def _variants(source: str) -> list[str]:
-    """The keys of the literal `VARIANTS` that `kdx.networks.registration.register` is called with."""
+    """Return the keys of the literal `VARIANTS` that a module passes to `kdx.networks.registration.register`."""
     if "VARIANTS" not in source:
         return []
     for node in ast.parse(source).body:
@@ -43,44 +43,43 @@ def _variants(source: str) -> list[str]:
 
 
 def architectures() -> frozenset[str]:
-    """Names of all architectures that timm and kdx.networks register."""
-    theirs, own, _ = _known()
-    return theirs | own
+    """Return the names of all architectures that timm and kdx.networks register."""
+    timm_names, kdx_names, _ = _registered()
+    return timm_names | kdx_names
 
 
 def check_architecture(name: str) -> None:
-    """Raise ValueError, with what is meant or there, unless `name` (with or without a pretrained tag) can be built."""
+    """Raise ValueError, with suggestions, unless `name` (with or without a pretrained tag) can be built."""
     if name.startswith(_ELSEWHERE):
         return
     architecture, _, tag = name.partition(".")
-    theirs, own, tags = _known()
-    if architecture not in theirs | own:
-        close = difflib.get_close_matches(architecture, sorted(theirs | own), n=4, cutoff=0.5)
-        hint = f" Close: {', '.join(close)}." if close else ""
-        everything = "python -c 'import timm; print(timm.list_models())'"
-        raise ValueError(f"timm has no architecture '{name}'.{hint} All names: {everything}")
-    known = tags.get(architecture, set())
-    # Where timm's source computes its tags, building the network will tell.
-    if tag and tag not in known and (known or architecture in own):
-        raise ValueError(unknown_tag(architecture, tag, known))
+    timm_names, kdx_names, tags = _registered()
+    if architecture not in timm_names | kdx_names:
+        close = difflib.get_close_matches(architecture, sorted(timm_names | kdx_names), n=4, cutoff=0.5)
+        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        command = "python -c 'import timm; print(timm.list_models())'"
+        raise ValueError(f"Unknown architecture '{name}'.{hint} List all names: {command}")
+    available = tags.get(architecture, set())
+    # Tags that timm's source computes are checked when the network is built.
+    if tag and tag not in available and (available or architecture in kdx_names):
+        raise ValueError(unknown_tag(architecture, tag, available))
 
 
-def unknown_tag(architecture: str, tag: str, known: set[str]) -> str:
-    """What to say of a pretrained tag that does not exist."""
-    if not known:
-        return f"there are no pretrained weights of {architecture}: give the name without '.{tag}'"
-    there = ", ".join(sorted(known))
-    return f"{architecture} has no pretrained weights '{tag}': give one of {there}, or the name without '.{tag}'"
+def unknown_tag(architecture: str, tag: str, available: set[str]) -> str:
+    """Return the error message for a pretrained tag that does not exist."""
+    if not available:
+        return f"No pretrained weights for {architecture}: remove '.{tag}' from the name"
+    return f"Unknown pretrained tag '{tag}' of {architecture}; available: {', '.join(sorted(available))}; or remove '.{tag}'"
 
 
 def comes_from_elsewhere(name: str) -> bool:
-    """Whether `name` is the address of a model, which timm's lists know nothing of."""
+    """Return whether `name` is the address of a model (hub or local folder), which timm's lists do not contain."""
     return name.startswith(_ELSEWHERE)
 
 
 @functools.cache
 def synsets(subset: str) -> tuple[str, ...]:
-    """WordNet's names of the classes of "imagenet", "imagenet_a" or "imagenet_r", in the order of their labels; timm's list."""
+    """Return the WordNet IDs of the classes of "imagenet", "imagenet_a" or "imagenet_r" in label order, from timm's lists."""
     timm = importlib.util.find_spec("timm")
     assert timm is not None and timm.submodule_search_locations
     listed = Path(timm.submodule_search_locations[0], "data", "_info", f"{subset}_synsets.txt")

@@ -1,4 +1,4 @@
-"""A network: images in [0,1] in, logits out. It owns its normalization, so teacher and student may differ in it."""
+"""A network from images in [0,1] to logits, including its normalization, which may differ between teacher and student."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ log = logging.getLogger("kdx")
 
 @validated
 class Network(nn.Module):
-    """Images [B,C,R,R] in [0,1] -> normalized -> logits [B,K], by any architecture that timm knows.
+    """Maps images [B,C,R,R] in [0,1] to logits [B,K], with normalization and any timm architecture (`self.model`).
 
-    `pretrained` loads timm's weights for that name, and then mean and std are the ones those weights were trained with;
-    otherwise they are the data set's: one per channel, one for all, or three colors, which are averaged where the images have
-    other channels. `init` is a file of weights to start from; its last layer may be one for other classes, or absent, and
-    then the network's own stays fresh. `args` goes to the architecture's constructor. `self.model` is the plain timm model.
-    ValueError for weights that do not exist or do not fit.
+    Args:
+        architecture: name of a timm architecture, with or without a pretrained tag.
+        num_classes: number of logits K.
+        in_channels: number of image channels C.
+        mean, std: normalization: one value per channel, one for all, or three for RGB, which are averaged for images with
+            another number of channels. With `pretrained`, those of the weights are used instead.
+        pretrained: load timm's weights of that name.
+        init: file of initial weights; if its last layer is missing or has other classes, that layer is initialized randomly.
+        args: further arguments of the architecture's constructor.
+
+    Raises ValueError if weights do not exist or do not fit.
     """
 
     mean: Tensor
@@ -48,7 +54,7 @@ class Network(nn.Module):
         names.check_architecture(architecture)
         _check_pretrained(architecture, pretrained)
         if pretrained and init is not None:
-            raise ValueError(f"the network cannot start both from {init} and from pretrained weights: give pretrained=false")
+            raise ValueError(f"init={init} and pretrained=true exclude each other: set pretrained=false or init=null")
         self.architecture, self.args = architecture, dict(args or {})
         self.num_classes, self.in_channels = num_classes, in_channels
         self.model = timm.create_model(
@@ -58,27 +64,27 @@ class Network(nn.Module):
             trained: Any = self.model.pretrained_cfg
             mean, std = trained["mean"], trained["std"]
         for name, values in (("mean", mean), ("std", std)):
-            own = torch.tensor(_per_channel(name, values, in_channels))
-            self.register_buffer(name, own.view(1, -1, 1, 1), persistent=False)
+            per_channel = torch.tensor(_per_channel(name, values, in_channels))
+            self.register_buffer(name, per_channel.view(1, -1, 1, 1), persistent=False)
         if init is not None:
             self._start_from(Path(init))
 
     def _start_from(self, path: Path) -> None:
         fresh = weights.initialize(self.model, path)
-        rest = f"; the last layer, {' and '.join(fresh)}, starts fresh for {self.num_classes} classes" if fresh else ""
-        log.info("%s starts from %s%s", self.architecture, path, rest)
+        note = f"; new last layer ({' and '.join(fresh)}) for {self.num_classes} classes" if fresh else ""
+        log.info("%s initialized from %s%s", self.architecture, path, note)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model((images - self.mean) / self.std)
 
     @property
     def num_parameters(self) -> int:
-        """How many parameters the network has."""
+        """Number of parameters."""
         return sum(p.numel() for p in self.parameters())
 
     @property
     def card(self) -> dict[str, Any]:
-        """All it takes to build the plain timm model again and to feed it, as plain data."""
+        """Plain data to rebuild the timm model and its normalization: architecture, arguments, mean and std."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
         return {
             "architecture": self.architecture,
@@ -93,19 +99,19 @@ def _per_channel(name: str, values: Sequence[float], in_channels: int) -> list[f
         return list(values)
     if len(values) not in (1, 3):
         raise ValueError(
-            f"{name} has {len(values)} values and the images have {in_channels} channels: "
-            "give one for each channel, or one for all"
+            f"{name} has {len(values)} values but the images have {in_channels} channels: "
+            "set one value per channel, or one for all"
         )
     return [sum(values) / len(values)] * in_channels
 
 
 def _check_pretrained(architecture: str, pretrained: bool) -> None:
-    """Raise ValueError, with what there is, where timm has no such weights."""
+    """Raise ValueError, with the available tags, if timm has no such weights."""
     if names.comes_from_elsewhere(architecture):
         return
     name, _, tag = architecture.partition(".")
-    known = {full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(name)} - {""}
-    if tag and tag not in known:
-        raise ValueError(names.unknown_tag(name, tag, known))
+    available = {full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(name)} - {""}
+    if tag and tag not in available:
+        raise ValueError(names.unknown_tag(name, tag, available))
     if pretrained and not timm.models.is_model_pretrained(architecture):
-        raise ValueError(f"there are no pretrained weights of {architecture}: give pretrained=false, or init=FILE for your own")
+        raise ValueError(f"No pretrained weights for {architecture}: set pretrained=false, or init=FILE for your own weights")

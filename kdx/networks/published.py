@@ -1,4 +1,4 @@
-"""What timm says about an architecture: how its published weights want to be fed, and which classes they know."""
+"""timm's metadata of published weights: normalization, image size and classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 @dataclass(frozen=True)
 class Published:
-    """Classes, colors and side in px that an architecture's published weights were trained with."""
+    """Number of classes, mean, std and side in px that an architecture's published weights were trained with."""
 
     num_classes: int
     mean: tuple[float, ...]
@@ -20,7 +20,7 @@ class Published:
 
 
 def published(architecture: str) -> Published | None:
-    """What timm says about `architecture`, with or without a tag; None where it says nothing."""
+    """Return timm's metadata of `architecture`, with or without a tag; None if there is none."""
     cfg = timm.models.get_pretrained_cfg(architecture)
     if cfg is None or cfg.num_classes is None:
         return None
@@ -28,7 +28,7 @@ def published(architecture: str) -> Published | None:
 
 
 def class_names(num_classes: int) -> Sequence[str] | None:
-    """The synsets that outputs of timm's networks stand for, known by their number alone: 1000 are ImageNet-1k's; or None."""
+    """Return the synsets of the outputs of timm's networks, inferred from their number (1000: ImageNet-1k), or None."""
     subset = infer_imagenet_subset({"num_classes": num_classes})
     if subset is None:
         return None

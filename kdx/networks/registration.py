@@ -1,6 +1,6 @@
-"""How kdx's own architectures become names of timm.
+"""Registration of kdx's architectures with timm.
 
-`kdx.networks.names` reads the names without importing anything: they are the keys of a module's literal `VARIANTS`.
+`kdx.networks.names` reads the names without importing the module: they are the keys of its literal `VARIANTS`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import nn
 
 
 def register(build: Callable[..., nn.Module], variants: Mapping[str, Mapping[str, Any]], **cfg: Any) -> None:
-    """Register each name in `variants` with timm, as `build` with these arguments. Nothing comes out.
+    """Register each name in `variants` with timm, as `build` called with the variant's arguments.
 
-    Called by the module that defines `build`, after both. What the caller of `timm.create_model` gives goes before what
-    `variants` says. `cfg` is timm's `pretrained_cfg` for all of them; no weights are published here.
+    To be called at the end of the module that defines `build`. Arguments of `timm.create_model` override those in `variants`.
+    `cfg` is timm's `pretrained_cfg` for all variants; they have no published weights.
     """
     module = vars(sys.modules[build.__module__])
     module["default_cfgs"] = generate_default_cfgs({name: {"num_classes": 100, **cfg} for name in variants})

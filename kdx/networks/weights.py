@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, PyTorch's files read with `weights_only=True`, BiT's archives. No file gets to run code."""
+"""Weight files: safetensors, PyTorch files read with `weights_only=True`, BiT archives. Loading never runs code from a file."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from torch import Tensor, nn
 
 from kdx.networks import bit
 
-HEADS = r"(^|\.)(fc|classifier|head|head\.fc|last_linear|linear)\.weight$"  # what architectures call their last layer
+HEADS = r"(^|\.)(fc|classifier|head|head\.fc|last_linear|linear)\.weight$"  # names of the last layer
 PREFIXES = ("distiller.student.model.", "student.model.", "_orig_mod.", "module.", "model.")
 
 
 def save(model: nn.Module, card: dict[str, Any], path: Path) -> None:
-    """Write `path` (safetensors, with plain names) and, beside it, `card` as JSON."""
+    """Write the weights to `path` (safetensors) and `card` to the same path with suffix .json."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(state, path, metadata={"format": "pt"})
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file of weights, on the CPU, under the names of the plain model.
+    """Return the tensors of a weight file, on the CPU, under the names of the plain model.
 
-    Takes .safetensors, a state dict saved by PyTorch, timm's or Lightning's checkpoint, BiT's .npz. ValueError says what is
-    wrong with the file and what to do.
+    Reads .safetensors, a state dict saved by PyTorch, checkpoints of timm and Lightning, and BiT's .npz.
+
+    Raises ValueError, with the remedy, if the file is missing, damaged or unsafe.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path}: give the path of a .safetensors, .pth or .ckpt file")
+        raise ValueError(f"No weight file {path}: set the path of a .safetensors, .pth or .ckpt file")
     try:
         content = _READERS.get(path.suffix, _load)(path)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} holds Python objects, and loading it would run code from the file: refused. "
-            "Save the state dict alone, best as .safetensors"
+            f"Unsafe weight file {path}: it contains Python objects, and loading it would run code from the file. "
+            "Save only the state dict, preferably as .safetensors"
         ) from None
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(_damaged(path, error)) from None
@@ -51,13 +52,13 @@ def read(path: Path) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
-        raise ValueError(f"{path} holds no state dict: save `model.state_dict()`, best as .safetensors")
+        raise ValueError(f"{path} does not contain a state dict: save `model.state_dict()`, preferably as .safetensors")
     return _plain(content)
 
 
 def _damaged(path: Path, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{path} is damaged or not a file of weights ({first}): copy it again"
+    return f"{path} is damaged or not a weight file ({first}): copy it again"
 
 
 def _load(path: Path) -> Any:
@@ -65,7 +66,7 @@ def _load(path: Path) -> Any:
         if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or the pickle of before PyTorch 1.6
             raise ValueError("neither a PyTorch nor a safetensors file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the pickle's protocol; what matters is said by an exception
+        warnings.simplefilter("ignore")  # about the pickle protocol; errors are raised as exceptions
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -81,7 +82,7 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes of the tensors in a file of weights, read from the header alone where the format has one."""
+    """Return the shapes of the tensors in a weight file, read from the header only if the format has one."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {name: list(tensor.shape) for name, tensor in read(path).items()}
     try:
@@ -92,72 +93,72 @@ def shapes(path: Path) -> dict[str, list[int]]:
 
 
 def head_classes(path: Path) -> int | None:
-    """How many classes the network in the file tells apart; None where that is not clear."""
+    """Return the number of classes of the network in the file, or None if it is ambiguous."""
     heads = {shape[0] for name, shape in shapes(path).items() if re.search(HEADS, name)}
     return heads.pop() if len(heads) == 1 else None
 
 
 def check_classes(path: Path, num_classes: int) -> None:
-    """Raise ValueError if the network in the file clearly tells apart another number of classes."""
-    found = head_classes(path)
-    if found not in (None, num_classes):
+    """Raise ValueError if the network in the file has another number of classes."""
+    file_classes = head_classes(path)
+    if file_classes not in (None, num_classes):
         raise ValueError(
-            f"{path} tells {found} classes apart and the data set has {num_classes}: "
-            "give weights that were trained for these classes"
+            f"The network in {path} has {file_classes} classes, expected {num_classes} as in the data set: "
+            "use weights that were trained for these classes"
         )
 
 
 def load(model: nn.Module, path: Path) -> None:
-    """Load all weights of `model` from `path`; ValueError names what is missing, unknown or of another shape."""
+    """Load all weights of `model` from `path`. Raises ValueError for missing or unknown weights and for other shapes."""
     _fill(model, read(path), path)
 
 
 def initialize(model: nn.Module, path: Path) -> list[str]:
-    """Load the weights of `model` from `path`, but leave a last layer alone that the file lacks or has for other classes.
+    """Load the weights of `model` from `path`, except a last layer that is missing in the file or has other classes.
 
-    Names of the weights that stayed as they were; empty if all were loaded. ValueError for any other misfit, as in `load`.
+    Returns the names of the weights that were not loaded. Raises ValueError for any other mismatch, as `load`.
     """
-    state, own = read(path), model.state_dict()
+    state, current = read(path), model.state_dict()
     last = _last_layer(model)
     absent = all(name not in state for name in last)
-    other_classes = all(name in state and state[name].shape[1:] == own[name].shape[1:] for name in last) and any(
-        state[name].shape != own[name].shape for name in last
+    other_classes = all(name in state and state[name].shape[1:] == current[name].shape[1:] for name in last) and any(
+        state[name].shape != current[name].shape for name in last
     )
     fresh = last if absent or other_classes else []
-    _fill(model, {**state, **{name: own[name] for name in fresh}}, path)
+    _fill(model, {**state, **{name: current[name] for name in fresh}}, path)
     return fresh
 
 
 def _last_layer(model: nn.Module) -> list[str]:
-    """Names of the weights of timm's classifier, or classifiers."""
-    found: Any = model.get_classifier()  # type: ignore[operator]  # timm's
-    layers = found if isinstance(found, (tuple, list)) else [found]
+    """Return the names of the weights of timm's classifier or classifiers."""
+    heads: Any = model.get_classifier()  # type: ignore[operator]  # timm's
+    layers = heads if isinstance(heads, (tuple, list)) else [heads]
     inside = {id(weight) for layer in layers for weight in layer.parameters()}
     return [name for name, weight in model.named_parameters() if id(weight) in inside]
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    wrong = [
-        f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the network"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+    expected = model.state_dict()
+    mismatched = [
+        f"{name} is {list(state[name].shape)} in the file and {list(expected[name].shape)} in the network"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
-    missing = [name for name in own if name not in state]
-    unknown = [name for name in state if name not in own]
-    problems = wrong[:3]
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in state if name not in expected]
+    problems = mismatched[:3]
     problems += [f"{len(missing)} weights are not in the file, such as {missing[0]}"] if missing else []
     problems += [f"{len(unknown)} weights in the file are unknown to the network, such as {unknown[0]}"] if unknown else []
     if problems:
         raise ValueError(
-            f"{path} does not fit the network: {'; '.join(problems)}. Name the architecture, the classes and the channels "
-            "that the file was trained with"
+            f"{path} does not fit the network: {'; '.join(problems)}. Set the architecture, classes and channels of the "
+            "trained network"
         )
     model.load_state_dict(state)
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 of all weights, as 64 hexadecimal digits."""
+    """Return the SHA-256 of all weights as 64 hexadecimal digits."""
     sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(name.encode())

@@ -1,1 +1,1 @@
-"""Teachers: frozen networks whose outputs are the lesson, how they are calibrated, and where trained ones are kept."""
+"""Teachers: frozen networks and ensembles, their calibration, and the store of trained teachers."""

@@ -1,4 +1,4 @@
-"""Post-hoc calibration of a teacher, fitted on val, never on test."""
+"""Post-hoc calibration of a teacher, fitted on val and never on test."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from kdx.ranges import Count, validated
 
 @validated
 class TemperatureScaling:
-    """Finds the one temperature T that minimizes the NLL of softmax(logits / T) (Guo et al., arXiv:1706.04599, section 4.2).
+    """Temperature scaling: fits one temperature T that minimizes the NLL of softmax(logits / T).
 
-    The accuracy stays; only the confidence moves. This `calibration_temperature` belongs to the teacher, and has nothing to
-    do with the distillation `temperature`.
+    It changes the confidence, not the accuracy. This `calibration_temperature` belongs to the teacher and is independent of
+    the distillation `temperature`.
+
+    Reference: Guo et al., arXiv:1706.04599, section 4.2.
     """
 
     def __init__(self, max_steps: Count = 100) -> None:
         self.max_steps = max_steps
 
     def fit(self, logits: Tensor, label: Tensor) -> float:
-        """T for logits [N,K] with labels [N]: LBFGS on log T in float64, where the NLL is smooth and T cannot be negative.
+        """Return T for logits [N,K] with labels [N], clamped to [0.01, 100] in case no finite T is optimal.
 
-        ValueError if there are no examples. Where no finite T is best (every example right, say), T ends within [0.01, 100].
+        LBFGS optimizes log T in float64: the NLL is smooth there and T stays positive.
+
+        Raises ValueError if there are no examples.
         """
         if not len(label):
-            raise ValueError("the teacher cannot be calibrated without labeled val examples: use calibration=none")
+            raise ValueError("Teacher calibration requires labeled val examples, found 0: use calibration=none")
         logits = logits.detach().to("cpu", torch.float64)
         label = label.to("cpu")
         log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [log_temperature],
             max_iter=self.max_steps,
-            tolerance_grad=1e-12,  # the default takes a saturated teacher's tiny first gradient for the optimum
+            tolerance_grad=1e-12,  # with the default, LBFGS stops at the small first gradient of a saturated teacher
             tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         )

@@ -1,4 +1,4 @@
-"""Several teachers as one."""
+"""Ensemble of several teachers."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ Combine = Literal["logits", "probs", "losses"]
 
 
 def combine(each: Tensor, how: Combine) -> Tensor:
-    """One answer [B,K] of the members' logits [M,B,K].
+    """Return the ensemble's logits [B,K] from the members' logits [M,B,K].
 
     "logits" is their mean, as in FunMatch (arXiv:2106.05237, section 3.6). "probs" is the logarithm of the mean
-    probability; so is "losses", where each member teaches by itself and this one answer is only what is measured.
+    probability. "losses" gives the same logits as "probs", for metrics only: each member has its own loss in training.
     """
     return each.mean(0) if how == "logits" else each.log_softmax(-1).logsumexp(0) - math.log(len(each))
 
 
 def disagreement(each: Tensor) -> Tensor:
-    """How often two of the members [M,B,K] would decide differently, [B]: the share of their pairs that do."""
+    """Return the disagreement [B] of members' logits [M,B,K]: the share of pairs of members with different predictions."""
     choice = each.argmax(-1)
     pairs = list(itertools.combinations(range(len(each)), 2))
     return torch.stack([(choice[i] != choice[j]).float() for i, j in pairs]).mean(0)
 
 
 class Ensemble(Teacher):
-    """Members of any kind, each with its own normalization, resolution and calibration; `how` makes one teacher of them.
+    """A teacher that combines members of any kind, each with its own normalization, resolution and calibration.
 
-    ValueError unless all tell the same number of classes apart.
+    Raises ValueError if there are fewer than two members or their numbers of classes differ.
     """
 
     def __init__(self, members: Mapping[str, Teacher], how: Combine = "logits") -> None:
         classes = {name: member.num_classes for name, member in members.items()}
         if len(members) < 2:
-            raise ValueError(f"an ensemble has at least two members, got {len(members)}: use teacher=online for one")
+            raise ValueError(f"An ensemble needs at least two members, got {len(members)}: use teacher=online for one")
         if len(set(classes.values())) > 1:
-            said = ", ".join(f"{name} {count}" for name, count in classes.items())
+            counts = ", ".join(f"{name} {count}" for name, count in classes.items())
             raise ValueError(
-                f"the members of the ensemble tell different numbers of classes apart ({said}): choose ones that agree"
+                f"The members of the ensemble have different numbers of classes ({counts}): use members with the same classes"
             )
         self.parts, self.how = dict(members), how
         self.num_classes = next(iter(classes.values()))
@@ -56,7 +56,7 @@ class Ensemble(Teacher):
         return self.parts
 
     def logits(self, images: Tensor) -> Tensor:
-        raise NotImplementedError("an ensemble answers through its members")
+        raise NotImplementedError("an ensemble has no logits of its own: use each() and combine()")
 
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
         return torch.cat([member.each(images, others) for member in self.parts.values()])

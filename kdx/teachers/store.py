@@ -1,4 +1,4 @@
-"""Where trained teachers are kept: one folder per fingerprint of everything that determines the weights."""
+"""Store of trained teachers: one folder per fingerprint of all settings that determine the weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-WEIGHTS = "student.safetensors"  # a teacher is a student that graduated
+WEIGHTS = "student.safetensors"  # a teacher is trained as the student of its own run
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of SHA-256 over `parts`, plain data."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of `parts` (plain data, as JSON)."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -28,18 +28,18 @@ class Store:
         self.root = root
 
     def folder(self, key: str) -> Path:
-        """Where the teacher with this fingerprint is, or will be."""
+        """Return the folder of the teacher with this fingerprint, existing or not."""
         return self.root / key
 
     def has(self, key: str) -> bool:
-        """Whether that teacher is there, whole."""
+        """Return whether this teacher exists and is complete."""
         return (self.folder(key) / WEIGHTS).is_file()
 
     def obtain(self, key: str, train: Callable[[Path], None], say: Callable[[str], None]) -> Path:
-        """The folder of the teacher, trained by `train(folder)` if it is not there yet.
+        """Return the folder of the teacher; if it does not exist, train it first with `train(folder)`.
 
-        Processes that ask for the same teacher at once train it once: the others wait. The folder appears whole or not at
-        all, so a run that is cut off leaves nothing that could be mistaken for a teacher.
+        If several processes need the same teacher, one trains it and the others wait. The folder is created atomically, so an
+        interrupted run never leaves an incomplete teacher.
         """
         folder = self.folder(key)
         if self.has(key):
@@ -49,7 +49,7 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"waiting for another process that trains teacher {key}")
+            say(f"Waiting for another process that trains teacher {key}")
             lock.acquire()
         try:
             if not self.has(key):
@@ -58,7 +58,9 @@ class Store:
                 draft.mkdir()
                 train(draft)
                 if not (draft / WEIGHTS).is_file():
-                    raise RuntimeError(f"training teacher {key} left no {WEIGHTS} in {draft}: nothing is kept")
+                    raise RuntimeError(
+                        f"Training of teacher {key} did not write {WEIGHTS} to {draft}; the teacher is not stored"
+                    )
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(draft, folder)
         finally:

@@ -1,4 +1,4 @@
-"""A teacher is a function: images -> logits."""
+"""Base class of teachers, and a teacher that runs one frozen network on every batch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in 
 
 
 class Teacher(ABC):
-    """Images [B,C,R,R] -> calibrated float32 logits [B,K], without a gradient.
+    """Maps images [B,C,R,R] to calibrated float32 logits [B,K], without gradient.
 
-    A teacher is no `nn.Module`: so no optimizer, checkpoint or gradient bucket can pick it up, and no call of `train()`
-    reaches it. `calibration_temperature` divides its logits; 1 leaves them as they are. A teacher may have members, which
-    each have a say: `each` gives theirs, `combine` makes one of them.
+    A teacher is not an `nn.Module`, so optimizers, checkpoints, DDP and `train()` do not affect it. The logits are divided by
+    `calibration_temperature`. A teacher has one or more members: `each` returns the logits of all members, and `combine`
+    reduces them to one.
     """
 
     calibration_temperature: float = 1.0
     num_classes: int
-    separate: bool = False  # does each member teach with a loss of its own?
+    separate: bool = False  # True: one distillation loss per member
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
-        """What the network says, before calibration."""
+        """Return the network's logits [B,K] before calibration."""
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
@@ -42,31 +42,31 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def num_parameters(self) -> int:
-        """How many parameters there are."""
+        """Number of parameters."""
 
     @property
     def members(self) -> Mapping[str, Teacher]:
-        """The networks that have a say, by name."""
+        """Member teachers by name; a single teacher has one member, itself."""
         return {"teacher": self}
 
     def __call__(self, images: Tensor, others: Others | None = None) -> Tensor:
-        """Calibrated logits [B,K]."""
+        """Return calibrated logits [B,K]. `others` are the same images at other resolutions, by side in px."""
         return self.combine(self.each(images, others))
 
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
-        """Every member's calibrated logits [M,B,K]."""
+        """Return the calibrated logits of all members, [M,B,K]."""
         with torch.no_grad():
             return (self.logits(images).float() / self.calibration_temperature)[None]
 
     def combine(self, each: Tensor) -> Tensor:
-        """One answer [B,K] of the members' [M,B,K]."""
+        """Reduce the members' logits [M,B,K] to [B,K]."""
         return each[0]
 
 
 class OnlineTeacher(Teacher):
-    """One network, run on every batch: frozen, and in eval mode at every call (BatchNorm and dropout).
+    """A teacher that runs one frozen network on every batch, always in eval mode (BatchNorm and dropout).
 
-    With a `resolution` it takes its images from `others`, if they are there.
+    With a `resolution` it uses the images of that resolution from `others`, if available.
     """
 
     def __init__(self, network: Network, resolution: int | None = None) -> None:
@@ -74,11 +74,11 @@ class OnlineTeacher(Teacher):
         self.num_classes, self.resolution = network.num_classes, resolution
 
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
-        own = (others or {}).get(self.resolution) if self.resolution is not None else None
-        return super().each(images if own is None else own)
+        resized = (others or {}).get(self.resolution) if self.resolution is not None else None
+        return super().each(images if resized is None else resized)
 
     def logits(self, images: Tensor) -> Tensor:
-        assert not any(module.training for module in self.network.modules()), "the teacher left eval mode"
+        assert not any(module.training for module in self.network.modules()), "the teacher has left eval mode"
         return self.network(images)
 
     def to(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""What a distillation temperature is."""
+"""Base class of the distillation temperatures."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from kdx.types import Progress, TemperatureValue
 
 
 class Temperature(nn.Module, ABC):
-    """Gives the step's temperature: a tensor [] or [B,1], or one for each network (`kdx.types.TemperaturePair`).
+    """Computes the temperature of a step: a tensor [] or [B,1], or one per network (`kdx.types.TemperaturePair`).
 
-    It may look at the logits [B,K] and at the progress of training, never at anything global. Parameters, if it has any,
-    get an optimizer group of their own with `weight_decay`. `per_network` says that it gives one for each network.
+    It depends on the logits [B,K] and the training progress only. Learned parameters get their own optimizer group with
+    `weight_decay`. `per_network` is True if `forward` returns a `TemperaturePair`.
     """
 
     weight_decay: float = 0.0
     per_network: bool = False
 
     def connect(self, num_classes: int) -> None:
-        """Build what depends on the number of classes; called once, before weights are loaded and the optimizer is made."""
+        """Create layers that depend on the number of classes. Called once, before weights and optimizer are created."""
 
     @abstractmethod
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> TemperatureValue:
-        """The temperature for this batch."""
+        """Return the temperature of this batch, [] or [B,1], or a pair of them."""
 
     def telemetry(self, progress: Progress) -> dict[str, float]:
-        """Further numbers worth a curve, by name; they do not wait for the device."""
+        """Return further values to log, by name. Must not synchronize with the device."""
         return {}
 
     def complaint(self) -> str | None:
-        """What is wrong with the last training step's temperature, and the remedy; None if nothing. Waits for the device."""
+        """Return a warning about the last training step, with its remedy, or None. Synchronizes with the device."""
         return None

@@ -1,4 +1,4 @@
-"""A temperature learned against the student (CTKD, arXiv:2211.16231): easy tasks first, hard ones later."""
+"""Adversarially learned temperature (CTKD, arXiv:2211.16231) with an easy-to-hard curriculum."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kdx.temperatures.base import Temperature
 from kdx.temperatures.ramp import Ramp
 from kdx.types import Progress
 
-CLOSE = 0.01  # this near to an end of the range, as a share of it, a temperature is stuck: the sigmoid is flat there
+CLOSE = 0.01  # share of the range at each end where a temperature counts as saturated, because the sigmoid is flat
 
 
 class _Scaled(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a factor; below 0, the parameter maximizes what the optimizer minimizes."""
+    """Identity whose gradient is multiplied by a factor; with a negative factor the parameter maximizes the loss."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
@@ -30,11 +30,11 @@ class _Scaled(torch.autograd.Function):
 
 
 class Adversary(Temperature):
-    """τ = low + span · sigmoid(raw), in (low, low + span); what gives `raw`, [] or [B,1], is learned against the student.
+    """Learned temperature τ = low + span · sigmoid(raw), in (low, low + span), with `raw` of shape [] or [B,1].
 
-    The student minimizes the objective and `raw` maximizes it, with a strength λ that ramps up. The gradient that reaches the
-    student is that of a constant temperature. With `reverse` off `raw` minimizes the objective too: the baseline in which τ
-    runs away.
+    The student minimizes the objective and `raw` maximizes it, with a strength λ that ramps up. The student's gradient is the
+    same as for a constant temperature. With `reverse=False`, `raw` minimizes the objective too: a baseline in which τ
+    diverges.
     """
 
     def __init__(self, low: float, span: float, ramp: Ramp, reverse: bool, weight_decay: float) -> None:
@@ -45,7 +45,7 @@ class Adversary(Temperature):
 
     @abstractmethod
     def raw_values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """`raw` for this batch."""
+        """Return `raw` for this batch, [] or [B,1]."""
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: Progress) -> Tensor:
         lambd = self.ramp(progress.epoch)
@@ -62,18 +62,18 @@ class Adversary(Temperature):
         if self.last is None:
             return None
         share = (self.last - self.low) / self.span
-        told = torch.stack([share.isfinite().all().float(), (share < CLOSE).float().mean(), (share > 1 - CLOSE).float().mean()])
-        finite, lower, upper = told.tolist()
+        shares = [share.isfinite().all().float(), (share < CLOSE).float().mean(), (share > 1 - CLOSE).float().mean()]
+        finite, lower, upper = torch.stack(shares).tolist()  # one synchronization
         if not finite:
-            return "the temperature is not finite: try a lower optimizer.lr, or trainer.gradient_clip_val=1.0"
+            return "The temperature is not finite: lower optimizer.lr, or set trainer.gradient_clip_val=1.0"
         if max(lower, upper) <= 0.5:
             return None
         end = self.low if lower > upper else self.low + self.span
-        stuck = f"of {max(lower, upper):.0%} of the batch is stuck" if self.last.ndim else "is stuck"
+        examples = f" of {max(lower, upper):.0%} of the batch" if self.last.ndim else ""
         remedy = "lower temperature.low" if lower > upper else "raise temperature.span"
         return (
-            f"the temperature {stuck} at the end of its range, {end:g}, where the sigmoid is flat: {remedy}, lower "
-            "temperature.lambd, or use temperature=constant"
+            f"The temperature{examples} is stuck at the end of its range, {end:g}, where the sigmoid saturates: {remedy}, "
+            "lower temperature.lambd, or use temperature=constant"
         )
 
 
@@ -106,12 +106,12 @@ class Curriculum(Adversary):
 
 @validated
 class InstanceCurriculum(Adversary):
-    """A temperature for each example, [B,1], from both networks' logits by an MLP: [B,2K] -> `hidden` -> ReLU -> 1.
+    """One temperature per example, [B,1], from both networks' logits by an MLP: [B,2K] -> `hidden` -> ReLU -> 1.
 
-    `raw` is added to what the MLP says, and its last layer starts at zero, so all examples start where Curriculum does.
-    The logits go in detached. What is learned against the student are the MLP's weights (θ_T in eq. 1) and nothing else:
-    through its logits the student would get a gradient that is reversed, and so climb the loss, or, unreversed, one that
-    lowers the loss by moving the temperature instead of answering as the teacher does. The paper does not give the width.
+    `raw` is added to the MLP's output, and the last layer is initialized with zeros, so all examples start at the temperature
+    of Curriculum. The logits are detached, so only the MLP's weights (θ_T in eq. 1) are learned against the student.
+    Otherwise the student would get a gradient through the temperature: reversed, it would increase the loss; not reversed, it
+    would lower the loss by changing the temperature instead of matching the teacher. The paper does not give the width.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class InstanceCurriculum(Adversary):
         self.mlp = nn.Sequential(nn.Linear(2 * num_classes, self.hidden), nn.ReLU(), last)
 
     def raw_values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        assert self.mlp is not None, "connect() comes first"
+        assert self.mlp is not None, "call connect() before forward()"
         both = torch.cat([teacher_logits.detach(), student_logits.detach()], -1).float()
         with torch.autocast(both.device.type, enabled=False):  # half precision would round τ to steps of 0.06
             return self.mlp(both) + self.raw

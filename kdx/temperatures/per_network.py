@@ -14,18 +14,21 @@ EPS = 1e-7  # as in the authors' code
 
 @validated
 class PerNetwork(Temperature):
-    """A temperature for the teacher's logits and one for the student's; their product stands where τ² does.
+    """One temperature for the teacher's logits and one for the student's; their product replaces τ².
 
-    ValueError if either gives a pair itself.
+    Raises ValueError if one of the two is a temperature per network itself.
     """
 
     per_network = True
 
     def __init__(self, teacher: Temperature, student: Temperature) -> None:
         super().__init__()
-        for name, given in (("teacher", teacher), ("student", student)):
-            if given.per_network:
-                raise ValueError(f"PerNetwork: {name} gives a temperature for each network itself: give one such as constant")
+        for name, temperature in (("teacher", teacher), ("student", student)):
+            if temperature.per_network:
+                raise ValueError(
+                    f"PerNetwork: temperature.{name} must be a single temperature, got {type(temperature).__name__}: "
+                    "use another one, such as Constant"
+                )
         self.teacher, self.student = teacher, student
 
     def connect(self, num_classes: int) -> None:
@@ -39,7 +42,7 @@ class PerNetwork(Temperature):
 
     def telemetry(self, progress: Progress) -> dict[str, float]:
         both = {"teacher": self.teacher.telemetry(progress), "student": self.student.telemetry(progress)}
-        return {f"{name}_{who}": value for who, numbers in both.items() for name, value in numbers.items()}
+        return {f"{name}_{role}": value for role, values in both.items() for name, value in values.items()}
 
     def complaint(self) -> str | None:
         return self.teacher.complaint() or self.student.complaint()
@@ -47,12 +50,14 @@ class PerNetwork(Temperature):
 
 @validated
 class Standardized(Temperature):
-    """Each network's own: `base` times the standard deviation of its logits over the classes, [B,1].
+    """Temperature per network: `base` times the standard deviation of the network's logits over the classes, [B,1].
 
-    So KL compares softmax(z-score(logits) / τ), for the mean that a z-score takes away changes no softmax: the student need not
-    match the size of the teacher's logits. The square is that of `base`, and the gradient goes through the student's deviation
-    (n - 1 in the denominator). Logits that are all equal, as from a last layer of zeros, give a gradient of the size of 1e7:
-    clip it. Source: Sun et al., arXiv:2403.01427; on CIFAR-100 mostly a base of 2 and a weight of 9.
+    KL then compares softmax(z-score(logits) / τ), because subtracting the mean does not change a softmax: the student does not
+    have to match the scale of the teacher's logits. τ² is that of `base`. The gradient flows through the student's standard
+    deviation (n - 1 in the denominator). Equal logits, as from a last layer of zeros, give gradients of about 1e7: set
+    trainer.gradient_clip_val.
+
+    Reference: Sun et al., arXiv:2403.01427; on CIFAR-100 mostly with a base of 2 and a loss weight of 9.
     """
 
     per_network = True

@@ -1,4 +1,4 @@
-"""How strongly a learned temperature is pushed, epoch by epoch."""
+"""Ramp of the adversarial strength λ of a learned temperature over the epochs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SHARES: dict[Shape, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Ramp:
-    """λ in the 0-based epoch: from `start` to `end` over `epochs` epochs along half a cosine or a line, then `end`.
+    """λ by 0-based epoch: from `start` to `end` over `epochs` epochs along half a cosine or a line, then `end`.
 
-    "constant" is `end` from the start. Epochs count from 1 in the formula (CTKD, arXiv:2211.16231, eq. 11), as in the
-    authors' code, so λ is already above `start` in the first one.
+    "constant" is `end` in all epochs. Epochs count from 1 in the formula (CTKD, arXiv:2211.16231, eq. 11), as in the authors'
+    code, so λ is above `start` in the first epoch.
     """
 
     shape: Shape = "cosine"

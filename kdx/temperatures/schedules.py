@@ -1,4 +1,4 @@
-"""Temperatures that do not look at the logits."""
+"""Temperatures that do not depend on the logits: constant or scheduled."""
 
 from __future__ import annotations
 

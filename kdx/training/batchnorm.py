@@ -13,7 +13,7 @@ PLAIN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 
 
 class _Mean(torch.autograd.Function):
-    """The mean of a tensor over all ranks; its gradient is the mean of theirs."""
+    """Mean of a tensor over all ranks; the gradient is averaged over all ranks too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _Mean(torch.autograd.Function):
 
 
 class _CrossRank(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm whose training statistics are those of the global batch. For the CPU, which torch's SyncBatchNorm refuses."""
+    """BatchNorm whose training statistics are those of the global batch. For CPUs, which SyncBatchNorm does not support."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         return
@@ -38,8 +38,8 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         mean: Tensor = _Mean.apply(input.mean(axes))
-        centerd = input - mean.view(shape)
-        variance: Tensor = _Mean.apply(centerd.square().mean(axes))
+        centered = input - mean.view(shape)
+        variance: Tensor = _Mean.apply(centered.square().mean(axes))
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 count = input.numel() / input.shape[1] * dist.get_world_size()
@@ -48,8 +48,8 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
                 self.num_batches_tracked += 1
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
-            return centerd * (scale * self.weight).view(shape) + self.bias.view(shape)
-        return centerd * scale.view(shape)
+            return centered * (scale * self.weight).view(shape) + self.bias.view(shape)
+        return centered * scale.view(shape)
 
 
 class GlobalBatchNorm(LayerSync):
@@ -66,7 +66,7 @@ class GlobalBatchNorm(LayerSync):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Plain BatchNorm again."""
+        """Restore plain BatchNorm layers."""
         for module in model.modules():
             if isinstance(module, _CrossRank):
                 module.__class__ = module._kdx_class  # type: ignore[assignment]  # as above

@@ -1,4 +1,4 @@
-"""Brings a source's splits to the device and shows them to the networks."""
+"""Lightning data module: loaders of the splits, with the rendering of each network's view."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("kdx")
 
 
 class DataModule(pl.LightningDataModule):
-    """Loaders for Lightning, and the observers that say how each split is seen.
+    """Loaders for Lightning, and the observers that define how each split is rendered.
 
     `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels fit `budget` bytes.
     """
@@ -44,12 +44,12 @@ class DataModule(pl.LightningDataModule):
         self.held: dict[SplitName, Resident] = {}
 
     def resident(self, split: SplitName) -> bool:
-        """Whether this split is decoded once and kept on the device."""
+        """Return whether this split is decoded once and kept on the device."""
         images = self.splits[split]
         return self.kind == "resident" or (self.kind == "auto" and _bytes(images) <= self.budget)
 
     def loader(self, split: SplitName, observer: Observer, position: Position = at_start, *, train: bool = False) -> Loader:
-        """A loader of a split as `observer` sees it: shuffled for training, else every example once."""
+        """Return a loader of a split, rendered by `observer`: shuffled for training, else every example once."""
         assert self.trainer is not None
         images = self.splits[split]
         order = Sampler(
@@ -73,8 +73,8 @@ class DataModule(pl.LightningDataModule):
 
     def batches(self, split: SplitName, observer: Observer, device: torch.device) -> Iterator[Batch]:
         """Every example of a split once, on `device`, outside of Lightning's loops."""
-        for seen in self.loader(split, observer):
-            yield observer.finish(seen.to(device))
+        for rendered in self.loader(split, observer):
+            yield observer.finish(rendered.to(device))
 
     def train_dataloader(self) -> Loader:
         return self.loader("train", self.observers["train"], self._position, train=True)
@@ -86,7 +86,7 @@ class DataModule(pl.LightningDataModule):
         return self.loader("test", self.observers["test"])
 
     def _position(self) -> tuple[int, int]:
-        """Where training is: asked when the first batch of a pass is, so after a resume it is the batch to go on with."""
+        """Return (epoch, batch) of training. Read at the first batch of a pass, so a resumed run continues at that batch."""
         assert self.trainer is not None
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
@@ -101,12 +101,12 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Images that could not be decoded and were left out: "split/index" -> why."""
-        return {f"{split}/{i}": why for split, loader in self.loaders for i, why in sorted(loader.skipped.items())}
+        """Images that could not be decoded and were skipped: "split/index" -> reason."""
+        return {f"{split}/{i}": reason for split, loader in self.loaders for i, reason in sorted(loader.skipped.items())}
 
 
 def _bytes(images: Images) -> int:
-    """About how many bytes the decoded pixels take, from the first image that can be decoded."""
+    """Estimate the size of the decoded pixels in bytes from the first image that can be decoded."""
     for i in range(min(len(images), 8)):
         try:
             return images[i].nbytes * len(images)

@@ -1,4 +1,4 @@
-"""Before the first step: what does the teacher know, at its own resolution and at the student's?"""
+"""Evaluation and calibration of the teacher before training, at its own resolution and at the student's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdx.types import Batch, Outputs
 
 @dataclass
 class Preflight:
-    """The teacher on val. `logits` per batch of this rank are kept: they never change, so no epoch computes them again."""
+    """Results of the teacher on val. `logits` per batch of this rank are reused in every epoch, because they do not change."""
 
     logits: list[Tensor]
     calibration_temperatures: dict[str, float]  # by member
@@ -27,11 +27,11 @@ class Preflight:
 
 @torch.no_grad()
 def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: TemperatureScaling | None, num_classes: int) -> Preflight:
-    """Measure the teacher on val at its own resolution and on the student's images, and calibrate it there if asked.
+    """Evaluate the teacher on val at its own resolution and on the student's images, with calibration if configured.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
-    `teacher_at_student_resolution/...` after calibration. The members of an ensemble are calibrated one by one, and each has
-    numbers of its own, `teacher_NAME/...`, beside `teacher/disagreement`. They keep their `calibration_temperature`.
+    `teacher_at_student_resolution/...` after calibration. The members of an ensemble are calibrated separately; each has
+    its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of each member.
     """
     members = teacher.members
     for member in members.values():
@@ -52,7 +52,7 @@ def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: Temperature
     metrics = measured("teacher_raw", [teacher.combine(each) for each in own])
     if calibration is not None:
         if not labels:
-            raise ValueError("the teacher cannot be calibrated without labels on val: use calibration=none")
+            raise ValueError("Teacher calibration requires labels on val: use calibration=none")
         answers, label = everywhere([each.transpose(0, 1) for each in own]), everywhere(labels)
         for i, (name, member) in enumerate(members.items()):
             member.calibration_temperature = calibration.fit(answers[:, i], label)

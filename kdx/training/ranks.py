@@ -1,4 +1,4 @@
-"""Which of several processes is this?"""
+"""Rank of the current process."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 def rank() -> int:
-    """The rank of this process over all nodes, 0 where there is only one; known before any process group is."""
+    """Return the global rank of this process, 0 for a single process; available before the process group is initialized."""
     return int(getattr(rank_zero_only, "rank", 0))

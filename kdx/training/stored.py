@@ -1,4 +1,4 @@
-"""A teacher whose view of an example never changes need look only once: its outputs over train, as a table."""
+"""Stored teacher outputs: a teacher with fixed views runs once over train, and its logits are kept in a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdx.views.policies import ViewPolicy
 
 
 class StoredCrop(ViewPolicy):
-    """Both networks get the teacher's stored view number `crop` of another policy."""
+    """View policy that gives both networks the teacher's stored view number `crop` of another policy."""
 
     shared = True
     teacher_fixed = True
@@ -34,10 +34,10 @@ class StoredCrop(ViewPolicy):
 
 @torch.no_grad()
 def table(teacher: Teacher, passes: Iterable[Iterable[Batch]], size: int, device: torch.device) -> Tensor:
-    """The teacher's logits [N,K] for every example of train, row by index, on all ranks.
+    """Return the teacher's logits [N,K] for all examples of train, one row per index, on all ranks.
 
-    One pass per stored crop. Of several, the probabilities are averaged and their logarithm is kept; of one, the logits as they
-    are. Rows of examples that are skipped stay 0 and are never asked for.
+    There is one pass per stored crop. With one crop the logits are stored, with several the logarithm of the mean
+    probability. Rows of skipped examples stay 0 and are never read.
     """
     logits: Tensor | None = None
     total: Tensor | None = None  # log of the sum of probabilities

@@ -1,1 +1,1 @@
-"""Where each network looks: crops draw boxes, policies hand them to the networks, render turns them into pixels."""
+"""Views of an image: crops draw boxes, policies assign them to teacher and student, render turns them into pixels."""

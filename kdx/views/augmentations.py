@@ -1,7 +1,7 @@
-"""Augmentations: what changes pixels after the crop, as pure functions of uniform numbers.
+"""Augmentations of the cropped pixels, as pure functions of uniform random numbers.
 
-Both networks see the same augmentation when they are given the same numbers: geometry is in fractions of the view, so it
-agrees at two resolutions. Color is skipped where images have no color (other than 3 channels).
+The same numbers give both networks the same augmentation: geometry is in fractions of the view, so it is consistent across
+resolutions. Color operations are skipped for images without 3 channels.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ GRAY = (0.2989, 0.587, 0.114)  # the weights of red, green and blue in ITU-R 601
 
 
 class Augmentation(ABC):
-    """Changes a batch of images. `draws` is how many uniform numbers it needs per image."""
+    """Base class. `draws` is the number of uniform random numbers needed per image."""
 
     draws: int = 0
 
     @abstractmethod
     def apply(self, images: Tensor, numbers: Floats) -> Tensor:
-        """Augmented images [B,C,R,R] in [0,1] from images [B,C,R,R] in [0,1] and uniform numbers [B,draws]."""
+        """Return augmented images [B,C,R,R] in [0,1] from images [B,C,R,R] in [0,1] and uniform numbers [B,draws]."""
 
 
 class Chain(Augmentation):
-    """One augmentation after the other, each with numbers of its own."""
+    """Applies several augmentations in order, each with its own random numbers."""
 
     def __init__(self, augmentations: Sequence[Augmentation]) -> None:
         self.augmentations = list(augmentations)
@@ -42,23 +42,23 @@ class Chain(Augmentation):
 
     def apply(self, images: Tensor, numbers: Floats) -> Tensor:
         for augmentation in self.augmentations:
-            own, numbers = np.split(numbers, [augmentation.draws], axis=1)
-            images = augmentation.apply(images, own)
+            share, numbers = np.split(numbers, [augmentation.draws], axis=1)
+            images = augmentation.apply(images, share)
         return images
 
 
 def per_image(values: Floats, images: Tensor) -> Tensor:
-    """Numbers [B] as a tensor that broadcasts over images."""
+    """Return values [B] as a tensor [B,1,1,1] that broadcasts over images."""
     return torch.from_numpy(values).to(images)[:, None, None, None]
 
 
 def between(low: float, high: float, numbers: Floats) -> Floats:
-    """Uniform numbers in [low, high)."""
+    """Map uniform numbers in [0, 1) to [low, high)."""
     return low + numbers * (high - low)
 
 
 def gray(images: Tensor) -> Tensor:
-    """Luma [B,1,R,R]; of images without color, the mean over their channels."""
+    """Return the luma [B,1,R,R] of RGB images, or the mean over the channels of other images."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     red, green, blue = images.split(1, 1)
@@ -69,7 +69,7 @@ def gray(images: Tensor) -> Tensor:
 class ColorJitter(Augmentation):
     """Brightness, contrast, saturation (factors in 1 ± amount, at least 0) and hue (± amount of the circle), in that order.
 
-    torchvision's `ColorJitter`, but for its random order of the four.
+    As torchvision's `ColorJitter`, which however applies the four operations in random order.
     """
 
     draws = 4
@@ -78,7 +78,7 @@ class ColorJitter(Augmentation):
         self, brightness: NonNegative = 0.4, contrast: NonNegative = 0.4, saturation: NonNegative = 0.4, hue: Fraction = 0.1
     ) -> None:
         if hue > 0.5:
-            raise ValueError(f"ColorJitter: hue must be in [0, 0.5], for half of the circle is all there is, got {hue}")
+            raise ValueError(f"ColorJitter: hue must be in [0, 0.5], got {hue}")
         self.amounts, self.hue = (brightness, contrast, saturation), hue
 
     def apply(self, images: Tensor, numbers: Floats) -> Tensor:
@@ -94,7 +94,7 @@ class ColorJitter(Augmentation):
 
 
 def turned(images: Tensor, shift: Tensor) -> Tensor:
-    """RGB images whose hue is moved by `shift` circles; saturation and value in the HSV sense stay."""
+    """Return RGB images with the hue shifted by `shift` (1 is the full circle); HSV saturation and value stay the same."""
     (value, _), least = images.max(1, keepdim=True), images.amin(1, keepdim=True)
     red, green, blue = images.split(1, 1)
     span = value - least
@@ -108,10 +108,12 @@ def turned(images: Tensor, shift: Tensor) -> Tensor:
 
 @validated
 class RandomErasing(Augmentation):
-    """With `probability`, a box of uniform area and log-uniform aspect ratio at a uniform place turns mid-gray.
+    """Fills, with `probability`, a box of uniform area, log-uniform aspect ratio and uniform position with mid-gray.
 
-    Zhong et al. 2017 (arXiv:1708.04896). A side that would leave the view is cut to the view's. Pixels on the edge are
-    blended by area, so that two resolutions agree.
+    Sides are limited to the size of the view. Pixels on the edge are blended by area, so that the result is consistent across
+    resolutions.
+
+    Reference: Zhong et al. 2017, arXiv:1708.04896.
     """
 
     draws = 5
@@ -141,7 +143,7 @@ class RandomErasing(Augmentation):
 
 @validated
 class GaussianBlur(Augmentation):
-    """Blurred with a Gaussian whose standard deviation is uniform in `sigma`, px at 224 px: at R px it is R / 224 of that."""
+    """Gaussian blur with a standard deviation uniform in `sigma`, in px at a resolution of 224 px; scaled by R / 224."""
 
     draws = 1
 
@@ -163,10 +165,12 @@ class GaussianBlur(Augmentation):
 
 @validated
 class RandAugment(Augmentation):
-    """`num_ops` operations in a row, each one of fourteen, all of one `magnitude` out of 30.
+    """RandAugment: `num_ops` operations, each drawn from fourteen, with one `magnitude` in [0, 30].
 
-    Cubuk et al. 2019 (arXiv:1909.13719), with torchvision's operations, magnitudes and whole-pixel geometry, an image at a
-    time on 8-bit values. Saturation leaves images without color as they are.
+    Uses torchvision's operations, magnitudes and whole-pixel geometry, per image on 8-bit values. Saturation does not change
+    images without 3 channels.
+
+    Reference: Cubuk et al. 2019, arXiv:1909.13719.
     """
 
     operations = (
@@ -191,7 +195,7 @@ class RandAugment(Augmentation):
         return image
 
     def operate(self, operation: str, image: Tensor, sign: int) -> Tensor:
-        """One operation on a uint8 image [C,R,R]; `sign` is the direction of those that have one."""
+        """Return a uint8 image [C,R,R] after one operation; `sign` (1 or -1) is its direction, if it has one."""
         import torchvision.transforms.v2.functional as tv
 
         amount, resolution = sign * self.strength, image.shape[-1]

@@ -1,4 +1,4 @@
-"""Crops: rules that draw a box [B,4] = top, left, height, width, in fractions of the image."""
+"""Crops: rules that draw boxes [B,4] = (top, left, height, width) in fractions of the image."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Floats = NDArray[np.float64]
 
 
 class Crop(ABC):
-    """Draws one box per image. `draws` is how many uniform numbers it needs, 0 for a deterministic crop."""
+    """Draws one box per image. `draws` is the number of uniform numbers needed per image, 0 for a deterministic crop."""
 
     draws: int = 0
 
     @abstractmethod
     def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
-        """Boxes [B,4] from uniform numbers [B,draws] and image sizes [B,2] (height, width in px)."""
+        """Return boxes [B,4] from uniform numbers [B,draws] and image sizes [B,2] (height, width in px)."""
 
 
 class Resize(Crop):
-    """The whole image, stretched to the square."""
+    """The whole image, resized to a square without keeping the aspect ratio."""
 
     def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
         return np.tile([0.0, 0.0, 1.0, 1.0], (len(sizes), 1))
@@ -49,9 +49,9 @@ class Center(Crop):
 
 @validated
 class Mild(Crop):
-    """A box whose sides are `fraction` of the image's, at a uniform place: the image is moved, not scaled at random.
+    """A box with sides of `fraction` of the image's at a uniform position: random translation without random scale.
 
-    `fraction=0.8` is the mild crop of FunMatch (arXiv:2106.05237): stretched to 1.25 R, then a random R x R cut out.
+    `fraction=0.8` is the mild crop of FunMatch (arXiv:2106.05237): resize to 1.25 R, then crop R x R at random.
     """
 
     draws = 2
@@ -67,7 +67,7 @@ class Mild(Crop):
 
 @validated
 class Pad(Crop):
-    """The whole image, moved by up to `fraction` of its size in whole pixels; what moves in from outside is black.
+    """The whole image, shifted by up to `fraction` of its size in whole pixels; pixels outside of the image are black.
 
     `fraction=0.125` at 32 px is the CIFAR recipe "pad 4, random crop 32".
     """
@@ -85,13 +85,13 @@ class Pad(Crop):
 
 @validated
 class Inception(Crop):
-    """A box of random area and aspect ratio at a random place (Szegedy et al. 2015).
+    """A box of random area and aspect ratio at a random position (Inception crop, Szegedy et al. 2015).
 
-    `law="side"` is what TensorFlow's `sample_distorted_bounding_box`, and so FunMatch, draws: the aspect ratio is
-    uniform among those for which a box fits, then the height is uniform among those whose area is in range and whose box fits;
-    where no aspect leaves room, the box is the whole image. TensorFlow draws again until a box fits, a hundred times; here the
-    law that this converges to is drawn at once. `law="area"` is torchvision's `RandomResizedCrop`: the area is uniform and the
-    aspect ratio log-uniform, ten attempts, then the central crop.
+    `law="side"` is the distribution of TensorFlow's `sample_distorted_bounding_box`, used by FunMatch: the aspect ratio is
+    uniform over the ratios for which a box fits, then the height is uniform over those with an area in range and a box that
+    fits; if no ratio fits, the box is the whole image. TensorFlow uses rejection sampling with up to 100 attempts; here its
+    limit distribution is sampled directly. `law="area"` is torchvision's `RandomResizedCrop`: uniform area and log-uniform
+    aspect ratio, ten attempts, then a center crop.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Mixing: each example is blended with its predecessor in the global batch, alike for both networks and the target."""
+"""Mixing (mixup, CutMix): each example is mixed with its predecessor in the global batch, for both networks and the target."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Per = Literal["batch", "example"]
 
 @dataclass(frozen=True, eq=False)
 class Blend(ABC):
-    """How each example is mixed with its partner, the one before it; `lam` [B] is its own share.
+    """Mixes each example with its partner, the example before it; `lam` [B] is the example's own share.
 
-    Tensors come with one example in front (the halo), which is only a partner. They are left as they were.
+    Input tensors have one additional example in front (the halo), which is only a partner. Inputs are not modified.
     """
 
     lam: Floats
 
     @abstractmethod
     def images(self, images: Tensor) -> Tensor:
-        """Mixed images [B,C,R,R] from images [1+B,C,R,R], of any resolution."""
+        """Return mixed images [B,C,R,R] from images [1+B,C,R,R] of any resolution."""
 
     def target(self, target: Tensor) -> Tensor:
-        """Mixed target probabilities [B,K] from [1+B,K]."""
+        """Return mixed target probabilities [B,K] from target probabilities [1+B,K]."""
         return torch.lerp(target[:-1], target[1:], torch.from_numpy(self.lam[:, None]).to(target))
 
 
 class Faded(Blend):
-    """lam·x + (1-lam)·partner."""
+    """Mixup: lam·x + (1-lam)·partner."""
 
     def images(self, images: Tensor) -> Tensor:
         return torch.lerp(images[:-1], images[1:], torch.from_numpy(self.lam[:, None, None, None]).to(images))
@@ -47,7 +47,7 @@ class Faded(Blend):
 
 @dataclass(frozen=True, eq=False)
 class Pasted(Blend):
-    """The partner's pixels within `box` [B,4], in fractions of the view; a pixel on its edge is blended by area."""
+    """CutMix: the partner's pixels inside `box` [B,4] (fractions of the view); pixels on the edge are blended by area."""
 
     box: Floats
 
@@ -56,22 +56,22 @@ class Pasted(Blend):
 
 
 class Mixing(ABC):
-    """Draws how a batch is blended with itself."""
+    """Base class of the rules that draw how a batch is mixed."""
 
     @abstractmethod
     def draw(self, draw: Draw) -> Blend:
-        """The blend for the examples `draw.index[1:]`; the first index is the partner of the second."""
+        """Return the blend for the examples `draw.index[1:]`; the first index is the partner of the second."""
 
 
 def shares(concentration: float, number: Floats) -> Floats:
-    """Beta(concentration, concentration) variates from uniform numbers."""
+    """Return Beta(concentration, concentration) variates from uniform numbers."""
     from scipy.special import betaincinv
 
     return number if concentration == 1 else np.asarray(betaincinv(concentration, concentration, number))
 
 
 def numbers(draw: Draw, per: Per, count: int) -> Floats:
-    """Uniform numbers [B,count] for `draw.index[1:]`: from each example's own index, or one row from the batch's number."""
+    """Return uniform numbers [B,count] for `draw.index[1:]`, drawn per example, or one row per batch repeated B times."""
     index = draw.index[1:] if per == "example" else np.array([draw.batch])
     drawn = uniform(draw.seed, "mixing" if per == "batch" else "mixing per example", draw.epoch, index, count)
     return np.broadcast_to(drawn, (len(draw.index) - 1, count)).copy()
@@ -79,9 +79,9 @@ def numbers(draw: Draw, per: Per, count: int) -> Floats:
 
 @validated
 class Mixup(Mixing):
-    """lam = max(a, 1-a), a ~ Beta(concentration, concentration): one lam for the global batch, or one per example.
+    """Mixup with lam = max(a, 1-a), a ~ Beta(concentration, concentration), one lam per global batch or per example.
 
-    As in FunMatch (arXiv:2106.05237, section 3.1.1), where it is per batch and the concentration 1: lam uniform in [0.5, 1].
+    FunMatch (arXiv:2106.05237, section 3.1.1) uses one lam per batch and concentration 1: lam is uniform in [0.5, 1].
     """
 
     def __init__(self, concentration: Positive = 1.0, per: Literal["batch", "example"] = "batch") -> None:
@@ -94,10 +94,12 @@ class Mixup(Mixing):
 
 @validated
 class Cutmix(Mixing):
-    """A box of the partner is pasted in: area 1 - a, a ~ Beta(concentration, concentration), shaped as the view.
+    """CutMix: a box of the partner with area 1 - a, a ~ Beta(concentration, concentration), and the view's aspect ratio.
 
-    Its center is uniform in the view, and what leaves the view is cut off (Yun et al. 2019, arXiv:1905.04899). lam is the
-    area that is left to the example, exactly, at every resolution.
+    The center is uniform in the view, and the box is clipped to the view. lam is the exact remaining area of the example, the
+    same at every resolution.
+
+    Reference: Yun et al. 2019, arXiv:1905.04899.
     """
 
     def __init__(self, concentration: Positive = 1.0, per: Literal["batch", "example"] = "batch") -> None:

@@ -1,4 +1,4 @@
-"""View policies: which network looks where. `same`, `ind` and `fix` are two classes and no branches."""
+"""View policies: which view the teacher and the student get. Two classes implement `same`, `ind` and `fix`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kdx.views.crops import Crop
 
 
 class ViewPolicy(ABC):
-    """Hands each network its view of a batch."""
+    """Base class: draws the teacher's and the student's view of a batch."""
 
-    shared: bool  # both networks always get one and the same view, so images may be mixed
-    teacher_fixed: bool  # the teacher's views of an example are known beforehand, so its outputs may be stored
-    teacher_crops: int = 1  # how many views of an example a fixed teacher has
+    shared: bool  # both networks always get the same view; required for mixing
+    teacher_fixed: bool  # the teacher's views do not change between epochs, so its outputs can be stored
+    teacher_crops: int = 1  # number of views per example of a fixed teacher
 
     @abstractmethod
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
-        """The teacher's and the student's view of the drawn examples; `flip` lets half of them be mirrored."""
+        """Return the teacher's and the student's view of the drawn examples; with `flip`, half of them are mirrored."""
 
     @abstractmethod
     def stored_teacher_view(self, k: int, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
-        """View number `k` < `teacher_crops` of a teacher whose views are fixed, whatever the epoch."""
+        """Return view number `k` < `teacher_crops` of a teacher with fixed views; it does not depend on the epoch."""
 
 
 def look(crop: Crop, stream: str, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> View:
-    """One view per example, drawn from `stream`. A deterministic crop is never mirrored."""
+    """Return one view per example, with random numbers from `stream`. A deterministic crop is never mirrored."""
     mirror = flip and crop.draws > 0
     numbers = uniform(draw.seed, stream, draw.epoch, draw.index, crop.draws + mirror)
     flips = numbers[:, -1] < 0.5 if mirror else np.zeros(len(draw.index), bool)
@@ -40,7 +40,7 @@ def look(crop: Crop, stream: str, draw: Draw, sizes: NDArray[np.int64], flip: bo
 
 @validated
 class SharedView(ViewPolicy):
-    """One view for both networks: FunMatch's `same`, a consistent teacher."""
+    """The same view for both networks: consistent teaching, `same` in FunMatch."""
 
     shared = True
 
@@ -59,10 +59,10 @@ class SharedView(ViewPolicy):
 
 @validated
 class SeparateViews(ViewPolicy):
-    """A view of its own for each network: `ind`, or `fix` when the teacher's crop is deterministic.
+    """Independent views for the two networks: `ind`, or `fix` if the teacher's crop is deterministic.
 
-    With `teacher_crops` > 1 the teacher's views are that many random ones, drawn once: FunMatch's `fix/ic_ens`, where the
-    target is the mean of the probabilities over all of them. Epoch e alone shows view e modulo `teacher_crops`.
+    With `teacher_crops` > 1 the teacher has that many random views, drawn once: `fix/ic_ens` in FunMatch, where the target is
+    the mean of the probabilities over all of them. Without stored outputs, epoch e uses view e modulo `teacher_crops`.
     """
 
     shared = False
@@ -70,7 +70,7 @@ class SeparateViews(ViewPolicy):
     def __init__(self, teacher_crop: Crop, student_crop: Crop, teacher_crops: Count = 1) -> None:
         if teacher_crops > 1 and teacher_crop.draws == 0:
             raise ValueError(
-                f"SeparateViews: teacher_crops={teacher_crops} of a crop that never changes are one and the same: "
+                f"SeparateViews: teacher_crops={teacher_crops} requires a random teacher_crop, got a deterministic one: "
                 "use teacher_crops=1, or a random teacher_crop"
             )
         self.teacher_crop, self.student_crop, self.teacher_crops = teacher_crop, student_crop, teacher_crops

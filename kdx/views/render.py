@@ -1,4 +1,4 @@
-"""Pixels from boxes: images cropped and resized with antialias, one axis after the other, from the few pixels that count."""
+"""Rendering of views: crop and resize images with antialiasing, one axis after the other, reading only the needed pixels."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor
 from kdx.types import View
 
 Interpolation = Literal["bilinear", "bicubic", "area"]
-SMALL = 64  # px: up to here one dense matrix product per batch beats a loop over the images on a CPU
-CHUNK = 32  # images at once on a CPU: what is in between stays in its cache
-TINY = 1e-6  # px: a pixel's center this near to an edge lies on it
+SMALL = 64  # px: up to this size one dense matrix product per batch is faster on a CPU than a loop over the images
+CHUNK = 32  # images per matrix product on a CPU, so that intermediate results stay in its cache
+TINY = 1e-6  # px: a pixel center at most this far from an edge counts as on the edge
 
 
 def triangle(x: Tensor) -> Tensor:
-    """The linear kernel, PIL's BILINEAR."""
+    """Linear kernel, as PIL's BILINEAR."""
     return (1 - x.abs()).clamp_(min=0)
 
 
 def cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution with a = -0.5, PIL's BICUBIC; it has negative lobes."""
+    """Keys' cubic convolution with a = -0.5, as PIL's BICUBIC; it has negative lobes."""
     x = x.abs()
     near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def flat(x: Tensor) -> Tensor:
-    """PIL's BOX: of two pixels that are equally near, the later one."""
+    """Box kernel, as PIL's BOX; of two equally near pixels it selects the later one."""
     return ((x > -0.5 + TINY) & (x <= 0.5 + TINY)).to(x.dtype)
 
 
@@ -43,20 +43,20 @@ KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 
 @dataclass(frozen=True, eq=False)
 class FilterTaps:
-    """How to resize one axis: pixel r is the sum over t of weight[b,r,t] times the line at index[b,r,t]; both [B,R,T]."""
+    """Filter of one axis: output pixel r is the sum over t of weight[b,r,t] times line index[b,r,t]; both [B,R,T]."""
 
     index: Tensor
     weight: Tensor
-    first: list[int]  # [B]: the first line that counts
-    end: list[int]  # [B]: the line after the last one
-    count: list[int]  # [B]: how many of the T taps this image needs
+    first: list[int]  # [B]: the first line used
+    end: list[int]  # [B]: the line after the last one used
+    count: list[int]  # [B]: number of the T taps that this image needs
 
     def to(self, device: torch.device) -> FilterTaps:
-        """The same on `device`."""
+        """Return the taps on `device`."""
         return replace(self, index=self.index.to(device, non_blocking=True), weight=self.weight.to(device, non_blocking=True))
 
     def matrices(self, size: int) -> Tensor:
-        """The same as matrices [B,R,size]."""
+        """Return the taps as dense matrices [B,R,size]."""
         zeros = self.weight.new_zeros(*self.index.shape[:2], size)
         return zeros.scatter_add_(2, self.index, self.weight)
 
@@ -64,12 +64,18 @@ class FilterTaps:
 def render(
     images: Tensor, view: View, resolution: int, sizes: Tensor | None = None, interpolation: Interpolation = "bilinear"
 ) -> Tensor:
-    """The regions in `view` as float32 images [B,C,R,R] in [0,1], from uint8 images [B,C,H,W].
+    """Render the boxes of `view` as float32 images [B,C,R,R] in [0,1] from uint8 images [B,C,H,W].
 
-    The filter's width grows with the scale (PIL's and torchvision's antialias), and it is clipped to the region as if that
-    had been cut out first. What a box covers outside of its image is black. `sizes` [B,2] holds the true height and width in
-    px where images of different sizes lie in the top left corners of one canvas. Pixels do not depend on the rest of the
-    batch.
+    The filter width grows with the scale (antialiasing as in PIL and torchvision), and the filter is clipped to the box, as if
+    the box had been cropped first. Pixels outside of the image are black. The result does not depend on the other images of
+    the batch.
+
+    Args:
+        images: uint8 [B,C,H,W].
+        view: boxes [B,4] in fractions of the image, and flips [B].
+        resolution: side R of the result in px.
+        sizes: true height and width [B,2] in px, if images of different sizes share a canvas (top left corner).
+        interpolation: the resize kernel.
     """
     if sizes is None:
         sizes = torch.tensor(images.shape[-2:]).expand(len(images), 2)
@@ -89,14 +95,14 @@ def render(
 
 
 def dense(images: Tensor, left_to_right: Tensor, top_to_bottom: Tensor) -> Tensor:
-    """Images [B,C,R,R] from images [B,C,H,W] and matrices [B,W,R] and [B,R,H]."""
+    """Resize images [B,C,H,W] to [B,C,R,R] with the matrices [B,W,R] and [B,R,H]."""
     rows = torch.bmm(images.to(torch.float32).flatten(1, 2), left_to_right).unflatten(1, images.shape[1:3])
-    # By channel: matmul would first copy the matrices for each.
+    # Per channel: matmul would first copy the matrices for each channel.
     return torch.stack([torch.bmm(top_to_bottom, channel) for channel in rows.unbind(1)], 1)
 
 
 def render_each(images: Sequence[Tensor], view: View, resolution: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """What `render` gives, rounded to uint8 [B,C,R,R], for uint8 images [C,H,W] of any sizes: for worker processes."""
+    """Render uint8 images [C,H,W] of any sizes as in `render`, rounded to uint8 [B,C,R,R]. Used in worker processes."""
     sizes = torch.tensor([image.shape[-2:] for image in images]).reshape(-1, 2)
     down, across = plan(view, resolution, sizes, interpolation)
     pixels = torch.empty(len(images), images[0].shape[0], resolution, resolution, dtype=torch.uint8)
@@ -108,7 +114,7 @@ def render_each(images: Sequence[Tensor], view: View, resolution: int, interpola
 
 
 def resize(image: Tensor, down: FilterTaps, across: FilterTaps, number: int, out: Tensor) -> None:
-    """Write to `out` [C,R,R] what the taps of image `number` make of `image` uint8 [C,H,W]; touches its window only."""
+    """Resize `image`, uint8 [C,H,W], with the taps of image `number` into `out` [C,R,R]; reads only the needed window."""
     (top, bottom), (left, right) = ((taps.first[number], taps.end[number]) for taps in (down, across))
     channels, height, resolution = len(image), bottom - top, out.shape[-1]
     lines = image[:, top:bottom, left:right].to(torch.float32, memory_format=torch.contiguous_format).flatten(0, 1)
@@ -121,13 +127,13 @@ def resize(image: Tensor, down: FilterTaps, across: FilterTaps, number: int, out
 
 
 def weighted(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Sums [N,W] over t of weight[n,t] times line index[n,t], of lines [L,W]."""
+    """Return the sums [N,W] over t of weight[n,t] times line index[n,t], for lines [L,W]."""
     starts = torch.arange(0, index.numel(), index.shape[1])
     return torch.embedding_bag(lines, index.flatten(), starts, mode=0, per_sample_weights=weight.flatten())[0]
 
 
 def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolation) -> tuple[FilterTaps, FilterTaps]:
-    """How to resize the two axes: the taps down and across, the latter mirrored where the view is; values 0..255 -> 0..1."""
+    """Return the taps of the vertical and the horizontal axis, including the flips and the scaling from 0..255 to 0..1."""
     start, length = region(torch.from_numpy(view.box), sizes.to(torch.float64))
     down, across = (taps(start[:, axis], length[:, axis], sizes[:, axis], resolution, interpolation) for axis in (0, 1))
     flip = torch.from_numpy(view.flip)[:, None, None]
@@ -136,7 +142,7 @@ def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolatio
 
 
 def region(box: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and length [B,2] in px of boxes [B,4]. A box narrower than a pixel is widened to one: it may hold no center."""
+    """Return start and length [B,2] in px of boxes [B,4]. Boxes are at least 1 px wide, so that they contain a pixel center."""
     start, extent = box[:, :2] * sizes, box[:, 2:] * sizes
     length = extent.clamp(min=1)
     widened = torch.minimum((start - (length - extent) / 2).clamp(min=0), sizes - 1)
@@ -144,9 +150,10 @@ def region(box: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpolation: Interpolation) -> FilterTaps:
-    """How to resize [start, start + length) px of lines of `size` px, each [B]. Only pixels whose center is inside count.
+    """Return the taps that resize [start, start + length) px of lines of `size` px, each [B].
 
-    Pixels outside of the line are black: they count in the sum that normalizes, and then weigh nothing.
+    Only pixels with their center inside the interval are used. Pixels outside of the line are black: they are included in the
+    normalization of the weights, then their weight is set to 0.
     """
     kernel, radius = KERNELS[interpolation]
     scale = (length / resolution)[:, None]
@@ -154,7 +161,7 @@ def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpola
     least = (start - 0.5 - TINY).ceil()[:, None]
     most = (start + length - 0.5 + TINY).floor()[:, None]
     center = start[:, None] + (torch.arange(resolution) + 0.5) * scale
-    # A box that starts behind a pixel's center would leave the narrow area filter nothing there.
+    # Without this, the narrow area filter finds no pixel if a box starts just after a pixel's center.
     center = torch.minimum(torch.maximum(center, least + 1 - support), most + support)
     counts = (2 * support[:, 0] - TINY).ceil().long().tolist()
     first = (center - support - 0.5 + TINY).floor()[..., None] + 1
@@ -170,7 +177,7 @@ def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpola
 
 
 def coverage(box: Tensor, resolution: int) -> Tensor:
-    """The share of each pixel that lies in boxes [B,4] (fractions of the view): [B,1,R,R]. Its mean is the box's area."""
+    """Return the share of each pixel inside boxes [B,4] (fractions of the view), [B,1,R,R]. Its mean is the box's area."""
     pixel = torch.arange(resolution, device=box.device)
     low, high = (box[:, :2, None] * resolution, (box[:, :2, None] + box[:, 2:, None]) * resolution)
     side = (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)

@@ -164,7 +164,7 @@ def test_two_at_once_write_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(one.decoded for one in images) == [0, 80 + cache.SAMPLE]
-    assert any("waiting for another process" in line for lines in said for line in lines)
+    assert any("Waiting for another process" in line for lines in said for line in lines)
 
 
 def test_progress_is_told_with_what_is_left(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

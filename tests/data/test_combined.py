@@ -27,7 +27,7 @@ class Noise(Source):
         self.channels = channels
 
     def check(self) -> None:
-        raise ValueError("noise is not there")
+        raise ValueError("noise: folder not found")
 
     def splits(self) -> Mapping[SplitName, Images]:
         pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
@@ -61,7 +61,9 @@ def test_both_are_checked() -> None:
 
 
 def test_channels_must_agree() -> None:
-    with pytest.raises(ValueError, match=r"Digits has 1 channels and images Noise have 3: choose a source of 1 channels"):
+    with pytest.raises(
+        ValueError, match=r"Digits has 1 channels and images Noise have 3: set data.source.images to a source with 1 channels"
+    ):
         OutOfDomain(Digits(), Noise(channels=3), 0.1, 0.1, 0)
 
 

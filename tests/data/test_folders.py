@@ -124,8 +124,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "class missing in val": (lose_class, "/val lacks the class folder 'Bee'", "add it, or remove"),
     "class missing in train": (new_class, "/val/dog is a class that", "add it there, or remove it here"),
     "class of test missing in train": (new_test_class, "/test/dog is a class that", "add it there, or remove it here"),
-    "empty class": (empty_class, "/val/wasp holds no image", "put images there, or remove the class"),
-    "class without images": (no_images, "/train/cat holds no image", "put images there, or remove the class"),
+    "empty class": (empty_class, "/val/wasp contains no image", "put images there, or remove the class"),
+    "class without images": (no_images, "/train/cat contains no image", "put images there, or remove the class"),
     "no class folders": (flat, "/train has no class folders", "ROOT/train/CLASS/IMAGE"),
     "no train": (no_train, "has val, but no train folder", "ROOT/train/CLASS/IMAGE"),
     "val twice": (two_vals, "has a val and a validation folder", "remove or rename one"),
@@ -152,12 +152,12 @@ def test_more_class_folders_than_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [ImageFolder, Imagenet, UnlabeledImages])
 def test_missing_root_is_told_with_layout_and_remedy(source: type, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data.root has no value. Expected layout: ROOT/.*data.root=FOLDER"):
+    with pytest.raises(ValueError, match=r"Missing required option: data.root=FOLDER. Expected layout: ROOT/"):
         source(None).check()
-    with pytest.raises(ValueError, match=r"/nowhere: there is no such folder. Expected layout: ROOT/.*Correct data.root"):
+    with pytest.raises(ValueError, match=r"/nowhere: folder not found. Expected layout: ROOT/.*Correct data.root"):
         source(str(tmp_path / "nowhere")).check()
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="/file: there is no such folder"):
+    with pytest.raises(ValueError, match="/file: folder not found"):
         source(str(tmp_path / "file")).check()
     with pytest.raises(ValueError, match="Expected layout: ROOT/"):
         source(str(tmp_path)).check()
@@ -201,7 +201,7 @@ def test_imagenet(tmp_path: Path) -> None:
         for i in range(0, 1000, 97):
             assert np.abs(images[i].astype(int) - pixels[i]).max() <= 4
     shutil.rmtree(tmp_path / "val" / "n01440764")
-    with pytest.raises(ValueError, match=r"val holds 999 class folders, not 1000.*image-net.org.*data=imagefolder"):
+    with pytest.raises(ValueError, match=r"val contains 999 class folders, expected 1000.*image-net.org.*data=imagefolder"):
         source.check()
     (tmp_path / "val" / "n99999999").mkdir()
     with pytest.raises(ValueError, match="val lacks the class folder 'n01440764'"):

@@ -64,7 +64,7 @@ def test_mean_and_std_are_those_of_the_pixels() -> None:
 
 @pytest.mark.parametrize("classes", ["8", "88", "8é", "8 ", ""])
 def test_classes_that_cannot_be_drawn_are_refused(classes: str) -> None:
-    with pytest.raises(ValueError, match="give two or more different letters and digits"):
+    with pytest.raises(ValueError, match="set two or more different letters and digits"):
         small(classes=classes)
 
 
@@ -76,7 +76,7 @@ def test_fewer_classes() -> None:
 def test_without_the_faces_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(glyphs, "FACES", ("DejaVuGone",))
     glyphs.faces.cache_clear()
-    with pytest.raises(ValueError, match=r"DejaVuGone\.ttf is not there.*--reinstall matplotlib"):
+    with pytest.raises(ValueError, match=r"Missing .*DejaVuGone\.ttf.*--reinstall matplotlib"):
         small().check()
     glyphs.faces.cache_clear()
 

@@ -104,7 +104,7 @@ def test_checking_does_not_import_torchvision(source: type[VisionSource], tmp_pa
 
 def test_download_finds_what_is_there_and_unpacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = formats.write_fashion_mnist(tmp_path, monkeypatch, packed=True)
-    with pytest.raises(ValueError, match="ubyte is not there"):
+    with pytest.raises(ValueError, match="ubyte not found"):
         vision.FashionMnist(str(tmp_path)).check()
     assert_read(vision.FashionMnist(str(tmp_path), download=True).splits(), written, 0, 10)
     assert_read(vision.FashionMnist(str(tmp_path)).splits(), written, 0, 10)

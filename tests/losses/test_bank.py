@@ -140,7 +140,7 @@ def test_the_state_comes_back_from_a_checkpoint_of_plain_data_and_holds_no_buffe
 
 
 def test_the_state_of_another_data_set_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a bank of \(10, 4\).*this run one of \(12, 4\)"):
+    with pytest.raises(ValueError, match=r"memory bank in the checkpoint has shape \(10, 4\).*expected \(12, 4\)"):
         Bank(12, 4).load_state_dict(saved(Bank(10, 4)))
 
 

@@ -149,7 +149,7 @@ def test_it_is_refused_without_an_index_with_several_pairs_and_with_one_class() 
     loss.connect(context())
     batch = outputs([1])
     batch.index = None
-    with pytest.raises(ValueError, match=r"by their index, and this batch has none: .*crd_batch"):
+    with pytest.raises(ValueError, match=r"dataset index of each example.*crd_batch"):
         loss(batch)
     with pytest.raises(ValueError, match="one pair of features"):
         CRD({"student": ["a", "b"], "teacher": ["a", "b"]})

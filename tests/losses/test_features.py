@@ -49,10 +49,10 @@ def test_halves_are_compared_in_single_precision_even_under_autocast(dtype: torc
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ({"student": "pooled"}, "one for the teacher"),
-        ({"student": "pooled", "techer": "pooled"}, "one for the teacher"),
-        ({"student": ["stage1", "stage2"], "teacher": "stage1"}, "2 paths for the student, 1 for the teacher"),
-        ({"student": [], "teacher": []}, "come in pairs"),
+        ({"student": "pooled"}, "set features.student and features.teacher"),
+        ({"student": "pooled", "techer": "pooled"}, "set features.student and features.teacher"),
+        ({"student": ["stage1", "stage2"], "teacher": "stage1"}, "2 student paths and 1 teacher paths"),
+        ({"student": [], "teacher": []}, "set the same number of both"),
     ],
 )
 def test_paths_that_do_not_pair_are_refused(features: dict[str, str], message: str) -> None:

@@ -96,14 +96,14 @@ def test_kl_is_not_symmetric_and_weighs_by_the_teacher() -> None:
     assert functional.kl(unsure, sure).item() == pytest.approx(0.6926, abs=1e-4)  # the student hedges: log 2 at most
 
 
-def test_kl_and_its_gradient_tend_to_half_the_centerd_square_as_temperature_grows() -> None:
+def test_kl_and_its_gradient_tend_to_half_the_centered_square_as_temperature_grows() -> None:
     student, teacher = logits(0, 50, 3).requires_grad_(), logits(1, 50, 3)
     difference = student.detach() - teacher
-    centerd = difference - difference.mean(-1, keepdim=True)
+    centered = difference - difference.mean(-1, keepdim=True)
     result = functional.kl(student, teacher, 1e4)
     (gradient,) = torch.autograd.grad(result.sum(), student)
-    torch.testing.assert_close(result.detach(), centerd.square().sum(-1) / 2 / 50, rtol=1e-3, atol=0)
-    torch.testing.assert_close(gradient, centerd / 50, rtol=0, atol=1e-3 * float(centerd.abs().max()) / 50)
+    torch.testing.assert_close(result.detach(), centered.square().sum(-1) / 2 / 50, rtol=1e-3, atol=0)
+    torch.testing.assert_close(gradient, centered / 50, rtol=0, atol=1e-3 * float(centered.abs().max()) / 50)
 
 
 @pytest.mark.parametrize("shift", ["student", "teacher"])

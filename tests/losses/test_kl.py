@@ -58,14 +58,14 @@ def test_the_teacher_with_itself_gives_exactly_zero(divergence: Divergence, scal
 
 
 @pytest.mark.parametrize(("name", "share"), [("forward", 1), ("reverse", 1), ("symmetric", 1), ("js", 0.25)])
-def test_for_large_temperatures_all_tend_to_a_share_of_half_the_centerd_square(name: str, share: float) -> None:
+def test_for_large_temperatures_all_tend_to_a_share_of_half_the_centered_square(name: str, share: float) -> None:
     student, teacher = logits(0, 50, 3).requires_grad_(), logits(1, 50, 3)
     difference = (student - teacher).detach()
-    centerd = difference - difference.mean(-1, keepdim=True)
+    centered = difference - difference.mean(-1, keepdim=True)
     result = DIVERGENCES[name](student, teacher, 1e4)
-    torch.testing.assert_close(result.detach(), share * centerd.square().sum(-1) / 100, rtol=1e-3, atol=0)
+    torch.testing.assert_close(result.detach(), share * centered.square().sum(-1) / 100, rtol=1e-3, atol=0)
     (gradient,) = torch.autograd.grad(result.sum(), student)
-    torch.testing.assert_close(gradient, share * centerd / 50, rtol=0, atol=1e-3 * float(centerd.abs().max()) / 50)
+    torch.testing.assert_close(gradient, share * centered / 50, rtol=0, atol=1e-3 * float(centered.abs().max()) / 50)
 
 
 @pytest.mark.parametrize("name", ["symmetric", "js"])

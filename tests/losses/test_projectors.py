@@ -31,7 +31,7 @@ def test_tokens_form_a_square_without_those_in_front(prefix: int) -> None:
 
 
 def test_tokens_that_form_no_square_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"193 tokens form no square.*pooled"):
+    with pytest.raises(ValueError, match=r"193 tokens do not form a square.*pooled"):
         grid(torch.zeros(2, 193, 8))
 
 

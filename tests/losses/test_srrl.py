@@ -91,7 +91,7 @@ def test_gradients_are_the_numerical_ones() -> None:
 
 
 def test_without_a_teachers_layer_or_with_several_pairs_it_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no single one: .*teacher=online"):
+    with pytest.raises(ValueError, match=r"single last layer, .*teacher=online"):
         SRRL({"student": "f", "teacher": "f"}).connect(LossContext(4, 100))
-    with pytest.raises(ValueError, match="one pair of features, got 2: name one path"):
+    with pytest.raises(ValueError, match="one pair of features, got 2: set one path"):
         SRRL({"student": ["a", "b"], "teacher": ["a", "b"]})

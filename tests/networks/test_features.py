@@ -109,12 +109,12 @@ def test_taking_forgets(model: Any, images: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("stage4", "has no 'stage4': its stages are stage1 to stage3"),
-        ("stage-4", "has no 'stage-4': its stages are stage1 to stage3"),
-        ("stage0", "has no 'stage0'"),
-        ("layer22", "no module 'layer22'.*Close: .*layer2.*There are: pooled, stage1, stage2, stage3, conv1"),
-        ("", "no module ''.*There are: pooled"),
-        ("stage1.0", "no module 'stage1.0'.*There are: pooled"),
+        ("stage4", "Unknown stage 'stage4' of the network: use stage1 to stage3"),
+        ("stage-4", "Unknown stage 'stage-4' of the network: use stage1 to stage3"),
+        ("stage0", "Unknown stage 'stage0'"),
+        ("layer22", "Unknown module 'layer22'.*Did you mean .*layer2.*Available: pooled, stage1, stage2, stage3, conv1"),
+        ("", "Unknown module ''.*Available: pooled"),
+        ("stage1.0", "Unknown module 'stage1.0'.*Available: pooled"),
     ],
 )
 def test_a_path_that_does_not_exist_is_refused_with_those_that_do(model: Any, path: str, message: str) -> None:
@@ -137,14 +137,14 @@ def test_a_module_that_gives_several_tensors_is_refused_when_it_runs() -> None:
 
     model = nn.Sequential(Twice())
     FeatureTaps(model, ["0"])
-    with pytest.raises(ValueError, match="module '0' gives no single tensor: name another"):
+    with pytest.raises(ValueError, match="output of module '0' is not a single tensor: select another"):
         model(torch.rand(1))
 
 
 def test_a_network_with_two_last_layers_has_no_pooled_features() -> None:
     with torch.device("meta"):
         model = timm.create_model("deit_tiny_distilled_patch16_224")
-    with pytest.raises(ValueError, match="no single last layer: name a module instead of 'pooled'"):
+    with pytest.raises(ValueError, match="not have a single last layer: select a module name instead of 'pooled'"):
         FeatureTaps(model, ["pooled"])
 
 

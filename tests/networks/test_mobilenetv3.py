@@ -66,5 +66,5 @@ def test_it_takes_small_images_and_gives_features(name: str, like: str, resoluti
 def test_the_number_of_groups_is_an_argument() -> None:
     model = Network("mobilenetv3_small_gn", 10, args={"groups": 4}).model
     assert {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)} == {4}
-    with pytest.raises(ValueError, match="bn1 has 16 channels, which 3 groups do not divide: give groups=8 or 4"):
+    with pytest.raises(ValueError, match="bn1 has 16 channels, not divisible by 3 groups: use groups=8 or 4"):
         group_normed("mobilenetv3_small_100", groups=3)

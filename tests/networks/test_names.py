@@ -73,23 +73,23 @@ def test_a_name_that_can_be_built_passes(name: str) -> None:
     [("resnet81", "resnet18"), ("cifar_resnet21", "cifar_resnet20"), ("Resnet50.a1_in1k", "resnet50")],
 )
 def test_a_typo_is_answered_with_the_name_that_was_meant(typo: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=rf"no architecture '{typo}'\. Close: .*\b{meant}\b"):
+    with pytest.raises(ValueError, match=rf"Unknown architecture '{typo}'\. Did you mean .*\b{meant}\b"):
         check_architecture(typo)
 
 
 def test_a_name_like_no_other_gets_no_guess() -> None:
-    with pytest.raises(ValueError, match="no architecture 'zzzzqqqq'") as error:
+    with pytest.raises(ValueError, match="Unknown architecture 'zzzzqqqq'") as error:
         check_architecture("zzzzqqqq")
-    assert "Close" not in str(error.value) and "list_models" in str(error.value)
+    assert "Did you mean" not in str(error.value) and "list_models" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18.nope", r"resnet18 has no pretrained weights 'nope': give one of a1_in1k, .*tv_in1k, or the name without"),
-        ("resnetv2_50x1_bit.goog", r"'goog': give one of goog_distilled_in1k, goog_in21k, goog_in21k_ft_in1k, or the name"),
-        ("cifar_resnet20.cifar100", r"no pretrained weights of cifar_resnet20: give the name without '\.cifar100'"),
-        ("mobilenetv3_large_gn.a1", r"no pretrained weights of mobilenetv3_large_gn: give the name without '\.a1'"),
+        ("resnet18.nope", r"Unknown pretrained tag 'nope' of resnet18; available: a1_in1k, .*tv_in1k; or remove"),
+        ("resnetv2_50x1_bit.goog", r"'goog' of .*available: goog_distilled_in1k, goog_in21k, goog_in21k_ft_in1k; or remove"),
+        ("cifar_resnet20.cifar100", r"No pretrained weights for cifar_resnet20: remove '\.cifar100'"),
+        ("mobilenetv3_large_gn.a1", r"No pretrained weights for mobilenetv3_large_gn: remove '\.a1'"),
     ],
 )
 def test_weights_that_do_not_exist_are_refused_with_those_that_do(name: str, message: str) -> None:
@@ -98,7 +98,7 @@ def test_weights_that_do_not_exist_are_refused_with_those_that_do(name: str, mes
 
 
 def test_the_tags_read_from_source_are_those_that_timm_has() -> None:
-    _, _, tags = names._known()
+    _, _, tags = names._registered()
     computed = 0
     for name in timm.list_models():
         registered = {full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(name)} - {""}

@@ -97,26 +97,32 @@ def test_the_state_holds_the_plain_model_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"architecture": "resnet81"}, "no architecture 'resnet81'"),
+        ({"architecture": "resnet81"}, "Unknown architecture 'resnet81'"),
         ({"num_classes": 0}, "Network: num_classes"),
         ({"in_channels": 0}, "Network: in_channels"),
-        ({"architecture": "resnet18.nope"}, "no pretrained weights 'nope': give one of a1_in1k"),
-        ({"architecture": "resnet18.nope", "pretrained": True}, "no pretrained weights 'nope': give one of a1_in1k"),
+        ({"architecture": "resnet18.nope"}, "Unknown pretrained tag 'nope' of resnet18; available: a1_in1k"),
+        (
+            {"architecture": "resnet18.nope", "pretrained": True},
+            "Unknown pretrained tag 'nope' of resnet18; available: a1_in1k",
+        ),
         (
             {"architecture": "vit_base_patch16_clip_quickgelu_224.nope"},
-            "'nope': give one of metaclip_2pt5b, metaclip_400m, openai",
+            "available: metaclip_2pt5b, metaclip_400m, openai",
         ),
-        ({"pretrained": True}, "no pretrained weights of cifar_resnet8: give pretrained=false, or init=FILE"),
+        ({"pretrained": True}, "No pretrained weights for cifar_resnet8: set pretrained=false, or init=FILE"),
         (
             {"architecture": "resnetv2_50d_frn", "pretrained": True},
-            "no pretrained weights of resnetv2_50d_frn: give pretrained",
+            "No pretrained weights for resnetv2_50d_frn: set pretrained",
         ),
-        ({"architecture": "resnet18", "pretrained": True, "init": "w.pth"}, "both from w.pth and.*: give pretrained=false"),
-        ({"init": "nowhere.pth"}, "there is no file nowhere.pth: give"),
-        ({"mean": (0.1, 0.2)}, "mean has 2 values and the images have 3 channels: give one for each"),
-        ({"std": (0.1,) * 4}, "std has 4 values and the images have 3 channels: give one for each"),
+        (
+            {"architecture": "resnet18", "pretrained": True, "init": "w.pth"},
+            "init=w.pth and pretrained=true.*: set pretrained=false",
+        ),
+        ({"init": "nowhere.pth"}, "No weight file nowhere.pth: set"),
+        ({"mean": (0.1, 0.2)}, "mean has 2 values but the images have 3 channels: set one value per"),
+        ({"std": (0.1,) * 4}, "std has 4 values but the images have 3 channels: set one value per"),
         ({"mean": ()}, "mean has 0 values"),
-        ({"in_channels": 1, "mean": (0.1,) * 2}, "mean has 2 values and the images have 1 channels"),
+        ({"in_channels": 1, "mean": (0.1,) * 2}, "mean has 2 values but the images have 1 channels"),
         ({"std": (0.1, 0.0, 0.1)}, r"Network: std\.1.*greater than 0"),
         ({"mean": (float("nan"),)}, r"Network: mean\.0.*finite"),
     ],
@@ -178,7 +184,7 @@ def test_a_last_layer_that_does_not_fit_starts_fresh_and_is_said_to(
     torch.manual_seed(5)
     with caplog.at_level(logging.INFO, "kdx"):
         started = Network("cifar_resnet8", num_classes, init=str(tmp_path / "start.pth"))
-    assert f"start.pth; the last layer, fc.weight and fc.bias, starts fresh for {num_classes} classes" in caplog.text
+    assert f"start.pth; new last layer (fc.weight and fc.bias) for {num_classes} classes" in caplog.text
     for name, tensor in state_of(started).items():
         own = scratch.model if name.startswith("fc") else trained.model
         assert torch.equal(tensor, own.state_dict()[name])
@@ -190,7 +196,7 @@ def test_a_last_layer_that_fits_is_not_said_to_be_fresh(
     torch.save(state_of(trained), tmp_path / "start.pth")
     with caplog.at_level(logging.INFO, "kdx"):
         Network("cifar_resnet8", 10, init=str(tmp_path / "start.pth"))
-    assert "cifar_resnet8 starts from" in caplog.text and "fresh" not in caplog.text
+    assert "cifar_resnet8 initialized from" in caplog.text and "new last layer" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -206,13 +212,13 @@ def test_a_last_layer_that_fits_is_not_said_to_be_fresh(
 )
 def test_any_other_misfit_is_refused(tmp_path: Path, trained: Network, changes: dict[str, Any], message: str) -> None:
     torch.save(state_of(trained), tmp_path / "start.pth")
-    with pytest.raises(ValueError, match=f"{message}.*Name the architecture"):
+    with pytest.raises(ValueError, match=f"{message}.*Set the architecture"):
         Network(**{"architecture": "cifar_resnet8", "num_classes": 10, "init": str(tmp_path / "start.pth"), **changes})
 
 
 def test_a_start_runs_no_code_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "start.pth").write_bytes(pickle.dumps(Path))
-    with pytest.raises(ValueError, match="would run code from the file: refused"):
+    with pytest.raises(ValueError, match="would run code from the file"):
         Network("cifar_resnet8", 10, init=str(tmp_path / "start.pth"))
 
 

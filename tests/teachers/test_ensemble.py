@@ -64,7 +64,7 @@ def test_members_without_images_of_their_own_take_those_given() -> None:
 
 
 def test_members_must_tell_the_same_classes_apart_and_be_several() -> None:
-    with pytest.raises(ValueError, match=r"a 5, b 7\): choose ones that agree"):
+    with pytest.raises(ValueError, match=r"a 5, b 7\): use members with the same classes"):
         Ensemble({"a": member(0), "b": member(1, classes=7)})
     with pytest.raises(ValueError, match="at least two members"):
         Ensemble({"a": member(0)})

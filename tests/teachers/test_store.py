@@ -71,7 +71,7 @@ def test_threads_that_ask_at_once_train_it_once_and_the_other_is_told_to_wait(st
     threads[1].start()
     for thread in threads:
         thread.join(20)
-    assert len(trained) == 1 and len(said) == 1 and "waiting for another process" in said[0]
+    assert len(trained) == 1 and len(said) == 1 and "Waiting for another process" in said[0]
     assert found == [store.folder("key")] * 2
 
 
@@ -163,6 +163,6 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_training_that_leaves_no_weights_is_an_error_and_leaves_no_teacher(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(RuntimeError, match=r"left no student\.safetensors"):
+    with pytest.raises(RuntimeError, match=r"did not write student\.safetensors"):
         store.obtain("abc", lambda folder: None, print)
     assert not store.has("abc") and not store.folder("abc").exists()

@@ -149,5 +149,5 @@ def test_a_complaint_of_what_is_inside_comes_out(make: Any) -> None:
 
 
 def test_a_pair_of_pairs_is_refused() -> None:
-    with pytest.raises(ValueError, match="PerNetwork: student gives a temperature for each network itself"):
+    with pytest.raises(ValueError, match=r"temperature\.student must be a single temperature, got Standardized"):
         PerNetwork(Constant(), Standardized(Constant()))

@@ -189,4 +189,4 @@ def test_a_logger_that_fails_is_left_out_after_one_warning(caplog: pytest.LogCap
     for name in "abc":
         broken.picture(name, Path("x.png"))
     assert calls == ["a"] and caplog.text.count("No space left on device") == 1
-    assert "the run's own folder has everything" in caplog.text
+    assert "the run's folder contains all results" in caplog.text

@@ -1,4 +1,4 @@
-"""Checkpoints that a cut-off run goes on from."""
+"""Checkpoints: best and last weights, and the random state, for resuming interrupted runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdx.training.telemetry import NonFiniteLossError
 
 
 class Moving(ModelCheckpoint):
-    """Goes on in another folder too, where Lightning would forget how good the best was."""
+    """ModelCheckpoint that keeps its best score if the run is resumed in another folder; Lightning discards it."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})

@@ -1,4 +1,4 @@
-"""How far is it, how good is it, how long will it take?"""
+"""Progress bar and log lines: epoch, validation metrics and remaining time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("kdx")
 
 
 class RunProgress(ProgressBar):
-    """One bar over the whole training, with the time that is left; a line now and then where there is no terminal."""
+    """One progress bar for the whole training with the remaining time; without a terminal, a log line every few seconds."""
 
     def __init__(self, seconds_between_lines: float = 10.0) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class RunProgress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.began = self.said = time.monotonic()
+        self.began = self.reported = time.monotonic()
         self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
         console = Console(stderr=True)
         if not (self.enabled and trainer.is_global_zero and console.is_terminal):
@@ -56,8 +56,8 @@ class RunProgress(ProgressBar):
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(self.task, description=self._where(trainer), score=score)
-        elif now - self.said >= self.seconds_between_lines:
-            self.said = now
+        elif now - self.reported >= self.seconds_between_lines:
+            self.reported = now
             done = max(trainer.global_step - self.first_step, 1)
             left = (now - self.began) / done * (self.total - trainer.global_step)
             log.info("%s  %s  about %d s left", self._where(trainer), score, left)

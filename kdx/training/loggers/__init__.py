@@ -1,1 +1,1 @@
-"""Where numbers and pictures go: metrics.csv always; W&B, TensorBoard, MLflow as the config says, all by the same calls."""
+"""Loggers: metrics.csv always; W&B, TensorBoard and MLflow if configured, all with the same interface."""

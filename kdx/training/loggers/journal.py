@@ -1,4 +1,4 @@
-"""What every logger of kdx can be asked for, beside Lightning's curves."""
+"""Interface of kdx's loggers, in addition to Lightning's: pictures, tables, final metrics, alerts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger may know of a run when it starts. `config` is plain data; `monitor` and `mode` say what is best."""
+    """Information about a run at its start. `config` is plain data; `monitor` and `mode` define the best epoch."""
 
     folder: Path
     name: str
@@ -26,12 +26,12 @@ class RunInfo:
     config: Mapping[str, Any]
     group: str | None = None  # the sweep
     tags: Sequence[str] = ()
-    resumed: Path | None = None  # the folder of the run that this one goes on with
+    resumed: Path | None = None  # the folder of the run that is resumed
 
 
 @dataclass(frozen=True)
 class FinalReport:
-    """What came out: final metrics by flat name, those of the last weights on val, the best monitored value, the selection."""
+    """Results of a run: final metrics by flat name, those of the last weights on val, the best monitored value, selection."""
 
     metrics: Mapping[str, float]
     last: Mapping[str, float]
@@ -41,31 +41,31 @@ class FinalReport:
 
 
 class Journal:
-    """A logger that can also show pictures and tables. What one cannot show it leaves out: the run's folder has it all."""
+    """Base class of loggers. Methods that a logger does not support do nothing; the run's folder contains everything."""
 
     broken = False
 
     def begin(self, about: RunInfo) -> None:
-        """The run starts."""
+        """Called once when the run starts."""
 
     def picture(self, name: str, path: Path) -> None:
-        """Show an image file."""
+        """Log an image file."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """Show a table."""
+        """Log a table."""
 
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
-        """The run's final numbers, and its student."""
+        """Log the final metrics and the student's weights."""
 
     def alert(self, title: str, text: str) -> None:
-        """Tell people at once."""
+        """Send an alert to the users of the logger."""
 
     def close(self, failed: bool) -> None:
-        """The run is over."""
+        """Called once when the run ends."""
 
 
 def careful(method: Method) -> Method:
-    """A logger that fails is left out from then on, with one warning: no run depends on it."""
+    """Decorator: if the method raises, disable the logger and log one warning, so that the run continues."""
 
     @functools.wraps(method)
     def guarded(self: Journal, *args: Any, **kwargs: Any) -> Any:
@@ -73,11 +73,11 @@ def careful(method: Method) -> Method:
             return None
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # whatever a server, a full disk or a library thinks of
+        except Exception as error:  # from a server, a full disk or a library
             self.broken = True
             name = type(self).__name__
             log.warning(
-                "%s fails (%s: %s) and is left out; the run's own folder has everything", name, type(error).__name__, error
+                "%s failed (%s: %s) and is disabled; the run's folder contains all results", name, type(error).__name__, error
             )
             return None
 

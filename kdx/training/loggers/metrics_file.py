@@ -14,7 +14,7 @@ from kdx.training.loggers.journal import Journal
 
 
 class _Writer(ExperimentWriter):
-    """Goes on with a file that is there already, from the step at which the run was resumed."""
+    """CSV writer that continues an existing file at the step at which the run is resumed."""
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
@@ -46,4 +46,4 @@ class MetricsFile(Journal, CSVLogger):
         return self._experiment
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """config.yaml has them."""
+        """Do nothing: config.yaml contains them."""

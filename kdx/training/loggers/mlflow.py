@@ -63,11 +63,11 @@ class Mlflow(Journal, MLFlowLogger):
 
 
 def flat(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested data with dotted names."""
-    found: dict[str, Any] = {}
+    """Return nested data as one mapping with dotted names."""
+    items: dict[str, Any] = {}
     for key, value in node.items():
-        found |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return found
+        items |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return items
 
 
 def _csv_line(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""W&B as its users like it: online where there is a key, else offline, to be sent later by `wandb sync`."""
+"""Weights & Biases logger: online if an API key is configured, else offline for a later `wandb sync`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Wandb(Journal, WandbLogger):
 
     Name, group, job type and tags come from the run (its overrides, its sweep, what baseline it is) where they are None. With
     `artifacts` the student is stored as an artifact whose input is the teacher's. If the server cannot be reached at the start,
-    the run is kept offline.
+    the run is logged offline.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Wandb(Journal, WandbLogger):
 
     def begin(self, about: RunInfo) -> None:
         """Start the W&B run, or go on with the one of the run that this one resumes."""
-        own = {"name": about.name[:128], "group": about.group, "job_type": about.job_type}
-        chosen = {key: value or own[key] for key, value in self.given.items()}
+        defaults = {"name": about.name[:128], "group": about.group, "job_type": about.job_type}
+        chosen = {key: value or defaults[key] for key, value in self.given.items()}
         tags = [tag[:64] for tag in dict.fromkeys([*self.tags, *about.tags])]
         resumed = _id(about.resumed) if about.resumed is not None else None
         again = {"id": resumed, "resume": "allow"} if resumed else {}
@@ -136,16 +136,16 @@ def _start(arguments: dict[str, Any], mode: str | None, timeout: float) -> Any:
         return wandb.init(mode=mode, settings=settings, reinit="create_new", **arguments)  # type: ignore[arg-type]  # a Literal
     except Exception as error:  # no server, no key, no right to the project: the run does not depend on any of them
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log.warning("W&B cannot be reached (%s): this run is kept offline; `wandb sync` sends it later", reason)
+        log.warning("W&B cannot be reached (%s): this run is logged offline; upload it later with `wandb sync`", reason)
         return wandb.init(mode="offline", settings=settings, reinit="create_new", **arguments)
 
 
 def _id(folder: Path) -> str | None:
     try:
-        found: str = json.loads((folder / ID).read_text(encoding="utf-8"))["id"]
+        run_id: str = json.loads((folder / ID).read_text(encoding="utf-8"))["id"]
     except (OSError, ValueError, KeyError):
         return None
-    return found
+    return run_id
 
 
 def _has_key() -> bool:

@@ -19,11 +19,12 @@ def big_vision_adam(
 ) -> AdamW:
     """Adam whose weight decay is not multiplied by lr: Δθ = -schedule · (lr · m̂ / (√v̂ + eps) + weight_decay · θ).
 
-    This is how FunMatch (arXiv:2106.05237) means its weight decays of 1e-5 to 1e-3. It is torch's AdamW with weight_decay / lr
-    in each group, for AdamW multiplies by lr, and a schedule of lr then acts on both parts. ValueError if lr is 0.
+    FunMatch (arXiv:2106.05237) defines its weight decays of 1e-5 to 1e-3 this way. Implemented as torch's AdamW with
+    weight_decay / lr in each group, because AdamW multiplies by lr; a schedule of lr acts on both parts. Raises ValueError if
+    lr is 0.
     """
     if not lr > 0:
-        raise ValueError(f"weight decay is kept apart from lr by dividing by it, and lr is {lr}: give optimizer.lr=1e-3")
+        raise ValueError(f"Invalid lr {lr}; expected more than 0, because weight_decay is divided by it: set optimizer.lr=1e-3")
     groups = []
     for group in params:
         group = dict(group) if isinstance(group, dict) else {"params": [group]}
@@ -32,14 +33,14 @@ def big_vision_adam(
 
 
 def kron(params: Iterable[Any], lr: Positive = 1e-3, weight_decay: NonNegative = 0.0, momentum: Fraction = 0.9) -> Optimizer:
-    """PSGD with Kronecker-factored preconditioners: the squares of a tensor's sides, summed, are the numbers it keeps.
+    """PSGD with Kronecker-factored preconditioners; its state per tensor is the sum of the squared side lengths.
 
-    Weight decay is decoupled, and never acts on tensors of fewer than 2 dimensions. ValueError where the packages it comes
-    from are not installed.
+    Weight decay is decoupled, and does not apply to tensors with fewer than 2 dimensions. Raises ValueError if the required
+    packages are not installed.
     """
     try:
-        import opt_einsum  # noqa: F401 - without it torch multiplies in an order that never ends
+        import opt_einsum  # noqa: F401 - without it torch chooses an extremely slow contraction order
         from pytorch_optimizer import Kron
     except ImportError:
-        raise ValueError("Kron comes from other packages: pip install kdx[kron]") from None
+        raise ValueError("Kron requires additional packages: pip install kdx[kron]") from None
     return Kron(params, lr=lr, weight_decay=weight_decay, momentum=momentum)

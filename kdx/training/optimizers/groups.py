@@ -1,4 +1,4 @@
-"""Parameter groups, and a schedule on them."""
+"""Parameter groups of the optimizer, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Decay = Literal["kernels", "all"]
 
 
 def parameter_groups(learner: nn.Module, temperature: Temperature | None, decay: Decay) -> list[dict[str, Any]]:
-    """Optimizer groups: what decays, what does not, and each learned temperature with a weight decay of its own.
+    """Return optimizer groups: with weight decay, without, and one per learned temperature with its own weight decay.
 
-    "kernels" lets weight decay act on tensors of two or more dimensions only, which leaves out biases and norms, and not on
-    what a network's `no_weight_decay()` names, as timm's do their position embeddings and tokens.
+    With "kernels", weight decay applies only to tensors of two or more dimensions, so not to biases and norms, and not to
+    parameters listed by a network's `no_weight_decay()`, such as position embeddings and tokens in timm.
     """
     owners = _owners(temperature)
     exempt = _not_decayed(learner) if decay == "kernels" else []
@@ -36,8 +36,8 @@ def parameter_groups(learner: nn.Module, temperature: Temperature | None, decay:
     if rest:
         groups.append({"params": rest, "weight_decay": 0.0})
     for owner in dict.fromkeys(owners.values()):
-        own = [parameter for parameter in owners if owners[parameter] is owner]
-        groups.append({"params": own, "weight_decay": owner.weight_decay})
+        learned = [parameter for parameter in owners if owners[parameter] is owner]
+        groups.append({"params": learned, "weight_decay": owner.weight_decay})
     return groups
 
 
@@ -51,13 +51,13 @@ def _owners(temperature: Temperature | None) -> dict[nn.Parameter, Temperature]:
 
 
 def _not_decayed(learner: nn.Module) -> list[str]:
-    """Names of parameters, with wildcards, that networks want to keep from weight decay."""
-    found = []
+    """Return patterns of parameter names that the networks exclude from weight decay."""
+    patterns: list[str] = []
     for prefix, module in learner.named_modules():
         named = getattr(module, "no_weight_decay", None)
         if callable(named):
-            found += [f"{prefix}.{name}" if prefix else name for name in named()]
-    return found
+            patterns += [f"{prefix}.{name}" if prefix else name for name in named()]
+    return patterns
 
 
 def optimizer_and_schedule(

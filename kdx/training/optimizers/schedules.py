@@ -14,7 +14,9 @@ class LrSchedule(ABC):
 
     def __init__(self, warmup_steps: int = 0, warmup_epochs: float = 0.0) -> None:
         if warmup_steps and warmup_epochs:
-            raise ValueError("give the warm-up in steps or in epochs, not in both")
+            raise ValueError(
+                "warmup_steps and warmup_epochs exclude each other: set the warm-up in steps or in epochs, not in both"
+            )
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: float) -> float:
@@ -117,7 +119,7 @@ class OneCycleLr(LrSchedule):
 
 
 def _progress(step: int, warmup: int, total_steps: int) -> float:
-    """How much of what follows the warm-up is done, in [0,1]."""
+    """Return the progress after the warm-up, in [0,1]."""
     return min(max((step - warmup) / max(total_steps - warmup, 1), 0.0), 1.0)
 
 

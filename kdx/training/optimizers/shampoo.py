@@ -107,16 +107,16 @@ class Shampoo(Optimizer):
             precise = torch.promote_types(parameter.dtype, torch.float32)
             state["statistics"] = [parameter.new_zeros(count, size, size, dtype=precise) for size in blocks.sizes]
             state["roots"] = [torch.zeros_like(statistic) for statistic in state["statistics"]]
-        own = blocks.split(gradient.to(state["statistics"][0].dtype))
+        pieces = blocks.split(gradient.to(state["statistics"][0].dtype))
         for i, statistic in enumerate(state["statistics"]):
-            sides = own.movedim(i + 1, 1).flatten(2) if blocks.rank > 1 else own.unsqueeze(-1)
+            sides = pieces.movedim(i + 1, 1).flatten(2) if blocks.rank > 1 else pieces.unsqueeze(-1)
             statistic.mul_(decay).baddbmm_(sides, sides.mT, alpha=1 - decay)
         size = self._grafted(gradient, state, decay, group["step"])
         move = size
         if group["step"] >= self.start_step:
             if (group["step"] - self.start_step) % self.every == 0:
                 state["roots"] = [self._root(statistic, 2 * blocks.rank) for statistic in state["statistics"]]
-            direction = blocks.join(_times(own, state["roots"])).to(gradient.dtype)
+            direction = blocks.join(_times(pieces, state["roots"])).to(gradient.dtype)
             move = direction * (size.norm() / (direction.norm() + TINY))
         move = move.add(parameter, alpha=group["weight_decay"])
         state["momentum"].mul_(momentum).add_(move)
@@ -134,7 +134,7 @@ class Shampoo(Optimizer):
 
     def _root(self, statistic: Tensor, order: int) -> Tensor:
         """The inverse root of so high an order of each matrix [N,b,b]."""
-        values, vectors = torch.linalg.eigh(torch.nan_to_num(statistic, 0.0, 0.0, 0.0))  # telemetry tells of a NaN
+        values, vectors = torch.linalg.eigh(torch.nan_to_num(statistic, 0.0, 0.0, 0.0))  # telemetry reports NaN
         floor = self.eps * values[:, -1:].clamp_min(TINY)
         return vectors * (values.clamp_min(0) + floor).pow(-1 / order).unsqueeze(1) @ vectors.mT
 
