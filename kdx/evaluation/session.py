@@ -21,12 +21,12 @@ from kdx.data.cache import cached, key
 from kdx.data.corruptions import Shift, Step
 from kdx.data.source import BadImageError, Images, Source, SplitName
 from kdx.data.splits import carve, fingerprint
-from kdx.evaluation import classes, results
+from kdx.evaluation import results, worst_classes
 from kdx.evaluation.measure import Bench, InDepth, Sink, device, num_batches
 from kdx.evaluation.predictions import Predictions
 from kdx.evaluation.request import EvaluationRequest
 from kdx.evaluation.results import EvaluationResult
-from kdx.evaluation.subjects import MeasuredNetworks, subject
+from kdx.evaluation.measured_networks import MeasuredNetworks, load_networks
 from kdx.experiment import build
 from kdx.metrics.disagreement import Disagreement
 from kdx.run.folder import RunFolder
@@ -49,7 +49,7 @@ def evaluate(
     source: Source = build.make(cfg.data.source, "data.source")
     split = asked.split_of(run)
     images = images_of(cfg, source, split)
-    networks = subject(asked, run, source)
+    networks = load_networks(asked, run, source)
     outputs = outputs_of(asked, source, networks)
     folder, name = place(asked, data_name, split, list(shifts))
     data = OmegaConf.merge(
@@ -112,7 +112,7 @@ def everything(
                 log.info("%d of %d shifts: %s %d", len(shift), len(steps), what, step.severity)
     assessed = depth.compute()
     clean |= {f"{split}/{who}/{what}": value for who, own in assessed.items() for what, value in own.numbers.items()}
-    return EvaluationResult(clean, shift, classes.tables(assessed), furthest.compute() if furthest is not None else [])
+    return EvaluationResult(clean, shift, worst_classes.tables(assessed), furthest.compute() if furthest is not None else [])
 
 
 def measured(bench: Bench, images: Images, split: str, sides: Sequence[int], sinks: Sequence[Sink] = ()) -> dict[str, float]:

@@ -7,9 +7,9 @@ import os
 import time
 from pathlib import Path
 
-from kdx.evidence import results
+from kdx.evidence import run_metrics
 from kdx.evidence.declaration import Declaration
-from kdx.evidence.found import EvidenceResults
+from kdx.evidence.evidence_results import EvidenceResults
 from kdx.evidence.plan import Compose, plan
 from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.progress import Board, Forecast, duration
@@ -42,7 +42,7 @@ def execute(runs: list[PlannedRun], jobs: int, folder: Path, task: Train = train
     forecast, errors = Forecast(), {}
     for run in distinct:
         if run.finished:
-            forecast.learn(run, float(results.report(run.folder)["metrics"].get("seconds", 0.0)))
+            forecast.learn(run, float(run_metrics.report(run.folder)["metrics"].get("seconds", 0.0)))
     if not waiting:
         log.info("all %d runs were there", len(distinct))
         return {}
@@ -57,7 +57,7 @@ def execute(runs: list[PlannedRun], jobs: int, folder: Path, task: Train = train
                 if error:
                     errors[run.key] = error
                 else:
-                    forecast.learn(run, float(results.report(run.folder)["metrics"].get("seconds", 0.0)))
+                    forecast.learn(run, float(run_metrics.report(run.folder)["metrics"].get("seconds", 0.0)))
                 board.ended(run, error, forecast.left(list(waiting.values()), jobs))
     except KeyboardInterrupt:
         log.info("stopped; the %d runs that are there are kept: the same command goes on", len(distinct) - len(waiting))

@@ -12,7 +12,7 @@ import kdx
 from kdx.config.check import ConfigError, check, members
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
-from kdx.evidence.results import check_metric
+from kdx.evidence.run_metrics import check_metric
 from kdx.experiment import build
 from kdx.experiment.teacher import graduate
 from kdx.teachers.store import fingerprint

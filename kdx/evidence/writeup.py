@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdx.compare.statistics import number
-from kdx.evidence import results, tables
+from kdx.evidence import claim_tables, run_metrics
 from kdx.evidence.declaration import Declaration, Family
 from kdx.evidence.findings import Finding
 from kdx.evidence.forest import forest
-from kdx.evidence.found import EvidenceResults
+from kdx.evidence.evidence_results import EvidenceResults
 from kdx.evidence.progress import duration
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def write(declared: Declaration, findings: Sequence[Finding], found: EvidenceRes
     """Write everything into `folder`; what an earlier call wrote there is replaced."""
     drawn = _figures(declared, findings, found, folder)
     (folder / "report.md").write_text("\n\n".join(_report(declared, findings, found, drawn)) + "\n", encoding="utf-8")
-    (folder / "claims.csv").write_text(tables.claims_csv(findings), encoding="utf-8")
-    (folder / "values.csv").write_text(tables.values_csv(_values(declared, found)), encoding="utf-8")
+    (folder / "claims.csv").write_text(claim_tables.claims_csv(findings), encoding="utf-8")
+    (folder / "values.csv").write_text(claim_tables.values_csv(_values(declared, found)), encoding="utf-8")
     data = {"name": declared.name, "title": declared.title, "seeds": list(declared.seeds), **_provenance(found)}
-    data["claims"] = [tables.as_data(finding) for finding in findings]
+    data["claims"] = [claim_tables.as_data(finding) for finding in findings]
     (folder / "findings.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -46,7 +46,7 @@ def summary(findings: Sequence[Finding]) -> str:
     """How many claims hold, fail, and so on, in a line."""
     counts: Counter[str] = Counter(finding.verdict for finding in findings)
     total = f"{len(findings)} claim{'s' if len(findings) != 1 else ''}: "
-    return total + ", ".join(f"{counts[verdict]} {tables.PLAIN[verdict]}" for verdict in tables.PLAIN if counts[verdict])
+    return total + ", ".join(f"{counts[verdict]} {claim_tables.PLAIN[verdict]}" for verdict in claim_tables.PLAIN if counts[verdict])
 
 
 def _report(
@@ -61,11 +61,11 @@ def _report(
         own = [finding for finding in findings if finding.family == family.name]
         yield f"## {family.paper}"
         yield f"{' '.join(family.about.split())} {_teachers(family, found)}"
-        yield tables.claims_table(own)
+        yield claim_tables.claims_table(own)
         yield from (f"{finding.name.replace('_', ' ')}: {' '.join(finding.note.split())}" for finding in own if finding.note)
         yield from (f"![{family.name}]({file})" for file in drawn.get(family.name, []))
         numbers = {system: _numbers(family, system, found) for system in family.needed}
-        yield tables.systems_table(numbers)
+        yield claim_tables.systems_table(numbers)
     yield "## Every run again"
     yield "A run is `kdx-train` with these overrides, after those of every run:"
     yield f"```\n{_shell(declared.overrides)}\n```"
@@ -91,7 +91,7 @@ def _circumstances(declared: Declaration, found: EvidenceResults) -> str:
 
 def _provenance(found: EvidenceResults) -> dict[str, Any]:
     """What the finished runs say of where they come from."""
-    reports = [results.report(run.folder) for run in {run.key: run for run in found.runs if run.finished}.values()]
+    reports = [run_metrics.report(run.folder) for run in {run.key: run for run in found.runs if run.finished}.values()]
     sources = [report["provenance"] for report in reports]
 
     def distinct(values: Any) -> list[Any]:
@@ -116,7 +116,7 @@ def _teachers(family: Family, found: EvidenceResults) -> str:
     taught: dict[str, Mapping[str, float]] = {}
     for run in (run for system in family.needed for run in found.of(family.name, system)):
         card = run.folder / "teacher.json"
-        metrics = results.report(run.folder)["metrics"]
+        metrics = run_metrics.report(run.folder)["metrics"]
         if card.is_file() and "test/teacher/accuracy" in metrics:
             members = json.loads(card.read_text(encoding="utf-8"))["members"].values()
             taught.setdefault(" ".join(member["sha256"] for member in members), metrics)
@@ -134,7 +134,7 @@ def _numbers(family: Family, system: str, found: EvidenceResults) -> dict[str, l
     for metric in metrics:
         for run in runs:
             try:
-                numbers.setdefault(metric, []).append(results.value(run.folder, metric))
+                numbers.setdefault(metric, []).append(run_metrics.value(run.folder, metric))
             except ValueError:  # this system has no such number, or diverged
                 continue
     return numbers
@@ -145,7 +145,7 @@ def _values(declared: Declaration, found: EvidenceResults) -> Iterator[tuple[str
     for family in declared.families:
         for system in family.needed:
             for run in found.of(family.name, system):
-                for name, value in results.report(run.folder)["metrics"].items():
+                for name, value in run_metrics.report(run.folder)["metrics"].items():
                     if name.startswith(("test/", "val/", "seconds")):
                         yield family.name, system, run.seed, name, value
 

@@ -121,7 +121,7 @@ def sweep(root: Path, seeds: int = 3, epochs: int = 40) -> Path:
             folder = rich_run(root / f"{i}-{seed}", {**point, "seed": seed}, epochs=epochs)
             if i == 1:
                 shifted(folder)
-    rich_run(root / "going", {TAU: 4.0, "seed": seeds}, "going", epochs=epochs)
+    rich_run(root / "running", {TAU: 4.0, "seed": seeds}, "running", epochs=epochs)
     rich_run(root / "stopped", {TAU: 1.0, "seed": seeds}, "stopped", epochs=epochs)
     rich_run(root / "damaged", {"seed": seeds}, "damaged", epochs=epochs)
     return root

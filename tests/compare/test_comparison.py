@@ -181,7 +181,7 @@ def test_whatever_is_not_alike_is_remarked(tmp_path: Path, config: dict[str, Any
 
 def test_runs_that_do_not_count_are_told_and_not_fatal(folder: Path) -> None:
     fake_run(folder / "half", {"seed": 7}, state="damaged")
-    fake_run(folder / "going", {"seed": 8}, state="going")
+    fake_run(folder / "running", {"seed": 8}, state="running")
     fake_run(folder / "stopped", {"seed": 9}, state="stopped")
     fake_run(folder / "again", {"seed": 0}, {ACCURACY: KD[0]})
     comparison = compared(folder)
@@ -207,7 +207,7 @@ def test_without_test_val_stands_in_and_it_is_said(tmp_path: Path) -> None:
 def test_nothing_finished_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are no runs: give a folder with runs in it"):
         compare([])
-    fake_run(tmp_path / "a", state="going")
+    fake_run(tmp_path / "a", state="running")
     fake_run(tmp_path / "b", state="damaged")
     with pytest.raises(ValueError, match=r"none of 2 runs is finished \(1 going, 1 damaged\): wait.*metrics.json is not whole"):
         compared(tmp_path)

@@ -142,7 +142,7 @@ class Enough(Exception):
 
 
 def test_watching_writes_when_something_changed_and_only_then(tmp_path: Path) -> None:
-    folder = rich_run(tmp_path / "runs" / "a", {}, "going", epochs=4)
+    folder = rich_run(tmp_path / "runs" / "a", {}, "running", epochs=4)
     page, said, looks = tmp_path / "page.html", [], []
 
     def sleep(seconds: float) -> None:

@@ -283,7 +283,7 @@ def test_the_policy_stops_scripts_that_come_in_all_the_same(
 def test_a_page_of_a_going_run_keeps_the_place_when_it_loads_itself_anew(tmp_path: Path, opened: Opened) -> None:
     for seed in (0, 1):
         rich_run(tmp_path / f"a{seed}", {"seed": seed}, epochs=4)
-    rich_run(tmp_path / "b", {"seed": 2}, "going", epochs=8)
+    rich_run(tmp_path / "b", {"seed": 2}, "running", epochs=8)
     seen = opened(write(find_runs([tmp_path]), tmp_path / "page.html", refresh=2))
     seen.page.get_by_label("Filter").fill("cqkd")
     seen.page.get_by_label("Filter").blur()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from page_runs import TAU, rich_run, shifted, sweep
 
 from kdx.compare.metric_names import direction, finite, ordered, short, titled
-from kdx.compare.page import against as influences
+XX
 from kdx.compare.page.charts import COLORS, DARK, look, name_of, rounded
 from kdx.compare.page.curves import average, thin
 from kdx.compare.page.material import Material, gather, per_epoch
@@ -204,7 +204,7 @@ def test_every_figure_is_one_that_plotly_knows(material: Material) -> None:
 
 
 def test_without_finished_runs_nothing_is_drawn_that_needs_them(tmp_path: Path) -> None:
-    rich_run(tmp_path / "a", {}, "going", epochs=6)
+    rich_run(tmp_path / "a", {}, "running", epochs=6)
     material = gather(find_runs([tmp_path]))
     drawn = {chart.key for _, _, builders in SECTIONS for build in builders if (chart := build(material))}
     assert drawn == {"curves", "temperature-traces"}

@@ -85,14 +85,14 @@ def test_a_root_that_is_not_there_is_a_mistake_and_an_empty_one_is_not(tmp_path:
 
 
 def test_a_run_is_going_while_it_shows_signs_of_life(tmp_path: Path) -> None:
-    fake_run(tmp_path / "a", state="going")
+    fake_run(tmp_path / "a", state="running")
     stopped = fake_run(tmp_path / "b", state="stopped")
-    assert [run.state for run in find_runs([tmp_path])] == ["going", "stopped"]
+    assert [run.state for run in find_runs([tmp_path])] == ["running", "stopped"]
     (stopped / "checkpoints").mkdir()
     (stopped / "checkpoints" / "last.ckpt").touch()
     before = time.time() - 3600
     os.utime(stopped / "checkpoints", (before, before))
-    assert [run.state for run in find_runs([tmp_path])] == ["going", "going"]
+    assert [run.state for run in find_runs([tmp_path])] == ["running", "running"]
 
 
 def damage(folder: Path, file: str, text: str) -> str:
@@ -134,7 +134,7 @@ def test_damage_is_said_of_the_run_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_curves_leave_out_what_is_still_being_written(tmp_path: Path) -> None:
-    folder = fake_run(tmp_path / "a", state="going")
+    folder = fake_run(tmp_path / "a", state="running")
     (run,) = find_runs([folder])
     whole = {"train/loss": [(0, 4, 2.5), (1, 9, 1.5)], "val/student/accuracy": [(0, 4, 0.5), (1, 9, 0.75)]}
     assert read_curves(run) == whole
@@ -173,7 +173,7 @@ def test_an_index_is_as_good_as_the_files(many: Path, monkeypatch: pytest.Monkey
     (many / "9" / "metrics.json").write_text(end)
     again = {run.path.name: run for run in find_runs([many])}
     assert sorted(path.name for path in read) == ["7", "9"]
-    assert again["7"].state == "going" and "8" not in again and again["9"].metrics["test/student/accuracy"] == 0.1
+    assert again["7"].state == "running" and "8" not in again and again["9"].metrics["test/student/accuracy"] == 0.1
     with sqlite3.connect(many / FILE) as base:
         assert base.execute("SELECT count(*) FROM records").fetchone()[0] == runs.FEWEST - 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdx.compare.metric_names import COSTS, finite, ordered, unit, what, whose
 from kdx.compare.page.charts import Look
-from kdx.compare.page.compared import Compared
+from kdx.compare.page.baseline_differences import BaselineDifferences
 from kdx.compare.page.material import Material, System
 from kdx.compare.runs import RunRecord
 from kdx.compare.statistics import number
@@ -98,7 +98,7 @@ def run_table(material: Material) -> Table:
     return Table(columns, rows)
 
 
-def group_table(material: Material, found: Compared) -> Table:
+def group_table(material: Material, found: BaselineDifferences) -> Table:
     """A row per group: mean ± standard deviation over its finished runs, and the paired difference to the baseline."""
     metrics = _metric_columns(material)
     columns = [Column("n", "n", "runs"), *metrics]
@@ -109,7 +109,9 @@ def group_table(material: Material, found: Compared) -> Table:
         ]
         cells += [_mean(system, column.key, found) for column in metrics]
         target = material.id(system.group.runs[0])
-        state = "finished" if not system.others else "going" if any(r.state == "going" for r in system.others) else "stopped"
+        state = (
+            "finished" if not system.others else "running" if any(r.state == "running" for r in system.others) else "stopped"
+        )
         rows.append(TableRow(f"group-{index}", target, system.short, state, system.look, cells, full=system.label))
     return Table(columns, rows)
 
@@ -172,7 +174,7 @@ def digits(name: str, value: float, spread: float | None = None) -> str:
     return number(value, spread)
 
 
-def _mean(system: System, name: str, found: Compared) -> TableCell:
+def _mean(system: System, name: str, found: BaselineDifferences) -> TableCell:
     values = system.values(name)
     if not values:
         return TableCell("", None)

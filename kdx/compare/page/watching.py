@@ -37,7 +37,7 @@ def watch(
             try:
                 write(runs, path, title, against=against, refresh=seconds)
                 before = now
-                going = sum(run.state == "going" for run in runs)
+                going = sum(run.state == "running" for run in runs)
                 tell(f"{path}: {len(runs)} runs, {going} going")
             except OSError as error:
                 tell(f"{path} was not written: {error}; trying again")

@@ -15,10 +15,9 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from kdx.compare.page import against as influences
-from kdx.compare.page import curves, reliability, scatter, shift
+from kdx.compare.page import curves, influences, reliability, scatter, shift
 from kdx.compare.page.charts import DARK, SHAPES, templates
-from kdx.compare.page.compared import Compared, compared
+from kdx.compare.page.baseline_differences import BaselineDifferences, baseline_differences
 from kdx.compare.page.details import details, hardware
 from kdx.compare.page.material import Material, gather
 from kdx.compare.page.table import group_table, run_table
@@ -68,7 +67,7 @@ def page(
     from markupsafe import Markup
 
     material = gather(runs)
-    found = compared(material, against)
+    found = baseline_differences(material, against)
     sections = [(key, name, [c for build in builders if (c := build(material))]) for key, name, builders in SECTIONS]
     sections = [entry for entry in sections if entry[2]]
     charts = [chart for _, _, members in sections for chart in members]
@@ -78,7 +77,7 @@ def page(
     data = details(material, path.absolute(), room) | {"templates": templates(), "dark": DARK, "shapes": SHAPES}
     theme, script = asset("theme.js"), '(() => {\n"use strict";\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    every = max(2, round(refresh)) if refresh and any(run.state == "going" for run in runs) else None
+    every = max(2, round(refresh)) if refresh and any(run.state == "running" for run in runs) else None
     links = [("overview", "Overview"), *((key, name) for key, name, _ in sections), ("differences", "Config differences")]
     return environment.from_string(asset("page.html.j2")).render(
         shapes=SHAPES,
@@ -153,7 +152,7 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Groups", str(len(material.systems)) if material.systems else ""),
         ("n, seeds per group", " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1]))) if sizes else ""),
         ("Selection", _several(str(run.selection.get("rule", "")) for run in finished)),
-        ("Compared on", material.split if finished else ""),
+        ("BaselineDifferences on", material.split if finished else ""),
         ("Hardware", _several(hardware(run) for run in finished)),
         ("Code", _several(["commit " + commit for commit in sorted(commits)] or [_versions(run) for run in finished])),
     ]  # fmt: skip
@@ -172,7 +171,7 @@ def _several(values: Any) -> str:
     return " | ".join(found[:2]) + (f" | {len(found) - 2} others" if len(found) > 2 else "")
 
 
-def note(material: Material, found: Compared) -> str:
+def note(material: Material, found: BaselineDifferences) -> str:
     """What the numbers of the table of groups are."""
     text = f"Groups: mean ± standard deviation over seeds, on {material.split}, of the selected weights."
     return f"{text} {found.note}" if found.note else text

@@ -14,7 +14,7 @@ METRICS = ("accuracy", "ece", "nll", "entropy", "brier", "top5", "ece_mass")  # 
 
 
 @dataclass(frozen=True)
-class Compared:
+class BaselineDifferences:
     """`differences` by (group's label, metric): the difference in words, and "better" or "worse" where it is clear."""
 
     caveats: Sequence[str]
@@ -22,14 +22,14 @@ class Compared:
     differences: Mapping[tuple[str, str], tuple[str, str]]
 
 
-def compared(material: Material, against: str | None = None) -> Compared:
+def baseline_differences(material: Material, against: str | None = None) -> BaselineDifferences:
     """The paired differences of all groups to the baseline, and what has to be said of it.
 
     ValueError if what `against` names is not among the runs.
     """
     if not any(system.done for system in material.systems):
         states = "; none of them is finished, so there is nothing to compare yet" if material.runs else ""
-        return Compared([f"{len(material.runs)} runs{states}"] if states else [], "", {})
+        return BaselineDifferences([f"{len(material.runs)} runs{states}"] if states else [], "", {})
     there = {name for run in material.done for name in run.metrics}
     metrics = [name for what in METRICS if (name := f"{material.split}/student/{what}") in there]
     found = compare(material.runs, metrics, against)
@@ -43,7 +43,7 @@ def compared(material: Material, against: str | None = None) -> Compared:
         note = f"Second line: paired difference to {found.against}, with Student's 95 % interval; a triangle marks where it "
         note += "excludes 0, up for better, down for worse. "
         note += f"Of {found.intervals} intervals one in twenty excludes 0 by chance."
-    return Compared(list(found.caveats), note, differences)
+    return BaselineDifferences(list(found.caveats), note, differences)
 
 
 def worded(difference: PairedDifference) -> str:

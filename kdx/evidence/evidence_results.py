@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kdx.evidence import results
+from kdx.evidence import run_metrics
 from kdx.evidence.declaration import Claim
 from kdx.evidence.findings import Finding
 from kdx.evidence.planned_run import PlannedRun
@@ -25,11 +25,11 @@ class EvidenceResults:
 
     def read(self, family: str, system: str, metric: str) -> dict[int, float]:
         """A metric of a system by seed. ValueError if a run has no finite number of that name."""
-        return {run.seed: results.value(run.folder, metric) for run in self.of(family, system)}
+        return {run.seed: run_metrics.value(run.folder, metric) for run in self.of(family, system)}
 
     def follow(self, family: str, system: str, column: str) -> dict[int, Curve]:
         """A column of metrics.csv of a system by seed."""
-        return {run.seed: results.curve(run.folder, column) for run in self.of(family, system)}
+        return {run.seed: run_metrics.curve(run.folder, column) for run in self.of(family, system)}
 
     def missing(self, family: str, systems: set[str]) -> str:
         """Why not all runs of these systems are there; empty if they are."""

@@ -49,7 +49,7 @@ class MeasuredNetworks:
         return self
 
 
-def subject(asked: EvaluationRequest, run: DictConfig | None, source: Source) -> MeasuredNetworks:
+def load_networks(asked: EvaluationRequest, run: DictConfig | None, source: Source) -> MeasuredNetworks:
     """The networks that were asked for, for images of `source`. ConfigError says what is missing, or does not fit."""
     try:
         if run is not None:
