@@ -1,4 +1,4 @@
-"""Who is measured: a finished run's networks, a student in a file, a checkpoint, or any of timm's architectures."""
+"""Load the networks to evaluate: of a finished run, of an exported file, of a checkpoint, or any architecture of timm."""
 
 from __future__ import annotations
 
@@ -30,84 +30,94 @@ log = logging.getLogger("kdx")
 
 @dataclass
 class MeasuredNetworks:
-    """Networks to measure, at which resolutions they see, and the names of the classes that their outputs stand for."""
+    """The networks to evaluate, with their resolutions and class names."""
 
-    text: str
-    of: dict[str, Any]  # where they come from, as plain data
+    text: str  # for titles
+    of: dict[str, Any]  # their origin, as plain data
     student: Network
-    resolution: Pair
-    names: Sequence[str] | None = None
+    resolution: Pair  # px
+    names: Sequence[str] | None = None  # of the classes of their outputs
     teacher: Teacher | None = None
     interpolations: tuple[Interpolation, Interpolation] = ("bilinear", "bilinear")
     other_resolutions: list[int] = field(default_factory=list)
 
     def to(self, device: torch.device) -> MeasuredNetworks:
-        """The same, its networks moved to `device`."""
+        """Move the networks to `device` and return self."""
         self.student.to(device)
         if self.teacher is not None:
             self.teacher.to(device)
         return self
 
 
-def load_networks(asked: EvaluationRequest, run: DictConfig | None, source: Source) -> MeasuredNetworks:
-    """The networks that were asked for, for images of `source`. ConfigError says what is missing, or does not fit."""
+def load_networks(request: EvaluationRequest, run: DictConfig | None, source: Source) -> MeasuredNetworks:
+    """Return the requested networks, frozen and in eval mode, for images of `source`.
+
+    Args:
+        request: The request.
+        run: The config of the run that the network belongs to, if any.
+        source: The data set.
+
+    Raises:
+        ConfigError: If a file is missing, or if the networks do not fit the data.
+    """
     try:
         if run is not None:
-            found = _of_run(asked, run)
-        elif asked.student is not None:
-            found = _of_card(Path(asked.student), _card(Path(asked.student).with_suffix(".json")), {"student": asked.student})
-        elif asked.checkpoint is not None:
-            found = _of_weights(asked, source)
+            networks = _of_run(request, run)
+        elif request.student is not None:
+            file = Path(request.student)
+            networks = _of_card(file, _card(file.with_suffix(".json")), {"student": request.student})
+        elif request.checkpoint is not None:
+            networks = _of_weights(request, source)
         else:
-            found = _of_timm(asked, source)
+            networks = _of_timm(request, source)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if found.student.in_channels != source.channels:
+    if networks.student.in_channels != source.channels:
         raise ConfigError(
-            f"the network sees images of {found.student.in_channels} channels, and the data set's have {source.channels}: "
+            f"The network expects images with {networks.student.in_channels} channels, but the data set has {source.channels}: "
             "choose other data"
         )
-    if asked.interpolation is not None:
-        found.interpolations = (asked.interpolation, asked.interpolation)
-    found.student.requires_grad_(False).eval()
-    found.of["sha256"] = weights.digest(found.student.model)
-    return found
+    if request.interpolation is not None:
+        networks.interpolations = (request.interpolation, request.interpolation)
+    networks.student.requires_grad_(False).eval()
+    networks.of["sha256"] = weights.digest(networks.student.model)
+    return networks
 
 
-def _of_run(asked: EvaluationRequest, cfg: DictConfig) -> MeasuredNetworks:
-    assert asked.folder is not None
-    folder, parts = RunFolder(asked.folder), build.unchecked(cfg)
-    file = Path(asked.student or asked.checkpoint or folder.student)
+def _of_run(request: EvaluationRequest, cfg: DictConfig) -> MeasuredNetworks:
+    assert request.folder is not None
+    folder, parts = RunFolder(request.folder), build.unchecked(cfg)
+    file = Path(request.student or request.checkpoint or folder.student)
     if not file.is_file():
         raise ConfigError(
-            f"{folder.path} has no {file.name}: was the run cut off? Give checkpoint={folder.checkpoints / 'last.ckpt'}"
+            f"{folder.path} has no {file.name}. If the run was interrupted, give checkpoint={folder.checkpoints / 'last.ckpt'}"
         )
-    card_file = file.with_suffix(".json") if asked.checkpoint is None else folder.student.with_suffix(".json")
+    card_file = file.with_suffix(".json") if request.checkpoint is None else folder.student.with_suffix(".json")
     if card_file.is_file():
-        found = _of_card(file, _card(card_file), {})
-    else:  # a checkpoint of a run that was cut off
+        networks = _of_card(file, _card(card_file), {})
+    else:  # a checkpoint of an interrupted run
         network = make_network(cfg, "student", parts, build.count_classes(cfg, parts))
         weights.load(network.model, file)
         side = max(build.student_resolutions(cfg))
-        found = MeasuredNetworks("", {}, network, Pair(cfg.resolution.teacher, side))
-    found.of = {"run": str(folder.path), "name": cfg.name, "weights": file.name}
-    found.text = cfg.name if file == folder.student else f"{cfg.name} · {file.name}"
-    found.resolution = Pair(cfg.resolution.teacher, found.resolution.student)
-    found.interpolations = (cfg.interpolation.teacher, cfg.interpolation.student)
-    if not asked.alone and cfg.teacher is not None:
-        found.teacher = _teacher(cfg, parts, found.student.num_classes, folder)
-        found.other_resolutions = build.other_resolutions(cfg)
-    if found.names is None:
-        found.names = _names_of(parts.source)
-    return found
+        networks = MeasuredNetworks("", {}, network, Pair(cfg.resolution.teacher, side))
+    networks.of = {"run": str(folder.path), "name": cfg.name, "weights": file.name}
+    networks.text = cfg.name if file == folder.student else f"{cfg.name} · {file.name}"
+    networks.resolution = Pair(cfg.resolution.teacher, networks.resolution.student)
+    networks.interpolations = (cfg.interpolation.teacher, cfg.interpolation.student)
+    if not request.alone and cfg.teacher is not None:
+        networks.teacher = _teacher(cfg, parts, networks.student.num_classes, folder)
+        networks.other_resolutions = build.other_resolutions(cfg)
+    if networks.names is None:
+        networks.names = _names_of(parts.source)
+    return networks
 
 
 def _teacher(cfg: DictConfig, parts: build.Parts, num_classes: int, folder: RunFolder) -> Teacher | None:
-    """The teacher with the weights and the calibration that the run had; None, which is said, where it was not written down."""
+    """Return the teacher with the weights and calibration of the run; None, with a warning, if they were not recorded."""
     if not (folder.path / "teacher.json").is_file():
-        log.warning("%s has no teacher.json, as the run was cut off: only the student is measured", folder.path)
+        log.warning("%s has no teacher.json because the run was interrupted; evaluating the student only", folder.path)
         return None
     cards: Mapping[str, Any] = folder.read("teacher.json")["members"]
     files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
@@ -116,14 +126,15 @@ def _teacher(cfg: DictConfig, parts: build.Parts, num_classes: int, folder: RunF
     for name, member in teacher.members.items():
         if member.fingerprint != cards[name]["sha256"]:
             raise ConfigError(
-                f"{files[name]} is not the teacher that this run was distilled from, for its weights differ: give alone=true"
+                f"The weights in {files[name]} differ from those of this run's teacher: restore the file, or give alone=true "
+                "to evaluate the student only"
             )
         member.calibration_temperature = cards[name]["calibration_temperature"]
     return teacher
 
 
 def _names_of(source: Source) -> Sequence[str] | None:
-    """The classes that a run learned, if its data set is still there to tell."""
+    """Return the class names of a run's data set; None if it is no longer available."""
     try:
         return source.names
     except (ValueError, OSError):
@@ -133,11 +144,11 @@ def _names_of(source: Source) -> Sequence[str] | None:
 def _card(path: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        wanted = {"architecture", "resolution"} - set(card) or {"num_classes", "in_chans"} - set(card["model_args"])
-        if absent := wanted or {"mean", "std"} - set(card["pretrained_cfg"]):
-            raise ValueError(f"no {sorted(absent)[0]}")
+        missing = {"architecture", "resolution"} - set(card) or {"num_classes", "in_chans"} - set(card["model_args"])
+        if missing := missing or {"mean", "std"} - set(card["pretrained_cfg"]):
+            raise ValueError(f"no {sorted(missing)[0]}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is no card of a student ({error}): {FINISHED}, or copy student.json again") from None
+        raise ConfigError(f"{path} does not describe a student ({error}): {FINISHED}, or copy student.json again") from None
     return card
 
 
@@ -149,55 +160,55 @@ def _of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> Measure
     return MeasuredNetworks(str(file), of, network, Pair(card["resolution"], card["resolution"]), card.get("label_names"))
 
 
-def _of_weights(asked: EvaluationRequest, source: Source) -> MeasuredNetworks:
-    """A file of weights in any format, for an architecture that is named."""
-    assert asked.checkpoint is not None and asked.network is not None
-    file = Path(asked.checkpoint)
+def _of_weights(request: EvaluationRequest, source: Source) -> MeasuredNetworks:
+    """Return the network of a given architecture with the weights in a file of any format."""
+    assert request.checkpoint is not None and request.network is not None
+    file = Path(request.checkpoint)
     num_classes = weights.head_classes(file) or source.num_classes
     if num_classes is None:
-        raise ConfigError(f"nobody knows how many classes {file} tells apart: give data.num_classes=...")
-    colors = {"mean": asked.mean or source.mean, "std": asked.std or source.std}
-    own = {key: value for key, value in asked.network.items() if key not in ("pretrained", "init")}
-    factory = build.make(own, "network")
-    network: Network = factory(num_classes=num_classes, in_channels=source.channels, **{**colors, **_colors(own)})
+        raise ConfigError(f"Number of classes of {file} unknown; set data.num_classes=N")
+    colors = {"mean": request.mean or source.mean, "std": request.std or source.std}
+    option = {key: value for key, value in request.network.items() if key not in ("pretrained", "init")}
+    factory = build.make(option, "network")
+    network: Network = factory(num_classes=num_classes, in_channels=source.channels, **{**colors, **_colors(option)})
     weights.load(network.model, file)
     name = network.architecture
-    of = {"checkpoint": asked.checkpoint, "network": name}
-    return MeasuredNetworks(f"{name} · {file.name}", of, network, _own_side(asked, name), class_names(num_classes))
+    of = {"checkpoint": request.checkpoint, "network": name}
+    return MeasuredNetworks(f"{name} · {file.name}", of, network, _native_resolution(request, name), class_names(num_classes))
 
 
 def _colors(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that an option of conf/network names itself."""
+    """Return the mean and std that an option of conf/network sets itself."""
     return {key: node[key] for key in ("mean", "std") if node.get(key) is not None}
 
 
-def _of_timm(asked: EvaluationRequest, source: Source) -> MeasuredNetworks:
-    """An architecture of timm's, with its weights, those in a file, or random ones."""
-    assert asked.timm is not None
-    known, side = published(asked.timm), _own_side(asked, asked.timm)
-    file = Path(asked.weights) if asked.weights else None
-    pretrained = file is None and asked.pretrained is not False
-    learned = weights.head_classes(file) if file else known.num_classes if pretrained and known else None
+def _of_timm(request: EvaluationRequest, source: Source) -> MeasuredNetworks:
+    """Return an architecture of timm with pretrained weights, with the weights in a file, or with random weights."""
+    assert request.timm is not None
+    pretrained_cfg, resolution = published(request.timm), _native_resolution(request, request.timm)
+    file = Path(request.weights) if request.weights else None
+    pretrained = file is None and request.pretrained is not False
+    learned = weights.head_classes(file) if file else pretrained_cfg.num_classes if pretrained and pretrained_cfg else None
     num_classes = learned or source.num_classes
     if num_classes is None:
-        raise ConfigError("without labels nobody knows how many classes there are: give data.num_classes=...")
-    fallback = (known.mean, known.std) if known else (source.mean, source.std)
-    torch.manual_seed(asked.seed)  # of random weights
+        raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
+    mean, std = (pretrained_cfg.mean, pretrained_cfg.std) if pretrained_cfg else (source.mean, source.std)
+    torch.manual_seed(request.seed)  # for random weights
     network = Network(
-        asked.timm, num_classes, source.channels, asked.mean or fallback[0], asked.std or fallback[1], pretrained=pretrained
+        request.timm, num_classes, source.channels, request.mean or mean, request.std or std, pretrained=pretrained
     )
     if file is not None:
         weights.load(network.model, file)
     elif not pretrained:
-        log.warning("%s has random weights: give pretrained=true or weights=FILE for others", asked.timm)
-    of = {"timm": asked.timm, "pretrained": pretrained, "weights": asked.weights}
-    return MeasuredNetworks(asked.timm, of, network, side, class_names(num_classes) if learned else None)
+        log.warning("%s has random weights; give pretrained=true or weights=FILE to load weights", request.timm)
+    of = {"timm": request.timm, "pretrained": pretrained, "weights": request.weights}
+    return MeasuredNetworks(request.timm, of, network, resolution, class_names(num_classes) if learned else None)
 
 
-def _own_side(asked: EvaluationRequest, architecture: str) -> Pair:
-    known = published(architecture)
-    if asked.sides:
-        return Pair(asked.sides[0], asked.sides[0])
-    if known is None:
-        raise ConfigError(f"nobody knows the resolution that {architecture} was trained for: give resolution=PX")
-    return Pair(known.side, known.side)
+def _native_resolution(request: EvaluationRequest, architecture: str) -> Pair:
+    if request.sides:
+        return Pair(request.sides[0], request.sides[0])
+    pretrained_cfg = published(architecture)
+    if pretrained_cfg is None:
+        raise ConfigError(f"Training resolution of {architecture} unknown; set resolution=PX")
+    return Pair(pretrained_cfg.side, pretrained_cfg.side)

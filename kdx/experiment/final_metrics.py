@@ -145,7 +145,7 @@ def save(
     diagrams = [
         {
             "split": split,
-            "who": name,
+            "network": name,
             "resolution": who[name],
             **dict(zip(("count", "confidence", "correct"), one.diagram.tolist(), strict=True)),
         }

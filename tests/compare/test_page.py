@@ -158,7 +158,7 @@ def test_watching_writes_when_something_changed_and_only_then(tmp_path: Path) ->
             raise Enough
 
     with pytest.raises(Enough):
-        watch([tmp_path / "runs"], page, seconds=5, tell=said.append, sleep=sleep)
-    assert len(said) == 3 and said[0].endswith("1 runs, 1 going") and said[-1].endswith("1 runs, 0 going")
+        watch([tmp_path / "runs"], page, seconds=5, report=said.append, sleep=sleep)
+    assert len(said) == 3 and said[0].endswith("1 runs, 1 running") and said[-1].endswith("1 runs, 0 running")
     assert looks == [True, True, True, False]  # a finished run does not load its page again
     assert 'http-equiv="refresh"' not in page.read_text()

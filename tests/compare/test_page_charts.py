@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from page_runs import TAU, rich_run, shifted, sweep
 
 from kdx.compare.metric_names import direction, finite, ordered, short, titled
-XX
+from kdx.compare.page import influences
 from kdx.compare.page.charts import COLORS, DARK, look, name_of, rounded
 from kdx.compare.page.curves import average, thin
 from kdx.compare.page.material import Material, gather, per_epoch
@@ -98,7 +98,7 @@ def test_pooled_bins_give_the_calibration_error_of_all_examples_together() -> No
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"diagrams": [{"split": "test"}]}', '{"diagrams": 3}',
-    '{"diagrams": [{"split": "test", "who": "student", "count": [1, 2], "confidence": [1], "correct": [1, 1]}]}'])  # fmt: skip
+    '{"diagrams": [{"split": "test", "network": "student", "count": [1, 2], "confidence": [1], "correct": [1, 1]}]}'])  # fmt: skip
 def test_a_damaged_reliability_file_is_passed_over(tmp_path: Path, text: str) -> None:
     folder = fake_run(tmp_path / "a")
     (folder / "reliability.json").write_text(text)

@@ -74,7 +74,7 @@ def test_shared_and_own_settings_together_are_the_config(material: Material, tmp
     data = json.loads(inside(details(material, tmp_path / "page.html", 0)))
     assert not any(entry["pictures"] for entry in data["runs"])  # no room
     for run, entry in zip(material.runs, data["runs"], strict=True):
-        told = {path: v for path, v in data["shared"].items() if path not in entry["lacks"]} | entry["own"]
+        told = {path: v for path, v in data["shared"].items() if path not in entry["lacks"]} | entry["differing"]
         assert set(told) == set(run.flat_config)
         for path, value in run.flat_config.items():
             assert told[path] == (value if isinstance(value, str) else json.dumps(value))

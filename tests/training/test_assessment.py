@@ -192,7 +192,7 @@ def test_a_run_keeps_it_all_and_evaluate_says_the_same(
     assert raw == pytest.approx({what: metrics[f"preflight/teacher_raw/{what}"] for what in low}, abs=1e-6)
 
     content = json.loads((folder / "reliability.json").read_text())
-    assert {(d["split"], d["who"]): d["resolution"] for d in content["diagrams"]} == {
+    assert {(d["split"], d["network"]): d["resolution"] for d in content["diagrams"]} == {
         (split, who): side for split in ("val", "test") for who, side in everyone.items()
     }
     for diagram in content["diagrams"]:

@@ -1,4 +1,4 @@
-"""The comparison with the baseline, as the table of groups shows it."""
+"""Differences to the baseline, as the table of groups shows them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from kdx.compare.metric_names import direction
 from kdx.compare.page.material import Material
 from kdx.compare.statistics import number
 
-METRICS = ("accuracy", "ece", "nll", "entropy", "brier", "top5", "ece_mass")  # of the student; an interval costs milliseconds
+# Metrics of the student that get an interval. There are few, because each interval takes milliseconds.
+METRICS = ("accuracy", "ece", "nll", "entropy", "brier", "top5", "ece_mass")
 
 
 @dataclass(frozen=True)
 class BaselineDifferences:
-    """`differences` by (group's label, metric): the difference in words, and "better" or "worse" where it is clear."""
+    """Caveats, a note for the table, and `differences` by (group label, metric): text and "better", "worse" or ""."""
 
     caveats: Sequence[str]
     note: str
@@ -23,31 +24,32 @@ class BaselineDifferences:
 
 
 def baseline_differences(material: Material, against: str | None = None) -> BaselineDifferences:
-    """The paired differences of all groups to the baseline, and what has to be said of it.
+    """Return the paired differences of all groups to the baseline, with caveats.
 
-    ValueError if what `against` names is not among the runs.
+    Raises:
+        ValueError: If no run, group or baseline is named `against`.
     """
     if not any(system.done for system in material.systems):
-        states = "; none of them is finished, so there is nothing to compare yet" if material.runs else ""
-        return BaselineDifferences([f"{len(material.runs)} runs{states}"] if states else [], "", {})
+        caveats = [f"none of {len(material.runs)} runs is finished, so there is no comparison yet"] if material.runs else []
+        return BaselineDifferences(caveats, "", {})
     there = {name for run in material.done for name in run.metrics}
     metrics = [name for what in METRICS if (name := f"{material.split}/student/{what}") in there]
-    found = compare(material.runs, metrics, against)
+    comparison = compare(material.runs, metrics, against)
     differences = {
         (row.label, metric): (worded(difference), clear(difference, metric))
-        for row in found.rows
+        for row in comparison.rows
         for metric, difference in row.differences.items()
     }
     note = ""
-    if found.against and differences:
-        note = f"Second line: paired difference to {found.against}, with Student's 95 % interval; a triangle marks where it "
-        note += "excludes 0, up for better, down for worse. "
-        note += f"Of {found.intervals} intervals one in twenty excludes 0 by chance."
-    return BaselineDifferences(list(found.caveats), note, differences)
+    if comparison.against and differences:
+        note = f"Second line: difference to {comparison.against}, paired by seed, with Student's 95 % interval. A triangle "
+        note += "marks intervals that exclude 0: ▲ better, ▼ worse. "
+        note += f"{comparison.intervals} intervals are shown; without any effect, one in twenty excludes 0 by chance."
+    return BaselineDifferences(list(comparison.caveats), note, differences)
 
 
 def worded(difference: PairedDifference) -> str:
-    """The difference in words: "+0.012 [0.004, 0.020]"; with one pair of seeds "+0.012, n = 1"."""
+    """Return the difference as text: "+0.012 [0.004, 0.020]"; with one pair of seeds "+0.012, n = 1"."""
     sign = "+" if difference.mean > 0 else ""
     text = sign + number(difference.mean)
     if difference.estimate is None:
@@ -57,7 +59,7 @@ def worded(difference: PairedDifference) -> str:
 
 
 def clear(difference: PairedDifference, metric: str) -> str:
-    """Says "better" or "worse" where the interval excludes 0 and the metric has a direction, else nothing."""
+    """Return "better" or "worse" if the interval excludes 0 and the metric has a direction, else ""."""
     good = direction(metric)
     if difference.estimate is None or not good or difference.estimate.std == 0:
         return ""
