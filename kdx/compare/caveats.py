@@ -86,7 +86,7 @@ def of_seeds(groups: Sequence[Group], baselines: Sequence[Group | None]) -> list
 
 def of_states(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[str]:
     """Return caveats on runs that are excluded (damaged, unfinished, repeated) and on runs that were not tested."""
-    damaged = [f"excluded: {run.path} is damaged: {run.problem}" for run in runs if run.state == "damaged"]
+    damaged = [f"damaged run excluded: {run.path} ({run.problem})" for run in runs if run.state == "damaged"]
     if damaged:
         damaged.append("means exclude damaged runs; report diverged runs as part of the result")
     tested = any(name.startswith("test/") for group in groups for run in group.finished.values() for name in run.metrics)

@@ -37,9 +37,7 @@ def picture(
     height = TILE + 4 * LINE + GAP
     sheet = Image.new("RGB", (GAP + across * (TILE + GAP), GAP + LINE + down * height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    pen.text(
-        (GAP, GAP // 2), "Largest disagreement of student and teacher: KL(teacher || student) in nats", "black", font
-    )
+    pen.text((GAP, GAP // 2), "Largest disagreement of student and teacher: KL(teacher || student) in nats", "black", font)
     for i, (image, row) in enumerate(zip(images, rows, strict=True)):
         x, y = GAP + i % COLUMNS * (TILE + GAP), GAP + LINE + i // COLUMNS * height
         _paste(sheet, (x, y), image)

@@ -85,7 +85,12 @@ def _diagram(network: str, resolution: int, bias: float) -> dict[str, Any]:
     count = np.round(539 * weights / weights.sum())
     correct = np.round(np.clip(count * (centers - bias * np.sin(np.pi * centers)), 0, count))
     sums = {"count": count, "confidence": count * centers, "correct": correct}
-    return {"split": "test", "network": network, "resolution": resolution, **{name: values.tolist() for name, values in sums.items()}}
+    return {
+        "split": "test",
+        "network": network,
+        "resolution": resolution,
+        **{name: values.tolist() for name, values in sums.items()},
+    }
 
 
 def _picture(rng: np.random.Generator) -> Image.Image:

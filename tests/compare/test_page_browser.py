@@ -127,7 +127,7 @@ def test_words_and_conditions_filter(page: Path, opened: Opened) -> None:
     box.fill(f"accuracy>{least} T=")
     assert all(value > least for value in column(seen, "test/student/accuracy")) and labels(seen)
     box.fill("acuracy>0.9")
-    assert labels(seen) == [] and "No run has “acuracy”" in status.inner_text()
+    assert labels(seen) == [] and "Unknown metric or setting “acuracy”" in status.inner_text()
     seen.page.locator("[data-show=runs]").click()
     box.fill("state=damaged")
     assert len(labels(seen)) == 1
@@ -197,7 +197,7 @@ def test_two_configs_are_compared(page: Path, opened: Opened) -> None:
     assert rows.all_inner_texts() == [f"{TAU}\t1.0\t4.0"]
     assert "1 setting differs" in seen.page.locator("#difference").inner_text()
     seen.page.locator("#second").select_option(seen.page.locator("#first").input_value())
-    assert rows.count() == 0 and "told the same" in seen.page.locator("#difference").inner_text()
+    assert rows.count() == 0 and "configs are equal" in seen.page.locator("#difference").inner_text()
 
 
 def test_on_a_telephone_only_boxes_scroll_sideways(page: Path, opened: Opened) -> None:
@@ -294,17 +294,17 @@ def test_a_page_of_a_going_run_keeps_the_place_when_it_loads_itself_anew(tmp_pat
     seen.page.wait_for_function("Math.abs(scrollY - 700) < 60")
     pause = seen.page.locator("#pause")
     pause.click()
-    assert pause.inner_text() == "Go on" and pause.get_attribute("aria-pressed") == "true"
+    assert pause.inner_text() == "Resume" and pause.get_attribute("aria-pressed") == "true"
 
 
 def test_few_or_no_runs_make_a_page_too(tmp_path: Path, opened: Opened) -> None:
     empty = opened(write([], tmp_path / "empty.html"))
-    assert "No runs here yet" in empty.page.locator("main").inner_text()
+    assert "No runs found" in empty.page.locator("main").inner_text()
     fake_run(tmp_path / "runs" / "torn", state="damaged")
     seen = opened(write(find_runs([tmp_path / "runs"]), tmp_path / "torn.html"))
     assert labels(seen) == ["cqkd_digits"]
     seen.page.locator("table.overview:visible tbody a").click()
-    assert "not whole" in seen.page.get_by_role("dialog").inner_text()
+    assert "incomplete or invalid" in seen.page.get_by_role("dialog").inner_text()
     fake_run(tmp_path / "one" / "a")
     one = opened(write(find_runs([tmp_path / "one"]), tmp_path / "one.html"))
     one.scroll_through()

@@ -9,8 +9,8 @@ import json
 import pytest
 
 from kdx.compare.statistics import Region
-from kdx.evidence.findings import Comparison, Finding
 from kdx.evidence.claim_tables import as_data, claims_csv, claims_table, number, systems_table
+from kdx.evidence.findings import Comparison, Finding
 
 GAIN = Comparison("kd − labels", "test/student/accuracy", {0: 0.02, 1: 0.03, 2: 0.04}, Region(low=0))
 NOISE = Comparison("kd − other", "test/student/accuracy", {0: -0.02, 1: 0.03, 2: 0.0}, Region(low=0))

@@ -53,7 +53,7 @@ def test_the_gap_is_orange_where_too_certain_and_green_where_too_uncertain() -> 
 
 
 def test_a_split_that_is_not_there_is_said() -> None:
-    with pytest.raises(ValueError, match="no reliability diagram of test: choose one of val"):
+    with pytest.raises(ValueError, match="No reliability diagram for split test; available: val"):
         reliability.figure({"num_bins": 4, "diagrams": [diagram("student", "val")]}, "test")
 
 

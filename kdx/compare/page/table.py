@@ -101,7 +101,7 @@ def run_table(material: Material) -> Table:
 def group_table(material: Material, against_baseline: BaselineDifferences) -> Table:
     """Return the table with a row per group: mean ± standard deviation over seeds, and the difference to the baseline."""
     metrics = _metric_columns(material)
-    columns = [Column("n", "n", "runs"), *metrics]
+    columns = [Column("n", "n", "seeds"), *metrics]
     rows = []
     for index, system in enumerate(material.systems):
         cells = [
