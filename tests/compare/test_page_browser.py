@@ -161,7 +161,7 @@ def test_keys_open_a_run_and_lead_back(page: Path, opened: Opened) -> None:
     dialog = seen.page.get_by_role("dialog")
     dialog.wait_for()
     assert seen.page.url.endswith(link.get_attribute("href") or "?")
-    for text in ("Metrics", "Where it comes from", "9d3e8a3ae3d4", "epoch 29 of 150", "2 CPU cores", TAU):
+    for text in ("Metrics", "Provenance", "9d3e8a3ae3d4", "epoch 29 of 150", "2 CPU cores", TAU):
         assert dialog.get_by_text(text).first.is_visible(), text
     assert dialog.locator("img").count() == 1 and dialog.locator(".plot svg.main-svg").count() > 0
     assert dialog.locator("img").evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 900
@@ -220,7 +220,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(page: Path, opened: Ope
     seen.scroll_through()
     ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
     assert seen.page.evaluate(ink) == "rgb(160, 160, 168)"
-    seen.page.get_by_role("button", name="Light or dark").click()
+    seen.page.get_by_role("button", name="Switch between light and dark theme").click()
     assert seen.page.evaluate(ground) == "rgb(251, 251, 250)"
     seen.page.wait_for_function(f"{ink} === 'rgb(107, 107, 112)'")
     seen.page.reload()
@@ -308,4 +308,4 @@ def test_few_or_no_runs_make_a_page_too(tmp_path: Path, opened: Opened) -> None:
     fake_run(tmp_path / "one" / "a")
     one = opened(write(find_runs([tmp_path / "one"]), tmp_path / "one.html"))
     one.scroll_through()
-    assert "all 98 settings are equal" in one.page.locator("#difference").inner_text()
+    assert "all 98 settings have the same value" in one.page.locator("#difference").inner_text()
