@@ -84,7 +84,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """LaTeX, for the package booktabs: a tabular, with the footnote and the caveats as comments below it."""
+    """Return a LaTeX tabular for the package booktabs; notes and caveats are comments below it."""
     heads = ["group", "$n$", *(tex(name) for name in comparison.metrics)]
     rows = [rf"\begin{{tabular}}{{lr{'r' * len(comparison.metrics)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
     for line in lines(comparison):

@@ -129,7 +129,7 @@ def _name(axis: Axes, label: str) -> None:
 
 
 def _explain(drawing: Figure, text: str) -> None:
-    """A line under everything."""
+    """Write a line of text below the panels."""
     drawing.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=SOFT)
 
 
