@@ -198,7 +198,7 @@ def test_a_run_keeps_it_all_and_evaluate_says_the_same(
     for diagram in content["diagrams"]:
         count, confidence, correct = (np.array(diagram[name]) for name in ("count", "confidence", "correct"))
         assert len(count) == content["num_bins"] == 15
-        prefix = f"{diagram['split']}/{diagram['who']}"
+        prefix = f"{diagram['split']}/{diagram['network']}"
         assert np.abs(confidence - correct).sum() / count.sum() == pytest.approx(metrics[f"{prefix}/ece"])
         assert correct.sum() / count.sum() == pytest.approx(metrics[f"{prefix}/accuracy"])
 
