@@ -144,17 +144,17 @@ def test_a_run_in_all_ways(train: Callable[..., Path], command: Command, tmp_pat
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"test": False}))
     code, _, err = command("evaluate", f"run={run}")
-    assert code == 2 and "has test=false" in err and "give split=val, or split=test to use them now" in err
+    assert code == 2 and "has test=false" in err and "give split=val, or split=test to evaluate on it now" in err
     code, _, err = command("evaluate", f"run={run}", "split=val", "shift=blur")
-    assert code == 0 and "changes nothing in an image of 8x8 px" in err
+    assert code == 0 and "has no effect on images of 8x8 px" in err
     code, _, err = command("evaluate", f"run={run}", "split=val", "data=imagenet_a", f"data.root={tmp_path}/nowhere")
     assert code == 2 and "nowhere: folder not found" in err and "imagenet-a.tar" in err
     (run / "student.json").write_text("{}")
     code, _, err = command("evaluate", f"student={run}/student.safetensors", "split=val")
-    assert code == 2 and "student.json is no card of a student (no architecture)" in err
+    assert code == 2 and "student.json does not describe a student (no architecture)" in err
     (run / "student.safetensors").unlink()
     code, _, err = command("evaluate", f"run={run}", "split=val", "predictions=true")
-    assert code == 2 and "was the run cut off? Give checkpoint=" in err
+    assert code == 2 and "If the run was interrupted, give checkpoint=" in err
 
 
 def test_any_architecture_of_timms_on_small_images(command: Command, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_network_of_1000_classes_is_measured_on_the_200_of_a_subset(command: C
     code, _, err = command("evaluate", arguments[0], f"weights={tmp_path}/few.safetensors", *arguments[2:], *more)
     assert code == 2 and "has 200 classes and the network 7" in err and "class_map=FILE.json" in err
     code, _, err = command("evaluate", *arguments, *more, "split=train")
-    assert code == 2 and "the data set has only test: give split=test" in err
+    assert code == 2 and "Unknown split=train: the data set has test; give split=test" in err
     code, _, err = command("evaluate", *arguments[:2], "data=digits", *more)
     assert code == 2 and "does not fit the network" in err and "channels" in err
     shutil.rmtree(tmp_path / "a" / "n01498041")
@@ -207,39 +207,39 @@ def test_a_network_of_1000_classes_is_measured_on_the_200_of_a_subset(command: C
 
 TIMM = ["timm=test_resnet", "pretrained=false", "data=digits", "to=there"]
 MISTAKES: dict[str, tuple[list[str], str, str]] = {
-    "nothing to measure": ([], "there is nothing to measure", "give one of run=FOLDER"),
+    "nothing to measure": ([], "Missing required option", "give one of run=FOLDER"),
     "two to measure": (["run=a", "timm=resnet18"], "run=a and timm=resnet18", "give one of run=FOLDER"),
-    "no run": (["run=nowhere"], "run=nowhere: there is no config.yaml", "give the folder of a finished run"),
+    "no run": (["run=nowhere"], "run=nowhere has no config.yaml", "give the folder of a finished run"),
     "unknown shift": ([*TIMM, "shift=blurr"], "no 'blurr' in 'shift'", "'blur'"),
-    "severity 0": ([*TIMM, "severities=[0,1]"], "severities: 0 is none", "1 to 5"),
-    "severity 6": ([*TIMM, "severities=[6]"], "severities: 6 is none", "1 to 5"),
-    "severity as a word": ([*TIMM, "severities=[high]"], "severities: high is none", "1 to 5"),
-    "unknown split": ([*TIMM, "split=tset"], "split=tset", "choose train, val or test"),
+    "severity 0": ([*TIMM, "severities=[0,1]"], "Invalid severity 0", "subset of 1-5"),
+    "severity 6": ([*TIMM, "severities=[6]"], "Invalid severity 6", "subset of 1-5"),
+    "severity as a word": ([*TIMM, "severities=[high]"], "Invalid severity high", "subset of 1-5"),
+    "unknown split": ([*TIMM, "split=tset"], "split=tset", "expected train, val or test"),
     "resolution 2": ([*TIMM, "resolution=2"], "resolution", "greater than or equal to 4"),
     "unknown key": ([*TIMM, "+reslution=8"], "no key 'reslution'", "'resolution'"),
     "unknown architecture": (["timm=resnet1888", *TIMM[1:]], "'resnet1888'", "resnet18"),
-    "no data": (["timm=test_resnet", "to=there"], "comes without data", "give data=GROUP"),
-    "nowhere to write": (TIMM[:3], "belongs to no run", "give to=FOLDER"),
+    "no data": (["timm=test_resnet", "to=there"], "requires a data set", "give data=GROUP"),
+    "nowhere to write": (TIMM[:3], "not part of a run", "give to=FOLDER"),
     "no such weights": (
         [*TIMM, "weights=nowhere.pth"],
-        "weights=nowhere.pth: there is no such file",
-        "give a path that exists",
+        "weights=nowhere.pth does not exist",
+        "give the path of a file",
     ),
-    "weights of a run": (["run=a", "weights=b.pth"], "weights goes with timm=", "drop it"),
-    "no architecture": (["checkpoint=pyproject.pth", "data=digits", "to=there"], "lies in no run", "network=OPTION"),
+    "weights of a run": (["run=a", "weights=b.pth"], "weights= requires timm=", "remove weights="),
+    "no architecture": (["checkpoint=pyproject.pth", "data=digits", "to=there"], "not part of a run", "network=OPTION"),
     "no architecture named": (
         ["checkpoint=pyproject.pth", "network=timm", "data=digits", "to=there"],
-        "'network.architecture' has no value",
-        "give network.architecture=NAME",
+        "Missing required option",
+        "network.architecture=NAME",
     ),
-    "no card": (["student=pyproject.pth", "data=digits", "to=there"], "has no card, pyproject.json", "network=OPTION"),
-    "no map": ([*TIMM, "resolution=32", "class_map=no.json"], "class_map=no.json: there is no such file", "exists"),
+    "no card": (["student=pyproject.pth", "data=digits", "to=there"], "has no pyproject.json beside it", "network=OPTION"),
+    "no map": ([*TIMM, "resolution=32", "class_map=no.json"], "class_map=no.json does not exist", "path of a file"),
     "constants": (
         [*TIMM, "shift=noise", "shift.noise.std=[1]", "resolution=32"],
         "shift.noise: Noise: std",
         "at least 5 items",
     ),
-    "no images": ([*TIMM, "resolution=32", "data.test_share=0"], "split=test has no image", "raise data.test_share"),
+    "no images": ([*TIMM, "resolution=32", "data.test_share=0"], "split=test is empty", "raise data.test_share"),
 }
 
 
@@ -260,7 +260,7 @@ def test_missing_pyarrow_is_told(command: Command, monkeypatch: pytest.MonkeyPat
     original = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name, package=None: None if name == "pyarrow" else original(name, package))
     code, _, err = command("evaluate", *TIMM, "predictions=true")
-    assert code == 2 and "pip install kdx[parquet], or predictions=false" in err
+    assert code == 2 and "pip install kdx[parquet], or give predictions=false" in err
 
 
 def test_mistakes_are_answered_before_torch_is_imported(tmp_path: Path) -> None:

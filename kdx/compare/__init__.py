@@ -1,1 +1,4 @@
-"""Finished runs compared: records, groups over seeds, paired differences, tables and the HTML page. No torch, no Hydra."""
+"""Comparison of finished runs: records, groups over seeds, paired differences, tables and the HTML page.
+
+This package imports neither torch nor Hydra.
+"""

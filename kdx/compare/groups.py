@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed, as one group; what groups differ in; and which group is another's baseline."""
+"""Groups of runs that differ only in the seed, and the baseline of each group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdx.compare.labels import labels
 from kdx.compare.runs import RunRecord
 from kdx.config.baselines import DETERMINED
 
-# What a run's result does not depend on, or what only says how it was kept. Recipes of teachers stay.
+# Config paths that do not affect the result of a run, only how it is logged or stored. Teacher recipes are not ignored.
 IGNORED = (
     "seed",
     "name",
@@ -26,7 +26,7 @@ IGNORED = (
     "data.num_workers",
     "data.resident_budget_mb",
     "data.cache",
-    "data.source.root",  # data.root again
+    "data.source.root",  # the same value as data.root
     "data.source.download",
     "trainer.log_every_n_steps",
     "trainer.enable_model_summary",
@@ -36,7 +36,7 @@ IGNORED = (
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config and several seeds. `label` says in a few words what sets it apart from the other groups."""
+    """Runs with one config and several seeds. `label` names the overrides in which the group differs from the others."""
 
     label: str
     runs: tuple[RunRecord, ...]  # sorted by seed
@@ -45,64 +45,65 @@ class Group:
 
     @cached_property
     def finished(self) -> dict[int, RunRecord]:
-        """Seed -> its finished run; of several of one seed the one that started last."""
+        """The finished run of each seed; if a seed was run several times, the run that started last."""
         done = [run for run in self.runs if run.state == "finished" and run.seed is not None]
         done.sort(key=lambda run: (run.started or "", str(run.path)))
-        found = {run.seed: run for run in done if run.seed is not None}
-        return dict(sorted(found.items()))
+        by_seed = {run.seed: run for run in done if run.seed is not None}
+        return dict(sorted(by_seed.items()))
 
     def outside(self, baseline: str) -> frozenset[tuple[str, Any]]:
-        """The config without what a baseline of this name decides for itself: equal for a group and its baseline."""
-        own = _dotted(("baseline", *DETERMINED.get(baseline, ())))
-        return frozenset((path, value) for path, value in identity(self.runs[0]) if not (path + ".").startswith(own))
+        """The config without the values that the named baseline fixes; equal for a group and its baseline."""
+        fixed = _dotted(("baseline", *DETERMINED.get(baseline, ())))
+        return frozenset((path, value) for path, value in identity(self.runs[0]) if not (path + ".").startswith(fixed))
 
 
 def group_runs(runs: Iterable[RunRecord]) -> list[Group]:
-    """The groups, treatments first, in the order of their first runs. A run whose config is lost is in none."""
+    """Return the groups in the order of their first runs, baselines last. Runs without a readable config are left out."""
     gathered: dict[frozenset[tuple[str, Any]], list[RunRecord]] = {}
     for run in runs:
         if run.config and run.seed is not None and isinstance(run.baseline, str | None):
             gathered.setdefault(identity(run), []).append(run)
-    items = sorted(gathered.items(), key=lambda item: item[1][0].baseline is not None)  # the order is kept otherwise
-    names = labels([(found[0], dict(config)) for config, found in items])
+    items = sorted(gathered.items(), key=lambda item: item[1][0].baseline is not None)  # sorted() is stable
+    names = labels([(members[0], dict(config)) for config, members in items])
     groups = []
-    for name, (_, found) in zip(names, items, strict=True):
-        found.sort(key=lambda run: (run.seed or 0, str(run.path)))
-        groups.append(Group(name, tuple(found), found[0].baseline, found[0].config))
+    for name, (_, members) in zip(names, items, strict=True):
+        members.sort(key=lambda run: (run.seed or 0, str(run.path)))
+        groups.append(Group(name, tuple(members), members[0].baseline, members[0].config))
     return groups
 
 
 def baseline_of(group: Group, groups: Sequence[Group], name: str = "scratch") -> Group | None:
-    """The group that is this group's baseline of that name; None if there is none, or if it is such a baseline itself.
+    """Return the baseline `name` of a group; None if there is none, or if the group is itself such a baseline.
 
-    Its config equals the group's outside of what the baseline decides for itself. Of several, the one that shares most seeds.
+    The configs of a group and its baseline are equal apart from the values that the baseline fixes. If several groups
+    qualify, the one that shares the most seeds is returned.
     """
     return baselines_of([group], groups, name)[0]
 
 
 def baselines_of(groups: Sequence[Group], among: Sequence[Group], name: str) -> list[Group | None]:
-    """The baseline of each of many groups; see `baseline_of`."""
+    """Return the baseline `name` of each of `groups`, chosen from `among`; see `baseline_of`."""
     baselines: dict[frozenset[tuple[str, Any]], list[Group]] = {}
     for other in among:
         if other.baseline == name:
             baselines.setdefault(other.outside(name), []).append(other)
-    found: list[Group | None] = []
+    chosen: list[Group | None] = []
     for group in groups:
-        alike = baselines.get(group.outside(name), []) if baselines and group.baseline != name else []
-        shared = [len(group.finished.keys() & other.finished.keys()) for other in alike]
-        found.append(alike[shared.index(max(shared))] if alike else None)
-    return found
+        candidates = baselines.get(group.outside(name), []) if baselines and group.baseline != name else []
+        shared = [len(group.finished.keys() & other.finished.keys()) for other in candidates]
+        chosen.append(candidates[shared.index(max(shared))] if candidates else None)
+    return chosen
 
 
 def differences(group: Group, baseline: Group) -> list[str]:
-    """The config paths in which a baseline is not its group's baseline though it may not differ there."""
+    """Return the config paths that prevent `baseline` from being the baseline of `group`: they differ, but must not."""
     assert baseline.baseline is not None
     first, second = group.outside(baseline.baseline), baseline.outside(baseline.baseline)
     return sorted({path for path, _ in first ^ second})
 
 
 def identity(run: RunRecord) -> frozenset[tuple[str, Any]]:
-    """What of the config makes runs the same but for their seed: (dotted path, value). None is as good as absent."""
+    """Return the config values that define a run's group, as (dotted path, value). None counts as absent."""
     return frozenset(
         (path, _hashable(value))
         for path, value in run.flat_config.items()

@@ -1,4 +1,4 @@
-"""Records of runs, kept beside them in SQLite, so that thousands are looked through without opening their files."""
+"""A cache of run records in SQLite, so that thousands of runs are listed without opening their files."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from types import TracebackType
 from typing import Any
 
 FILE = ".kdx-index.sqlite"
-VERSION = 1  # of the table and of what a record holds: an index of another version is written anew
-Stamp = str  # of a folder's files; a record counts only while it is the same
+VERSION = 1  # of the table and of the records; an index of another version is replaced
+Stamp = str  # modification times and sizes of a folder's files; a record is valid while they are unchanged
 
 
 class Index:
-    """The records under one root, by folder. Where it cannot be read or written, it is simply empty or stays as it was.
+    """The records of the runs under one root, by folder. Use it in a `with` statement.
 
-    Every record comes from files that still exist, so an index may be deleted at any time.
+    An index that cannot be read counts as empty; an index that cannot be written stays unchanged. It only repeats the content
+    of existing files, so it may be deleted at any time.
     """
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
-        self._known: dict[str, tuple[Stamp, bytes]] = {}
+        self._stored: dict[str, tuple[Stamp, bytes]] = {}
         self._new: dict[str, tuple[Stamp, bytes]] = {}
 
     def __enter__(self) -> Index:
         if self.path.is_file():
             try:
-                self._known = self._read()
-            except sqlite3.OperationalError:  # locked, or not readable: another time
+                self._stored = self._read()
+            except sqlite3.OperationalError:  # locked or not readable: continue without it
                 pass
-            except (sqlite3.Error, ValueError):  # not an index at all, or a torn one
+            except (sqlite3.Error, ValueError):  # not an index, or a damaged one
                 self._remove()
         return self
 
     def get(self, folder: str, stamp: Stamp) -> dict[str, Any] | None:
-        """The record of a folder; None if there is none, or if the folder's files have changed since."""
-        known = self._known.get(folder)
-        if known is None or known[0] != stamp:
+        """Return the record of a folder; None if there is none, or if the files have changed since."""
+        entry = self._stored.get(folder)
+        if entry is None or entry[0] != stamp:
             return None
         try:
-            record = json.loads(zlib.decompress(known[1]))
+            record = json.loads(zlib.decompress(entry[1]))
         except (zlib.error, ValueError):
             return None
         return record if isinstance(record, dict) else None
 
     def put(self, folder: str, stamp: Stamp, record: Mapping[str, Any]) -> None:
-        """Remember a record, to be written at the end. One that JSON cannot hold, such as a date of YAML, is left out."""
+        """Add a record; it is written on exit. A record that JSON cannot represent (e.g. a YAML date) is not stored."""
         with suppress(TypeError, ValueError):
             self._new[folder] = stamp, zlib.compress(json.dumps(record).encode(), 1)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None and self._new:
-            with suppress(sqlite3.Error, OSError):  # a root that cannot be written, a full disk, another process
+            with suppress(sqlite3.Error, OSError):  # a read-only root, a full disk, or a lock of another process
                 self._write()
 
-    def forget(self, folders: set[str]) -> int:
-        """Drop the records of all other folders; gives how many that were."""
-        gone = [folder for folder in self._known if folder not in folders]
+    def keep_only(self, folders: set[str]) -> int:
+        """Delete the records of all other folders; return how many were deleted."""
+        gone = [folder for folder in self._stored if folder not in folders]
         if gone:
             try:
                 with closing(sqlite3.connect(self.path, timeout=2)) as base, base:

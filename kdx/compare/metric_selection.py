@@ -1,4 +1,4 @@
-"""Which metrics a comparison shows."""
+"""The selection of the metrics that a comparison shows."""
 
 from __future__ import annotations
 
@@ -19,48 +19,55 @@ COST = (
     "teacher_share",
     "energy_joules",
 )
-LAST = "last/"  # in front of a metric of the last weights
+LAST = "last/"  # prefix of the metrics of the last weights
 
 
 def numbers(run: RunRecord) -> dict[str, float]:
-    """All metrics of a run; those of its last weights, where others were selected, as `last/...`."""
+    """Return all metrics of a run by name; `last/...` are metrics of the last weights, if other weights were selected."""
     return {**run.metrics, **{LAST + name: value for name, value in run.last.items()}}
 
 
 def default_metrics(runs: Sequence[RunRecord]) -> tuple[list[str], str]:
-    """Quality on test and cost, as far as there are any; and a caveat if val has to stand in for test."""
-    known = _known(runs)
-    split = "test" if any(name.startswith("test/") for name in known) else "val"
+    """Return the default metrics that the runs have (quality on test, then cost), and a caveat ("" if there is none).
+
+    If no run was tested, quality on val is used, and the caveat says so.
+    """
+    available = _available(runs)
+    split = "test" if any(name.startswith("test/") for name in available) else "val"
     names = [f"{split}/{name}" for name in QUALITY] + list(COST)
-    found = [name for name in names if name in known]
-    if split == "test" or not found:
-        return found, ""
-    chose = sorted({str(run.selection.get("rule")) for run in runs} & {"best_val"})
-    worse = ", which also chose the weights, so they are too good" if chose else ""
-    return found, f"no run was tested (test=false): the numbers are of val{worse}"
+    chosen = [name for name in names if name in available]
+    if split == "test" or not chosen:
+        return chosen, ""
+    selected_on_val = any(run.selection.get("rule") == "best_val" for run in runs)
+    bias = ", on which the weights were selected, so they are optimistic" if selected_on_val else ""
+    return chosen, f"no run was tested (test=false): the numbers are from val{bias}"
 
 
-def asked_metrics(asked: Iterable[str], runs: Sequence[RunRecord]) -> list[str]:
-    """The metrics that the names and globs mean, in their order. ValueError, with the nearest name, if one means none."""
-    known = _known(runs)
-    found: dict[str, None] = {}
-    for pattern in asked:
-        matches = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
+def matching_metrics(patterns: Iterable[str], runs: Sequence[RunRecord]) -> list[str]:
+    """Return the metrics that match the names and globs, in the order of the patterns.
+
+    Raises:
+        ValueError: If a pattern matches no metric; the message suggests the nearest names.
+    """
+    available = _available(runs)
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        matches = [pattern] if pattern in available else [name for name in available if fnmatchcase(name, pattern)]
         if not matches:
-            raise ValueError(f"no run has the metric '{pattern}'.{nearest(pattern, known)}")
-        found |= dict.fromkeys(matches)
-    return list(found)
+            raise ValueError(f"No run has the metric '{pattern}'.{nearest(pattern, available)}")
+        chosen |= dict.fromkeys(matches)
+    return list(chosen)
 
 
-def nearest(text: str, known: Iterable[str], what: str = "There are") -> str:
-    """A sentence with the names that are most like `text`; if none is, with the first few there are."""
-    names = list(known)
+def nearest(text: str, candidates: Iterable[str], heading: str = "Available") -> str:
+    """Return a sentence that suggests the candidates most similar to `text`, or lists the first 12 if none is similar."""
+    names = list(candidates)
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     if close:
         return f" Did you mean {' or '.join(repr(name) for name in close)}?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f" {what}: {shown}." if names else ""
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f" {heading}: {listed}." if names else ""
 
 
-def _known(runs: Sequence[RunRecord]) -> dict[str, None]:
+def _available(runs: Sequence[RunRecord]) -> dict[str, None]:
     return dict.fromkeys(name for run in runs for name in numbers(run))

@@ -1,4 +1,4 @@
-"""What the files of one run folder say, as plain data; whatever is wrong with them becomes a sentence."""
+"""Read the files of one run folder as plain data; errors in the files are returned as text."""
 
 from __future__ import annotations
 
@@ -11,39 +11,46 @@ from typing import Any
 Record = dict[str, Any]
 
 START, CONFIG, END = "run.json", "config.yaml", "metrics.json"
-FILES = (START, CONFIG, END)  # what a record is made of
-SHAPES: Mapping[str, type] = {  # of what is read from a config by name; without these it is not a run's
+FILES = (START, CONFIG, END)  # the files that a record is read from
+REQUIRED: Mapping[str, type] = {  # config keys that are read by name, with their types; a run's config has all of them
     "name": str,
     "seed": int,
     "student": dict,
     "data": dict,
     "trainer": dict,
 }
-UNDEFINED = ("auroc",)  # has no value where every answer is right (or wrong); that is no fault of a run
-AGAIN = "run it again, or move the folder away"
+UNDEFINED = ("auroc",)  # metrics that are NaN if all predictions are correct (or all wrong); not an error of the run
+REMEDY = "rerun the job, or move the folder away"
 
 
 def read_record(folder: Path, present: frozenset[str]) -> Record:
-    """The record of a run folder, of which the FILES in `present` exist. No error: `problem` says what is wrong.
+    """Return the record of a run folder. It never raises: the first error found is stored as text under `problem`.
 
-    A run without `run.json` (of an older kdx) is read from `config.yaml`. `finished` is whether there is a `metrics.json`.
+    Args:
+        folder: The run folder.
+        present: The names in FILES that exist in it.
+
+    Returns:
+        Plain data: "config", "metrics", "last" (metrics of the last weights), "selection", "data", "provenance", "cost",
+        "started", "group", "finished" (whether `metrics.json` exists) and "problem" ("" if there is none). The config is
+        read from `config.yaml` if `run.json` does not exist (runs of older versions).
     """
     problems: list[str] = []
     start = _json(folder / START, problems) if START in present else {}
     config: Any = start.get("config")
     if START in present and not config and not problems:
-        problems.append(f"{START} has no config: {AGAIN}")
+        problems.append(f"{START} has no config: {REMEDY}")
     if not config and CONFIG in present:
         config = _yaml(folder / CONFIG, problems)
     config = config if isinstance(config, dict) else {}
-    wrong = [key for key, shape in SHAPES.items() if not isinstance(config.get(key), shape)]
-    wrong += ["baseline"] if not isinstance(config.get("baseline"), str | None) else []
-    if wrong and not problems:
-        where = START if START in present else CONFIG
-        problems.append(f"{where} has no good '{wrong[0]}': it is not the config of a run; leave this folder out")
+    invalid = [key for key, expected in REQUIRED.items() if not isinstance(config.get(key), expected)]
+    invalid += ["baseline"] if not isinstance(config.get("baseline"), str | None) else []
+    if invalid and not problems:
+        file = START if START in present else CONFIG
+        problems.append(f"{file}: '{invalid[0]}' is missing or invalid, so this is not a run config; exclude this folder")
     end = _json(folder / END, problems) if END in present else {}
     if END in present and not isinstance(end.get("metrics"), dict) and not problems:
-        problems.append(f"{END} has no metrics: {AGAIN}")
+        problems.append(f"{END} has no metrics: {REMEDY}")
     return {
         "config": config,
         "metrics": _numbers(end, "metrics", problems),
@@ -61,17 +68,17 @@ def read_record(folder: Path, present: frozenset[str]) -> Record:
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
-        problems.append(f"{path.name} cannot be read ({error.strerror}): mend its permissions or its disk")
+        problems.append(f"{path.name} cannot be read ({error.strerror}): check its permissions and the disk")
         return {}
-    except (ValueError, RecursionError):  # ValueError: of JSON and of UTF-8
-        problems.append(f"{path.name} is not whole: {AGAIN}")
+    except (ValueError, RecursionError):  # ValueError: invalid JSON or invalid UTF-8
+        problems.append(f"{path.name} is incomplete or invalid: {REMEDY}")
         return {}
-    if not isinstance(found, dict):
-        problems.append(f"{path.name} is not an object: {AGAIN}")
+    if not isinstance(content, dict):
+        problems.append(f"{path.name} is not a JSON object: {REMEDY}")
         return {}
-    return found
+    return content
 
 
 def _yaml(path: Path, problems: list[str]) -> Any:
@@ -80,21 +87,21 @@ def _yaml(path: Path, problems: list[str]) -> Any:
     try:
         return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
-        problems.append(f"{path.name} cannot be read ({error.strerror}): mend its permissions or its disk")
+        problems.append(f"{path.name} cannot be read ({error.strerror}): check its permissions and the disk")
     except (yaml.YAMLError, ValueError, RecursionError):
-        problems.append(f"{path.name} is not whole: {AGAIN}")
+        problems.append(f"{path.name} is incomplete or invalid: {REMEDY}")
     return {}
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = content.get(key)
-    return found if isinstance(found, dict) else {}
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _provenance(content: Mapping[str, Any]) -> dict[str, Any]:
-    found = _mapping(content, "provenance")
-    shapes = {"overrides": list, "versions": dict, "hardware": dict}
-    return {key: value for key, value in found.items() if isinstance(value, shapes.get(key, object))}
+    types = {"overrides": list, "versions": dict, "hardware": dict}
+    entries = _mapping(content, "provenance").items()
+    return {key: value for key, value in entries if isinstance(value, types.get(key, object))}
 
 
 def _text(value: Any) -> str | None:
@@ -102,12 +109,12 @@ def _text(value: Any) -> str | None:
 
 
 def _numbers(content: Mapping[str, Any], key: str, problems: list[str]) -> dict[str, float]:
-    """The finite numbers under `key`; the first that is none of these is a problem."""
-    found: dict[str, float] = {}
+    """Return the finite numbers under `key`; add a problem for each other value."""
+    numbers: dict[str, float] = {}
     for name, value in _mapping(content, key).items():
         if isinstance(value, int | float) and math.isfinite(value):
-            found[name] = float(value)
+            numbers[name] = float(value)
         elif not name.endswith(UNDEFINED):
-            remedy = "the run diverged: lower optimizer.lr" if isinstance(value, float) else AGAIN
+            remedy = "the run diverged: lower optimizer.lr" if isinstance(value, float) else REMEDY
             problems.append(f"{END}: {name} is {value}; {remedy}")
-    return found
+    return numbers

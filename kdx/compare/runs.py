@@ -1,4 +1,4 @@
-"""The runs under some folders: what they were asked to do, how far they came and what they found."""
+"""Find the runs under given folders and read their config, state and metrics."""
 
 from __future__ import annotations
 
@@ -19,28 +19,25 @@ from typing import Any, Literal
 from kdx.compare.index import FILE, Index
 from kdx.compare.records import FILES, Record, read_record
 
-State = Literal["finished", "going", "stopped", "damaged"]
+State = Literal["finished", "running", "stopped", "damaged"]
 Curves = dict[str, list[tuple[int, int, float]]]  # name -> (epoch, step, value)
 
-PATIENCE = 600.0  # seconds without a sign of life after which a run has stopped
-FEWEST = 50  # runs under a root from which on an index is worth making
-SKIPPED = ("teachers", "wandb")  # teachers are runs too, but not the ones that are asked for
-RUN_FILES = ("run.json", "config.yaml")  # either makes a folder a run's
+STOPPED_AFTER = 600.0  # seconds since the last write after which an unfinished run counts as stopped
+INDEX_FROM = 50  # number of runs under a root from which an index is written
+SKIPPED = ("teachers", "wandb")  # teachers are runs as well, but are only read if their folder is given
+RUN_FILES = ("run.json", "config.yaml")  # a folder with one of these files is a run folder
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run folder. `problem` says what is wrong with it and what to do; it is empty if nothing is.
-
-    Metrics by flat name; `last` are those of the last weights on val, where other weights were selected.
-    """
+    """The content of one run folder."""
 
     path: Path
     state: State
-    problem: str
+    problem: str  # an error in the files with its remedy; "" if there is none
     config: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    last: Mapping[str, float]
+    metrics: Mapping[str, float]  # by flat name, of the selected weights
+    last: Mapping[str, float]  # on val, of the last weights, if other weights were selected
     selection: Mapping[str, Any]
     data: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -50,47 +47,56 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """As in the config; the folder's where that is lost."""
+        """The name in the config; the name of the folder if the config cannot be read."""
         return str(self.config.get("name", self.path.name))
 
     @property
     def seed(self) -> int | None:
-        """None only where the config is lost."""
+        """The seed; None if the config cannot be read."""
         seed = self.config.get("seed")
         return seed if isinstance(seed, int) else None
 
     @property
     def baseline(self) -> str | None:
-        """Which equal-budget baseline the run is, if it is one."""
+        """The name of the equal-budget baseline that the run is; None if it is not a baseline."""
         return self.config.get("baseline")
 
     @cached_property
     def flat_config(self) -> dict[str, Any]:
-        """Dotted path -> value; a list, an empty mapping and None are values."""
+        """Config values by dotted path. Lists, empty mappings and None are values."""
         return dict(_flat(self.config))
 
 
 def find_runs(roots: Sequence[str | Path]) -> list[RunRecord]:
-    """All runs under the roots, sorted by path, each once. A root is a run folder, a sweep, any tree of them, or a glob.
+    """Return all runs under the roots, sorted by path, each once.
 
-    Teachers (`outputs/teachers`) only if they are given themselves. ValueError if a root does not exist; a damaged run is
-    no error, and that there are no runs is for the caller to say.
+    Teachers (`outputs/teachers`) are only included if their folder is itself a root. Damaged runs are included with the state
+    "damaged". The result may be empty.
+
+    Args:
+        roots: Run folders, sweep folders, any folders that contain them, or globs.
+
+    Raises:
+        ValueError: If a root does not exist.
     """
     now = time.time()
-    found: dict[str, RunRecord] = {}
+    records: dict[str, RunRecord] = {}
     for root in list(_expand(roots)):
-        folders = {real: folder for real, folder in _run_folders(root) if real not in found}
-        beside = not _is_run(root) and (len(folders) >= FEWEST or (root / FILE).exists())
-        with _uncollected(), Index(root) if beside else nullcontext() as index:
+        folders = {real: folder for real, folder in _run_folders(root) if real not in records}
+        indexed = not _is_run(root) and (len(folders) >= INDEX_FROM or (root / FILE).exists())
+        with _no_garbage_collection(), Index(root) if indexed else nullcontext() as index:
             for real, folder in folders.items():
-                found[real] = _load(folder, os.path.relpath(folder, root), index, now)
+                records[real] = _load(folder, os.path.relpath(folder, root), index, now)
             if index is not None:
-                index.forget({os.path.relpath(folder, root) for folder in folders.values()})
-    return sorted(found.values(), key=lambda run: _natural(str(run.path)))
+                index.keep_only({os.path.relpath(folder, root) for folder in folders.values()})
+    return sorted(records.values(), key=lambda run: _natural(str(run.path)))
 
 
 def read_curves(run: RunRecord) -> Curves:
-    """The curves in `metrics.csv` by flat name; empty without the file. A last line that is still being written is left out."""
+    """Return the curves in `metrics.csv` as {flat name: [(epoch, step, value)]}; empty if there is no such file.
+
+    A last line without a line end is ignored: the run is still writing it.
+    """
     try:
         text = (run.path / "metrics.csv").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -104,21 +110,21 @@ def read_curves(run: RunRecord) -> Curves:
         if step is None:
             continue
         for name, cell in row.items():
-            value = _number(cell) if name not in ("step", "epoch", None) else None  # None: cells beyond the header's
+            value = _number(cell) if name not in ("step", "epoch", None) else None  # None: more cells than the header has
             if value is not None:
                 curves.setdefault(name, []).append((int(epoch or 0), int(step), value))
     return curves
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without garbage collection, which finds no cycles in plain data and takes a third of the time of reading it."""
-    was = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection: it finds no cycles in plain data and takes a third of the reading time."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if enabled:
             gc.enable()
 
 
@@ -128,26 +134,26 @@ def _expand(roots: Sequence[str | Path]) -> Iterator[Path]:
         if path.is_dir():
             yield path
         elif path.exists():
-            raise ValueError(f"{root} is a file: give the folder of a run, or a folder with runs in it")
+            raise ValueError(f"{root} is a file: give a run folder or a folder that contains runs")
         elif glob.has_magic(str(path)):
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if os.path.isdir(match)]
             matches = [match for match in matches if match.name not in SKIPPED or match.name == path.name]
             if not matches:
-                raise ValueError(f"no folder matches {root}: give a folder with runs in it, such as outputs")
+                raise ValueError(f"No folder matches {root}: give a folder that contains runs, such as outputs")
             yield from matches
         else:
-            raise ValueError(f"{root} does not exist: give a folder with runs in it, such as outputs")
+            raise ValueError(f"{root} does not exist: give a folder that contains runs, such as outputs")
 
 
 def _run_folders(root: Path) -> Iterator[tuple[str, Path]]:
-    """(real path, path as given) of every run folder; it looks into none of them, and follows a link only once."""
-    seen: set[str] = set()
-    waiting = [(os.path.realpath(root), str(root))]
-    while waiting:
-        real, folder = waiting.pop()
-        if real in seen:
+    """Yield (real path, path as given) of every run folder. Run folders are not searched; a link is followed once."""
+    visited: set[str] = set()
+    queue = [(os.path.realpath(root), str(root))]
+    while queue:
+        real, folder = queue.pop()
+        if real in visited:
             continue
-        seen.add(real)
+        visited.add(real)
         try:
             entries = list(os.scandir(folder))
         except OSError:
@@ -158,7 +164,7 @@ def _run_folders(root: Path) -> Iterator[tuple[str, Path]]:
         for entry in entries:
             if entry.is_dir() and entry.name not in SKIPPED and not entry.name.startswith("."):
                 below = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
-                waiting.append((below, entry.path))
+                queue.append((below, entry.path))
 
 
 def _is_run(folder: Path) -> bool:
@@ -182,20 +188,20 @@ def _load(folder: Path, relative: str, index: Index | None, now: float) -> RunRe
 def _run(folder: Path, record: Record, now: float) -> RunRecord:
     values = dict(record)
     finished = values.pop("finished")
-    state: State = "finished" if finished else "going" if now - _last_change(folder) < PATIENCE else "stopped"
+    state: State = "finished" if finished else "running" if now - _last_change(folder) < STOPPED_AFTER else "stopped"
     if values["problem"]:
         state = "damaged"
-    if values["group"] is None and (folder.parent / "multirun.yaml").exists():  # a sweep of an older kdx
+    if values["group"] is None and (folder.parent / "multirun.yaml").exists():  # a sweep of an older version
         values["group"] = folder.parent.name
     return RunRecord(path=folder, state=state, **values)
 
 
 def _last_change(folder: Path) -> float:
-    """When a file of the run, or of its checkpoints, was last written; seconds since 1970."""
+    """Return the time of the last write to the run folder or its checkpoints, in seconds since 1970."""
     last = 0.0
-    for place in (folder, folder / "checkpoints"):
+    for directory in (folder, folder / "checkpoints"):
         with suppress(OSError):
-            last = max([last, *(entry.stat().st_mtime for entry in os.scandir(place))])
+            last = max([last, *(entry.stat().st_mtime for entry in os.scandir(directory))])
     return last
 
 
@@ -216,5 +222,5 @@ def _number(cell: str | None) -> float | None:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """So that run 10 comes after run 9."""
+    """Return a sort key that places run 10 after run 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

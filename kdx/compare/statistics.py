@@ -1,4 +1,4 @@
-"""What n runs say about a claim: differences paired by seed, intervals that are right for few seeds, and one verdict rule."""
+"""Statistics over seeds: paired differences, confidence intervals for few seeds, and the verdict on a claim."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Interval:
-    """From `low` to `high`, ends included."""
+    """The closed interval from `low` to `high`."""
 
     low: float
     high: float
@@ -26,44 +26,49 @@ class Interval:
 
 @dataclass(frozen=True)
 class Region:
-    """Where a claim says that a mean lies: strictly between `low` and `high`."""
+    """The open interval in which a claim places a mean."""
 
     low: float = -math.inf
     high: float = math.inf
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(f"no number lies between {self.low} and {self.high}: give a low end below the high one")
+            raise ValueError(f"Empty region ({self.low}, {self.high}): give a lower bound below the upper bound")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds. `interval` is Student's, which verdicts use; `bootstrap` is there to compare it with."""
+    """Mean over n seeds with two 95 % intervals. Verdicts use Student's t `interval`; `bootstrap` is for comparison."""
 
     n: int
     mean: float
-    std: float  # of one seed, with n - 1
+    std: float  # over seeds, with n - 1
     interval: Interval
     bootstrap: Interval
 
 
 def paired(first: Mapping[K, float], second: Mapping[K, float]) -> dict[K, float]:
-    """`first` minus `second` for every key (a seed) that both have, in the order of `first`."""
+    """Return `first` minus `second` for each key (seed) that both have, in the order of `first`."""
     return {key: value - second[key] for key, value in first.items() if key in second}
 
 
 def estimate(values: Sequence[float] | Values) -> Estimate:
-    """Mean, standard deviation and both intervals. ValueError for fewer than two values, or for one that is not finite."""
+    """Return mean, standard deviation and both intervals of the values, one per seed.
+
+    Raises:
+        ValueError: If there are fewer than two values, or if a value is not finite.
+    """
     numbers = _numbers(values)
     spread = float(numbers.std(ddof=1))
     return Estimate(len(numbers), float(numbers.mean()), spread, student_interval(numbers), bootstrap_interval(numbers))
 
 
 def student_interval(values: Sequence[float] | Values, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean.
+    """Return Student's t interval of the mean.
 
-    Exact for normal values at any n. Paired differences of two systems that are alike are symmetric about zero, whatever the
-    law of one run; for symmetric values with heavier tails than the normal it covers more than it says, not less.
+    It is exact for normally distributed values at any n. If two systems have the same distribution, their paired differences
+    are symmetric about zero. For symmetric distributions with heavier tails than the normal, the interval is conservative: its
+    coverage is at least `confidence`.
     """
     numbers = _numbers(values)
     half = _student_quantile((1 + confidence) / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers))
@@ -73,12 +78,15 @@ def student_interval(values: Sequence[float] | Values, confidence: float = CONFI
 def bootstrap_interval(
     values: Sequence[float] | Values, confidence: float = CONFIDENCE, *, widen: bool = True, resamples: int = 20_000
 ) -> Interval:
-    """Percentile bootstrap interval of the mean, always the same for the same values.
+    """Return the percentile bootstrap interval of the mean. The result is deterministic.
 
-    The plain one (`widen=False`) is too narrow for few values: it covers about 85 % instead of 95 % at n = 5, for resampling
-    forgets n/(n-1) of the variance and the tails of Student's law. `widen` takes the percentiles further out to make up for
-    both (Hesterberg 2015, arXiv:1411.5279, "expanded percentile"). No resampled mean leaves the range of the values,
-    which at n = 5 covers a median only with 94 %, so even then it falls short of 95 %.
+    The plain interval (`widen=False`) is too narrow for few values: its coverage at n = 5 is about 85 % instead of 95 %,
+    because resampling ignores the factor n/(n-1) of the variance and the tails of Student's t distribution. `widen=True`
+    corrects both with more extreme percentiles. Its coverage is still slightly below 95 %: a resampled mean never leaves the
+    range of the values, and at n = 5 this range covers the median with a probability of only 94 %.
+
+    Reference:
+        Hesterberg 2015, arXiv:1411.5279, "expanded percentile".
     """
     numbers = _numbers(values)
     n = len(numbers)
@@ -91,7 +99,7 @@ def bootstrap_interval(
 
 
 def verdict(interval: Interval, claimed: Region) -> Verdict:
-    """What an interval says: "holds" if it lies in the claimed region, "fails" if none of it does, else "undecided"."""
+    """Return "holds" if the interval lies in the claimed region, "fails" if it lies outside, else "undecided"."""
     if claimed.low < interval.low and interval.high < claimed.high:
         return "holds"
     if interval.high <= claimed.low or interval.low >= claimed.high:
@@ -100,37 +108,41 @@ def verdict(interval: Interval, claimed: Region) -> Verdict:
 
 
 def joint(verdicts: Iterable[Verdict]) -> Verdict:
-    """Of a claim made of parts: "holds" if all hold, "fails" if one fails, else "undecided"; "not run" without all of them."""
-    found = set(verdicts)
-    if not found or "not run" in found:
+    """Return the verdict on a claim with several parts.
+
+    "not run" if there is no part or a part was not run, "holds" if all parts hold, "fails" if one fails, else "undecided".
+    """
+    parts = set(verdicts)
+    if not parts or "not run" in parts:
         return "not run"
-    if found == {"holds"}:
+    if parts == {"holds"}:
         return "holds"
-    return "fails" if "fails" in found else "undecided"
+    return "fails" if "fails" in parts else "undecided"
 
 
-def margin(found: Estimate, claimed: Region) -> tuple[float, float, float]:
-    """How far the claim is kept, in standard deviations of one seed: (interval's low end, mean, high end).
+def margin(measured: Estimate, claimed: Region) -> tuple[float, float, float]:
+    """Return the signed distances to the boundary of the claimed region, in standard deviations over seeds.
 
-    The distance to the nearest end of the claimed region, positive inside it. So all claims read alike: the interval lies
-    right of zero where a claim holds, and left where it fails.
+    Returns:
+        The distances of (lower end of the interval, mean, upper end), positive inside the region. The whole interval is
+        positive if the claim holds and negative if it fails.
     """
 
     def inside(value: float) -> float:
-        return min(value - claimed.low, claimed.high - value) / (found.std or 1e-12)
+        return min(value - claimed.low, claimed.high - value) / (measured.std or 1e-12)
 
-    low, high = found.interval.low, found.interval.high
+    low, high = measured.interval.low, measured.interval.high
     middle = (claimed.low + claimed.high) / 2
-    deepest = min(max(low, middle), high) if math.isfinite(middle) else found.mean
-    return min(inside(low), inside(high)), inside(found.mean), max(inside(low), inside(high), inside(deepest))
+    deepest = min(max(low, middle), high) if math.isfinite(middle) else measured.mean
+    return min(inside(low), inside(high)), inside(measured.mean), max(inside(low), inside(high), inside(deepest))
 
 
 def _numbers(values: Sequence[float] | Values) -> Values:
     numbers = np.asarray(values, np.float64)
     if numbers.ndim != 1 or len(numbers) < 2:
-        raise ValueError(f"{numbers.size} value says nothing of the spread: give at least two seeds")
+        raise ValueError(f"At least two seeds are needed for a confidence interval, got {numbers.size}: run more seeds")
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{numbers.tolist()} are not all finite numbers: look for the run that diverged")
+        raise ValueError(f"Non-finite values in {numbers.tolist()}: find and rerun the run that diverged")
     return numbers
 
 
@@ -145,7 +157,10 @@ def _normal_cdf(x: float) -> float:
 
 
 def number(value: float, spread: float | None = None) -> str:
-    """Three significant digits, with a true minus sign; with its spread to as many decimals, if that is given."""
+    """Return a number as text with three significant digits and a typographic minus sign.
+
+    With `spread`, the text is "value ± spread", both with the same number of decimals.
+    """
     reference = abs(value) if spread is None else max(abs(value), spread)
     decimals = 0 if reference >= 100 else 4 if reference < 1e-4 else int(np.clip(2 - np.floor(np.log10(reference)), 0, 4))
     text = f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")

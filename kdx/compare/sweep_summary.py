@@ -1,4 +1,4 @@
-"""What stands at the end of a sweep: its runs compared, in the terminal, as Markdown and CSV, and as a page."""
+"""Summary at the end of a sweep: the comparison of its runs in the terminal, as Markdown, as CSV and as an HTML page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from rich.console import Console
 from kdx.compare import comparison, page, tables
 from kdx.compare.runs import find_runs
 
-MOST = 4  # metrics that fit into a terminal
+MOST_METRICS = 4  # number of metrics that fit into a terminal
 
 
 def write(folder: Path, against: str | None = None) -> None:
-    """Print how the runs under `folder` compare, with a baseline if it is named or the only one; write files and a page there.
+    """Print the comparison of the runs under `folder`; write comparison.md, comparison.csv and report.html there.
 
-    They are comparison.md, comparison.csv and report.html. ValueError if there is nothing to compare.
+    Args:
+        folder: The folder of the sweep.
+        against: The baseline; if None, the baseline of the runs if they have exactly one kind.
+
+    Raises:
+        ValueError: If no run is finished.
     """
     runs = find_runs([folder])
     whole = comparison.compare(runs, against=against)
@@ -24,6 +29,6 @@ def write(folder: Path, against: str | None = None) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
-    names = [name for name in whole.metrics if "/student/" in name][:MOST]
+    names = [name for name in whole.metrics if "/student/" in name][:MOST_METRICS]
     tables.show(comparison.compare(runs, names or None, against), console)
     console.print(page.write(runs, folder / "report.html", against=against), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A comparison as a table: for the terminal, and as Markdown, CSV and LaTeX."""
+"""A comparison as a table for the terminal, as Markdown, as CSV or as LaTeX."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from kdx.compare.metric_names import direction
 from kdx.compare.metric_selection import nearest
 from kdx.compare.statistics import number
 
-COLUMN = 21  # characters of a column of a terminal, with "[−0.0580, −0.0026]" in it
-SPLITS = ("val/", "test/", "last/", "preflight/")  # in front of what is measured on images; costs depend on the machine too
+COLUMN = 21  # width of a terminal column in characters; "[−0.0580, −0.0026]" fits
+SPLITS = ("val/", "test/", "last/", "preflight/")  # prefixes of metrics measured on images; the others are costs
 CSV_COLUMNS = (
     "group,baseline,seeds,selection,metric,n,mean,std,against,pairs,difference,low,high,bootstrap_low,bootstrap_high,note"
 )
@@ -26,7 +26,7 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: a group, or its differences to its baseline."""
+    """One line of a table: a group, or the differences of a group to its baseline."""
 
     head: str
     n: str
@@ -36,7 +36,7 @@ class Line:
 
 
 def rich_table(comparison: Comparison) -> Table:
-    """For a terminal: a row per group and, below it, its paired differences with 95 % intervals."""
+    """Return a table for the terminal: a row per group and, below it, its paired differences with 95 % intervals."""
     table = Table(title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
     table.add_column("group", overflow="fold", no_wrap=False)
     table.add_column("n", justify="right")
@@ -51,7 +51,7 @@ def rich_table(comparison: Comparison) -> Table:
 
 
 def terminal(comparison: Comparison, width: int | None = None) -> str:
-    """The table, its footnote and the caveats as plain text; as wide as it needs to be, unless `width` is given."""
+    """Return the table, its notes and the caveats as plain text; `width` in characters, by default unlimited."""
     file = io.StringIO()
     console = Console(file=file, width=width or 400 + COLUMN * len(comparison.metrics), color_system=None)
     show(comparison, console)
@@ -59,7 +59,7 @@ def terminal(comparison: Comparison, width: int | None = None) -> str:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Print the table, in parts where the console is too narrow for all columns, its footnote and the caveats."""
+    """Print the table, its notes and the caveats. The table is split if the console is too narrow for all columns."""
     labels = max(len(line.head) + 2 for line in lines(comparison))
     fitting = max(1, (console.width - labels - 6) // COLUMN)
     for start in range(0, len(comparison.metrics), fitting):
@@ -69,7 +69,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Markdown: the same rows, the footnote and the caveats as a list."""
+    """Return the table, its notes and the caveats as Markdown."""
 
     def cell(text: str) -> str:
         return text.replace("|", "\\|")
@@ -84,7 +84,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """LaTeX, for the package booktabs: a tabular, with the footnote and the caveats as comments below it."""
+    """Return a LaTeX tabular for the package booktabs; notes and caveats are comments below it."""
     heads = ["group", "$n$", *(tex(name) for name in comparison.metrics)]
     rows = [rf"\begin{{tabular}}{{lr{'r' * len(comparison.metrics)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
     for line in lines(comparison):
@@ -96,7 +96,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """CSV: a row per group and metric, with n, both intervals, and why there are none."""
+    """Return CSV with a row per group and metric: n, mean, std and both intervals, or the reason why there are none."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS.split(","))
@@ -116,9 +116,15 @@ FORMATS: Mapping[str, Callable[[Comparison], str]] = {
 
 
 def ordered(comparison: Comparison, metric: str) -> Comparison:
-    """The same with the best mean of a metric first; the largest, where none is better. ValueError if it is not shown."""
+    """Return the comparison with its rows sorted by `metric`, best mean first.
+
+    If neither direction of the metric is better, the largest mean comes first.
+
+    Raises:
+        ValueError: If the table has no such column.
+    """
     if metric not in comparison.metrics:
-        raise ValueError(f"--sort {metric}: the table has no such column.{nearest(metric, comparison.metrics)}")
+        raise ValueError(f"Unknown column in --sort {metric}.{nearest(metric, comparison.metrics)}")
     sign = 1 if direction(metric) == "less" else -1
     worst = float("inf")
     rows = sorted(comparison.rows, key=lambda row: sign * row.cells[metric].mean if metric in row.cells else worst)
@@ -126,44 +132,44 @@ def ordered(comparison: Comparison, metric: str) -> Comparison:
 
 
 def lines(comparison: Comparison) -> list[Line]:
-    """The rows of a table as text, with the best mean of each column marked where that is justified (see `notes`)."""
+    """Return the rows of a table as text; the best mean of a column is marked under the condition stated in `notes`."""
     best = _best(comparison)
-    found = []
+    rows = []
     for i, row in enumerate(comparison.rows):
         texts = tuple(_mean(row.cells.get(name), row.n) for name in comparison.metrics)
         marks = tuple(best.get(name) == i for name in comparison.metrics)
-        found.append(Line(row.label, str(row.n), texts, marks, False))
+        rows.append(Line(row.label, str(row.n), texts, marks, False))
         if row.differences:
             pairs = max(len(difference.values) for difference in row.differences.values())
             texts = tuple(_gap(row.differences.get(name), pairs) for name in comparison.metrics)
-            found.append(Line(f"\N{MINUS SIGN} {row.against}", str(pairs), texts, (False,) * len(texts), True))
-    return found
+            rows.append(Line(f"\N{MINUS SIGN} {row.against}", str(pairs), texts, (False,) * len(texts), True))
+    return rows
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What stands under a table: how to read it, the selection rule, and every caveat."""
+    """Return the notes below a table: how to read it, the selection rule, and every caveat."""
     rules: dict[str, list[str]] = {}
     for row in comparison.rows:
         rules.setdefault(row.selection, []).append(row.label)
     several = len(rules) > 1
     selected = "; ".join(f"{rule} ({', '.join(labels[:4])})" if several else rule for rule, labels in rules.items())
-    found = [f"Mean ± standard deviation over n seeds; weights selected: {selected}."]
+    texts = [f"Mean ± standard deviation over n seeds; weights selected: {selected}."]
     if any(row.differences for row in comparison.rows):
-        found.append(
-            "Below a group: its mean difference to the baseline, paired by seed, with Student's 95 % interval; "
-            f"n counts the pairs. Of {comparison.intervals} intervals one in 20 excludes 0 by chance."
+        texts.append(
+            "Second line of a group: mean difference to the baseline, paired by seed, with Student's 95 % interval; n is the "
+            f"number of pairs. {comparison.intervals} intervals are shown; without any effect, one in 20 excludes 0 by chance."
         )
-        found.append(
-            "Bold: the best mean of its column, where the interval of its difference to the baseline excludes 0 on the better "
-            "side. It says nothing of the other groups. Costs are never bold."
+        texts.append(
+            "Bold: best mean of the column, if the interval of its difference to the baseline excludes 0 and the difference is "
+            "an improvement. The best mean is not tested against the other groups. Costs are never bold."
         )
     if any(difference.why for row in comparison.rows for difference in row.differences.values()):
-        found.append("No interval: one pair of seeds has none; run more, such as seed=0,1,2,3,4.")
-    return [*found, *(f"Note: {caveat}." for caveat in comparison.caveats)]
+        texts.append("(no interval): an interval needs at least two pairs of seeds; run more, such as seed=0,1,2,3,4.")
+    return [*texts, *(f"Note: {caveat}." for caveat in comparison.caveats)]
 
 
 def tex(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
+    """Return the text with the special characters of LaTeX escaped."""
     return re.sub(r"[\\&%$#_{}~^<>|±−]", lambda match: _TEX[match[0]], text)
 
 
@@ -180,8 +186,8 @@ _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def _best(comparison: Comparison) -> dict[str, int]:
-    """Metric -> the row with its best mean, if that row differs from its baseline for the better."""
-    found = {}
+    """Return, per metric, the index of the row with the best mean, if that row is significantly better than its baseline."""
+    best = {}
     for name in comparison.metrics:
         sign = {"more": 1, "less": -1}.get(direction(name), 0) if name.startswith(SPLITS) else 0
         means = {i: sign * row.cells[name].mean for i, row in enumerate(comparison.rows) if name in row.cells}
@@ -192,8 +198,8 @@ def _best(comparison: Comparison) -> dict[str, int]:
         if difference is not None and difference.estimate is not None:
             interval = difference.estimate.interval
             if min(sign * interval.low, sign * interval.high) > 0:
-                found[name] = first
-    return found
+                best[name] = first
+    return best
 
 
 def _mean(cell: Cell | None, n: int) -> str:

@@ -1,4 +1,4 @@
-"""Runs chosen by what their config says."""
+"""Selection of runs by their config (`--where key=value`)."""
 
 from __future__ import annotations
 
@@ -16,50 +16,60 @@ NOTHING = ("none", "null")
 
 @dataclass(frozen=True)
 class Condition:
-    """`key=value` of a config, the value as it would be typed in an override; it may be a glob."""
+    """A condition `key=value` on a config; the value is written as in an override and may be a glob."""
 
     key: str
     value: str
 
     def holds(self, run: RunRecord) -> bool:
-        """Whether the run's config says so. A node counts by the name of its class: optimizer=SGD."""
+        """Return whether the run meets the condition. A config node is compared by its class name, e.g. optimizer=SGD."""
         flat = run.flat_config
-        found = flat.get(self.key, flat.get(f"{self.key}._target_"))
+        setting = flat.get(self.key, flat.get(f"{self.key}._target_"))
         if f"{self.key}._target_" in flat:
-            found = str(found).rpartition(".")[2]
-        elif found is None and any(path.startswith(self.key + ".") for path in flat):
-            return self.value == "*"  # a node without a class: there is something, but it has no name
-        if found is None:
+            setting = str(setting).rpartition(".")[2]
+        elif setting is None and any(path.startswith(self.key + ".") for path in flat):
+            return self.value == "*"  # a node without a class has no name to compare
+        if setting is None:
             return self.value in NOTHING
-        return _number(found) == _number(self.value) if _is_number(found, self.value) else fnmatchcase(word(found), self.value)
+        if _is_number(setting, self.value):
+            return _number(setting) == _number(self.value)
+        return fnmatchcase(word(setting), self.value)
 
 
 def parse(text: str) -> Condition:
-    """The condition of "key=value". ValueError if it is none."""
+    """Return the condition in "key=value".
+
+    Raises:
+        ValueError: If the text does not have this form.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ValueError(f"--where {text}: give a key of the config and its value, such as temperature.value=4")
+        raise ValueError(f"Invalid --where {text}: expected KEY=VALUE of the config, such as temperature.value=4")
     return Condition(key, value)
 
 
 def choose(runs: Sequence[RunRecord], conditions: Sequence[Condition]) -> list[RunRecord]:
-    """The runs that meet all conditions. ValueError if one has a key that no run has, or if none is left."""
+    """Return the runs that meet all conditions.
+
+    Raises:
+        ValueError: If no run has the key of a condition, or if no run meets all conditions.
+    """
     for condition in conditions:
-        known: dict[str, None] = {}
+        paths: dict[str, None] = {}
         for run in runs:
-            known |= dict.fromkeys(run.flat_config)
-        if condition.key not in known and not any(path.startswith(condition.key + ".") for path in known):
-            raise ValueError(f"--where {condition.key}: no run's config has that key.{nearest(condition.key, known)}")
-        left = [run for run in runs if condition.holds(run)]
-        if not left:
+            paths |= dict.fromkeys(run.flat_config)
+        if condition.key not in paths and not any(path.startswith(condition.key + ".") for path in paths):
+            raise ValueError(f"Unknown config key in --where {condition.key}.{nearest(condition.key, paths)}")
+        matches = [run for run in runs if condition.holds(run)]
+        if not matches:
             values = dict.fromkeys(word(run.flat_config.get(condition.key)) for run in runs if run.config)
-            raise ValueError(f"--where {condition.key}={condition.value}: no run is left.{nearest('', values, 'They have')}")
-        runs = left
+            raise ValueError(f"No run matches --where {condition.key}={condition.value}.{nearest('', values, 'Values')}")
+        runs = matches
     return list(runs)
 
 
-def _is_number(found: Any, text: str) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool) and _number(text) is not None
+def _is_number(setting: Any, text: str) -> bool:
+    return isinstance(setting, int | float) and not isinstance(setting, bool) and _number(text) is not None
 
 
 def _number(value: Any) -> float | None:

@@ -1,1 +1,1 @@
-"""Finished networks measured again: on any data set, at other resolutions, under shifts of the images."""
+"""Evaluation of trained networks on any data set, at other resolutions, and under distribution shift."""

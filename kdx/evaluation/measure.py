@@ -14,7 +14,7 @@ from kdx.config.schema import DataConfig
 from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images
-from kdx.evaluation.subjects import MeasuredNetworks
+from kdx.evaluation.measured_networks import MeasuredNetworks
 from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.suite import Suite
 from kdx.types import Batch, Outputs, Pair

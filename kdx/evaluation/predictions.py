@@ -1,4 +1,4 @@
-"""Every prediction in a Parquet file, written batch by batch."""
+"""Write all predictions into a Parquet file, batch by batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kdx.types import Outputs
 
 
 class Predictions:
-    """A file with a row per example, for use in a `with`; it appears under its name when all is written.
+    """A Parquet file with a row per example, written in a `with` statement. It gets its name when it is complete.
 
-    Columns: `index` in the split, `label` (null where there is none), and for each network, `student_` and `teacher_`,
-    `predicted` (a label), `confidence` (its probability) and `logits` (float32, a list of fixed size K).
+    Columns: `index` in the split, `label` (null if there is none), and for each network with the prefix `student_` or
+    `teacher_`: `predicted` (label), `confidence` (its probability) and `logits` (float32, list of fixed size K).
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,14 +32,14 @@ class Predictions:
         columns = {"index": pa.array(outputs.index.cpu().numpy()), "label": label}
         for name, logits in (("student", outputs.student_logits), ("teacher", outputs.teacher_logits)):
             if logits is not None:
-                columns |= {f"{name}_{what}": column for what, column in self._said(logits).items()}
+                columns |= {f"{name}_{what}": column for what, column in self._columns(logits).items()}
         table = pa.table(columns)
         if self.writer is None:
             self.writer = pq.ParquetWriter(self.draft, table.schema)
         self.writer.write_table(table)
 
     @staticmethod
-    def _said(logits: Tensor) -> dict[str, Any]:
+    def _columns(logits: Tensor) -> dict[str, Any]:
         import pyarrow as pa
 
         logits = logits.to("cpu", torch.float32).contiguous()

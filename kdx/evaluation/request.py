@@ -1,4 +1,4 @@
-"""What kdx-evaluate was asked for, checked before torch is imported or anything is read."""
+"""The request of kdx-evaluate, checked before torch is imported or any file is read."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kdx.data.source import SplitName
 from kdx.networks.names import check_architecture
 from kdx.ranges import Count, Finite, Number, Positive, Resolution, explain
 
-SUBJECTS = ("run", "student", "checkpoint", "timm")
+NETWORK_KEYS = ("run", "student", "checkpoint", "timm")  # each names what to evaluate
 SEVERITIES = range(1, 6)
 FINISHED = "give the folder of a finished run"
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """The keys of conf/evaluate.yaml, which explains them."""
+    """The keys of conf/evaluate.yaml; the YAML file explains them."""
 
     run: str | None
     student: str | None
@@ -53,112 +53,118 @@ class EvaluationRequest:
 
     @property
     def again(self) -> bool:
-        """Whether all that is asked for is the numbers of a run, as the run measured them."""
+        """Whether to repeat exactly the evaluation at the end of a run."""
         how: list[Any] = [self.data, self.shift, self.resolution, self.interpolation, self.class_map, self.to, self.name]
         how += [self.batch_size, self.num_workers]
         return self.run is not None and not self.alone and not self.predictions and not any(how)
 
     @property
     def sides(self) -> list[int]:
-        """The resolutions asked for, px; none where the network's own is meant."""
+        """The requested resolutions, px; empty for the native resolution of the network."""
         return [] if self.resolution is None else self.resolution if isinstance(self.resolution, list) else [self.resolution]
 
     @property
     def folder(self) -> Path | None:
-        """The run that the network belongs to: named, or around the file that was named."""
+        """The folder of the run that the network belongs to: `run`, or the run that contains the given file."""
         if self.run is not None:
             return Path(self.run)
         if self.student is not None:
-            around = Path(self.student).absolute().parent
+            parent = Path(self.student).absolute().parent
         elif self.checkpoint is not None and self.network is None:
-            around = Path(self.checkpoint).absolute().parent.parent
+            parent = Path(self.checkpoint).absolute().parent.parent
         else:
             return None
-        return around if (around / "config.yaml").is_file() else None
+        return parent if (parent / "config.yaml").is_file() else None
 
     def split_of(self, run: RunConfig | None) -> SplitName:
-        """The split to measure; ConfigError where it would be test by default and the run keeps its test for later."""
+        """Return the split to evaluate: `split`, by default test.
+
+        Raises:
+            ConfigError: If the default would be the test split of a run with test=false.
+        """
         if self.split is None and self.data is None and run is not None and not run.test:
             raise ConfigError(
-                "the run has test=false, so its test images are kept: give split=val, or split=test to use them now"
+                "The run has test=false, so its test split is reserved: give split=val, or split=test to evaluate on it now"
             )
         return self.split or "test"
 
 
-def run_of(asked: EvaluationRequest) -> RunConfig | None:
-    """The checked config of the run that the network belongs to, without its teacher if nobody asks for that."""
-    if asked.folder is None:
+def run_of(request: EvaluationRequest) -> RunConfig | None:
+    """Return the checked config of the run that the network belongs to; without its teacher for alone=true."""
+    if request.folder is None:
         return None
-    config = load(asked.folder / "config.yaml")
-    return replace(config, teacher=None, calibration=None) if asked.alone else config
+    config = load(request.folder / "config.yaml")
+    return replace(config, teacher=None, calibration=None) if request.alone else config
 
 
 def request(cfg: DictConfig) -> EvaluationRequest:
-    """The request in a composed config. ConfigError names the mistake and the remedy."""
+    """Return the request in a composed config (conf/evaluate.yaml).
+
+    Raises:
+        ConfigError: If the config is invalid; the message ends with the remedy.
+    """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    known = [item.name for item in fields(EvaluationRequest)]
+    keys = [item.name for item in fields(EvaluationRequest)]
     for key in plain:
-        if key not in known:
-            raise ConfigError(unknown(key, known))
+        if key not in keys:
+            raise ConfigError(unknown(key, keys))
     for severity in plain["severities"] if isinstance(plain["severities"], list) else [plain["severities"]]:
         if severity not in SEVERITIES:
-            raise ConfigError(f"severities: {severity} is none: give some of 1 to 5, like severities=[1,3,5]")
+            raise ConfigError(f"Invalid severity {severity}; expected a subset of 1-5, such as severities=[1,3,5]")
     if plain["split"] not in ("train", "val", "test", None):
-        raise ConfigError(f"split={plain['split']}: choose train, val or test")
+        raise ConfigError(f"Invalid split={plain['split']}; expected train, val or test")
     try:
-        found = TypeAdapter(EvaluationRequest).validate_python({name: plain.get(name) for name in known})
+        validated = TypeAdapter(EvaluationRequest).validate_python({name: plain.get(name) for name in keys})
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
-    _one_subject(found, plain)
-    _files(found)
-    if found.predictions and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(
-            "predictions are written by pyarrow, which is not installed: pip install kdx[parquet], or predictions=false"
-        )
-    return found
+    _check_networks(validated, plain)
+    _check_files(validated)
+    if validated.predictions and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError("predictions=true requires pyarrow: pip install kdx[parquet], or give predictions=false")
+    return validated
 
 
-def _one_subject(asked: EvaluationRequest, plain: Mapping[str, Any]) -> None:
-    named = [name for name in SUBJECTS if plain[name] is not None]
-    if len(named) != 1:
-        said = "nothing" if not named else " and ".join(f"{name}={plain[name]}" for name in named)
-        raise ConfigError(
-            f"there is {said} to measure: give one of run=FOLDER, student=FILE.safetensors, checkpoint=FILE or timm=NAME"
-        )
-    for name, owner in {"network": "checkpoint", "weights": "timm", "pretrained": "timm"}.items():
-        if plain.get(name) is not None and plain[owner] is None:
-            raise ConfigError(f"{name} goes with {owner}=, and there is {named[0]}={plain[named[0]]}: drop it")
-    if asked.pretrained and asked.weights:
-        raise ConfigError("the network gets its weights from one place: drop weights=FILE, or give pretrained=false")
-    if asked.network is not None and asked.network.get("architecture") == "???":
-        raise ConfigError("'network.architecture' has no value: give network.architecture=NAME")
-    architecture = asked.timm or (asked.network or {}).get("architecture")
+def _check_networks(request: EvaluationRequest, plain: Mapping[str, Any]) -> None:
+    given = [name for name in NETWORK_KEYS if plain[name] is not None]
+    if len(given) != 1:
+        values = " and ".join(f"{name}={plain[name]}" for name in given)
+        problem = f"Only one network can be evaluated, got {values}" if given else "Missing required option"
+        raise ConfigError(f"{problem}: give one of run=FOLDER, student=FILE.safetensors, checkpoint=FILE or timm=NAME")
+    for name, required in {"network": "checkpoint", "weights": "timm", "pretrained": "timm"}.items():
+        if plain.get(name) is not None and plain[required] is None:
+            raise ConfigError(f"{name}= requires {required}=, got {given[0]}={plain[given[0]]}: remove {name}=")
+    if request.pretrained and request.weights:
+        raise ConfigError("pretrained=true and weights=FILE exclude each other: remove weights=FILE, or give pretrained=false")
+    if request.network is not None and request.network.get("architecture") == "???":
+        raise ConfigError("Missing required option: network.architecture=NAME")
+    architecture = request.timm or (request.network or {}).get("architecture")
     if architecture is not None:
         try:
             check_architecture(architecture)
         except ValueError as error:
-            raise ConfigError(f"{'timm' if asked.timm else 'network'}: {error}") from None
-    if asked.data is None and asked.folder is None:
+            raise ConfigError(f"{'timm' if request.timm else 'network'}: {error}") from None
+    if request.data is None and request.folder is None:
         raise ConfigError(
-            f"{named[0]}={plain[named[0]]} comes without data: give data=GROUP, and data.root=FOLDER where it needs one"
+            f"{given[0]}={plain[given[0]]} requires a data set: give data=GROUP, and data.root=FOLDER if the group needs it"
         )
-    if asked.folder is None and asked.to is None:
-        raise ConfigError(f"{named[0]}={plain[named[0]]} belongs to no run whose folder could take the results: give to=FOLDER")
+    if request.folder is None and request.to is None:
+        raise ConfigError(f"{given[0]}={plain[given[0]]} is not part of a run, so the results need a folder: give to=FOLDER")
 
 
-def _files(asked: EvaluationRequest) -> None:
-    if asked.run is not None and not (Path(asked.run) / "config.yaml").is_file():
-        raise ConfigError(f"run={asked.run}: there is no config.yaml; {FINISHED}")
+def _check_files(request: EvaluationRequest) -> None:
+    if request.run is not None and not (Path(request.run) / "config.yaml").is_file():
+        raise ConfigError(f"run={request.run} has no config.yaml; {FINISHED}")
     for name in ("student", "checkpoint", "weights", "class_map"):
-        value = getattr(asked, name)
+        value = getattr(request, name)
         if value is not None and not Path(value).is_file():
-            raise ConfigError(f"{name}={value}: there is no such file; give a path that exists")
-    if asked.student is not None and not Path(asked.student).with_suffix(".json").is_file():
+            raise ConfigError(f"{name}={value} does not exist; give the path of a file")
+    if request.student is not None and not Path(request.student).with_suffix(".json").is_file():
         raise ConfigError(
-            f"student={asked.student} has no card, {Path(asked.student).with_suffix('.json').name}, beside it: copy that "
-            "too, or give checkpoint=FILE with network=OPTION"
+            f"student={request.student} has no {Path(request.student).with_suffix('.json').name} beside it: copy this file as "
+            "well, or give checkpoint=FILE with network=OPTION"
         )
-    if asked.checkpoint is not None and asked.folder is None and asked.network is None:
+    if request.checkpoint is not None and request.folder is None and request.network is None:
         raise ConfigError(
-            f"checkpoint={asked.checkpoint} lies in no run: give network=OPTION, or network=timm network.architecture=NAME"
+            f"checkpoint={request.checkpoint} is not part of a run: give network=OPTION, or network=timm "
+            "network.architecture=NAME"
         )

@@ -1,4 +1,4 @@
-"""What an evaluation found, and how it is shown: tables on the terminal, files beside the JSON."""
+"""The result of an evaluation, its tables in the terminal, and the files beside the JSON file."""
 
 from __future__ import annotations
 
@@ -10,31 +10,41 @@ from typing import Any
 from rich.console import Console
 
 from kdx.data.source import Images
-from kdx.evaluation import classes, shown
+from kdx.evaluation import shift_report, worst_classes
 from kdx.report import disagreement, per_class
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Flat metrics of the clean images and of each shift, the classes by network, and where student and teacher differ most."""
+    """Metrics of the clean images and under each shift, sums per class, and the images with the largest disagreement."""
 
-    clean: dict[str, float]
-    shift: list[dict[str, Any]]  # corruption, severity, metrics, and side where it is the resolution that is shifted
-    classes: classes.PerClass
+    clean: dict[str, float]  # by flat name
+    shift: list[dict[str, Any]]  # "corruption", "severity", "metrics"; "side" in px if the resolution is shifted
+    classes: worst_classes.PerClass
     furthest: list[dict[str, Any]]
 
 
 def show(
-    found: EvaluationResult, images: Images, split: str, title: str, names: Sequence[str] | None, stem: Path, console: Console
+    result: EvaluationResult, images: Images, split: str, title: str, names: Sequence[str] | None, stem: Path, console: Console
 ) -> None:
-    """Print the tables, and write what else there is: `-per_class.csv`, `-disagreement.png`, and a picture of the shifts."""
-    console.print(shown.table(found.clean, found.shift, split, title))
-    if found.classes:
-        per_class.write(stem.with_name(f"{stem.name}-per_class.csv"), {split: found.classes}, names)
-        console.print(classes.worst(found.classes, names))
-    if found.furthest:
-        originals = [images[row["index"]] for row in found.furthest]
-        disagreement.picture(originals, found.furthest, names).save(stem.with_name(f"{stem.name}-disagreement.png"))
-    if found.shift:
-        shown.picture(found.clean, found.shift, split, title).savefig(stem.with_name(f"{stem.name}.png"), dpi=150)
+    """Print the tables and write STEM-per_class.csv, STEM-disagreement.png and STEM.png (the shifts), if there is such data.
+
+    Args:
+        result: The result.
+        images: The evaluated images.
+        split: The name of the split.
+        title: The title of the table and the figure.
+        names: The names of the classes, if known.
+        stem: The path of the files without suffix.
+        console: The console for the tables.
+    """
+    console.print(shift_report.table(result.clean, result.shift, split, title))
+    if result.classes:
+        per_class.write(stem.with_name(f"{stem.name}-per_class.csv"), {split: result.classes}, names)
+        console.print(worst_classes.worst(result.classes, names))
+    if result.furthest:
+        originals = [images[row["index"]] for row in result.furthest]
+        disagreement.picture(originals, result.furthest, names).save(stem.with_name(f"{stem.name}-disagreement.png"))
+    if result.shift:
+        shift_report.picture(result.clean, result.shift, split, title).savefig(stem.with_name(f"{stem.name}.png"), dpi=150)
     console.print(f"{stem}.json", highlight=False, soft_wrap=True)

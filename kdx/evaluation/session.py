@@ -1,4 +1,4 @@
-"""An evaluation from request to results: numbers, a table, a picture, predictions."""
+"""Run an evaluation from request to results: metrics, tables, figures, predictions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from kdx.data.cache import cached, key
 from kdx.data.corruptions import Shift, Step
 from kdx.data.source import BadImageError, Images, Source, SplitName
 from kdx.data.splits import carve, fingerprint
-from kdx.evaluation import classes, results
+from kdx.evaluation import results, worst_classes
 from kdx.evaluation.measure import Bench, InDepth, Sink, device, num_batches
+from kdx.evaluation.measured_networks import MeasuredNetworks, load_networks
 from kdx.evaluation.predictions import Predictions
 from kdx.evaluation.request import EvaluationRequest
 from kdx.evaluation.results import EvaluationResult
-from kdx.evaluation.subjects import MeasuredNetworks, subject
 from kdx.experiment import build
 from kdx.metrics.disagreement import Disagreement
 from kdx.run.folder import RunFolder
@@ -36,31 +36,39 @@ log = logging.getLogger("kdx")
 
 
 def evaluate(
-    asked: EvaluationRequest, run: RunConfig | None, other: RunConfig | None, data_name: str, overrides: Sequence[str]
+    request: EvaluationRequest, run: RunConfig | None, other: RunConfig | None, data_name: str, overrides: Sequence[str]
 ) -> Path:
-    """Measure what was asked for and write it; gives the JSON file.
+    """Evaluate as requested, write the results, and return the path of the JSON file.
 
-    `run` is the checked config of the run that the network belongs to; `other` is one whose data are to be used in place of the
-    run's, and `data_name` what they are called. ConfigError says what does not fit.
+    Args:
+        request: What to evaluate, and how.
+        run: The checked config of the run that the network belongs to, if any.
+        other: A config whose data replace the data of the run.
+        data_name: The name of the data in titles and file names.
+        overrides: The command line, for the provenance.
+
+    Raises:
+        ConfigError: If networks, data and request do not fit together.
     """
     config = other or run
     assert config is not None
-    shifts: dict[str, Shift] = {name: build.make(node, f"shift.{name}") for name, node in (asked.shift or {}).items()}
+    shifts: dict[str, Shift] = {name: build.make(node, f"shift.{name}") for name, node in (request.shift or {}).items()}
     source: Source = build.make(config.data.source, "data.source")
-    split = asked.split_of(run)
-    data = config.data
-    data = replace(data, batch_size=asked.batch_size or data.batch_size)
-    data = data if asked.num_workers is None else replace(data, num_workers=asked.num_workers)
+    split = request.split_of(run)
+    data = replace(config.data, batch_size=request.batch_size or config.data.batch_size)
+    data = data if request.num_workers is None else replace(data, num_workers=request.num_workers)
     images = images_of(data, source, split)
-    networks = subject(asked, run, source)
-    outputs = outputs_of(asked, source, networks)
-    folder, name = place(asked, data_name, split, list(shifts))
+    networks = load_networks(request, run, source)
+    outputs = outputs_of(request, source, networks)
+    folder, name = results_path(request, data_name, split, list(shifts))
     crop = build.make(config.data.eval_crop, "data.eval_crop")
     bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device())
-    sides = asked.sides or [networks.resolution.student]
+    sides = request.sides or [networks.resolution.student]
     console = Console() if Console().is_terminal else Console(width=150)
-    with Predictions(folder / f"{name}.parquet") if asked.predictions else nullcontext() as predictions:
-        found = everything(bench, images, split, sides, steps_of(shifts, asked, sides[0]), asked.seed, predictions, console)
+    with Predictions(folder / f"{name}.parquet") if request.predictions else nullcontext() as predictions:
+        result = measure_all(
+            bench, images, split, sides, steps_of(shifts, request, sides[0]), request.seed, predictions, console
+        )
     about = {
         "of": networks.of,
         "data": {
@@ -73,23 +81,25 @@ def evaluate(
         "resolution": {"teacher": networks.resolution.teacher, "student": sides[0]},
         "classes": {"measured": len(outputs), "outputs": networks.student.num_classes},
     }
-    content = {**about, "clean": found.clean, "shift": found.shift, "skipped": bench.skipped}
+    content = {**about, "clean": result.clean, "shift": result.shift, "skipped": bench.skipped}
     RunFolder(folder).write(f"{name}.json", {**content, "provenance": provenance(tuple(overrides))})
     title = f"{networks.text} · {data_name} {split}, {len(images)} images, {sides[0]} px"
     names = source.names if source.names is not None and len(source.names) == len(outputs) else None
-    results.show(found, images, split, title, names, folder / name, console)
+    results.show(result, images, split, title, names, folder / name, console)
     return folder / f"{name}.json"
 
 
-def steps_of(shifts: Mapping[str, Shift], asked: EvaluationRequest, side: int) -> list[tuple[str, Step]]:
-    """All that is to be measured beside the clean images; what a shift cannot do here is said."""
-    steps = [(what, step) for what, shift in shifts.items() for step in shift.steps(asked.severities, side)]
-    for what in set(shifts) - {what for what, _ in steps}:
-        log.warning("%d px cannot be halved: give shift.%s.sides=[...] in px, of 4 or more", side, what)
+def steps_of(shifts: Mapping[str, Shift], request: EvaluationRequest, side: int) -> list[tuple[str, Step]]:
+    """Return all steps of the shifts, as (name of the shift, step); log a warning for a shift without steps."""
+    steps = [(name, step) for name, shift in shifts.items() for step in shift.steps(request.severities, side)]
+    for name in set(shifts) - {name for name, _ in steps}:
+        log.warning(
+            "shift %s has no effect at %d px; set shift.%s.sides=[...] to resolutions of at least 4 px", name, side, name
+        )
     return steps
 
 
-def everything(
+def measure_all(
     bench: Bench,
     images: Images,
     split: str,
@@ -99,99 +109,108 @@ def everything(
     predictions: Predictions | None,
     console: Console,
 ) -> EvaluationResult:
-    """The clean images in depth, then every step, while a bar says how long it will take."""
-    taught = bench.subject.teacher is not None
-    depth = InDepth(len(bench.outputs), teacher=taught, labels=images.labels is not None, device=bench.device)
-    furthest = Disagreement().to(bench.device) if taught else None
+    """Measure the clean images in depth, then every step of the shifts, with a progress bar."""
+    has_teacher = bench.subject.teacher is not None
+    depth = InDepth(len(bench.outputs), teacher=has_teacher, labels=images.labels is not None, device=bench.device)
+    furthest = Disagreement().to(bench.device) if has_teacher else None
     passes = sum(len(sides) if step.side is None else 1 for _, step in steps) + len(sides)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("clean", total=passes * num_batches(images, bench.data.batch_size))
         bench = replace(bench, tick=lambda: progress.advance(task))
-        clean = measured(bench, images, split, sides, [sink for sink in (depth, furthest, predictions) if sink is not None])
+        sinks = [sink for sink in (depth, furthest, predictions) if sink is not None]
+        clean = measure_resolutions(bench, images, split, sides, sinks)
         shift = []
-        for what, step in steps:
-            progress.update(task, description=f"{what} {step.side or step.severity}")
-            shift.append(row(bench, images, split, sides, what, step, seed))
-            if not console.is_terminal:  # where no bar is seen
-                log.info("%d of %d shifts: %s %d", len(shift), len(steps), what, step.severity)
+        for name, step in steps:
+            progress.update(task, description=f"{name} {step.side or step.severity}")
+            shift.append(measure_shift(bench, images, split, sides, name, step, seed))
+            if not console.is_terminal:  # without a progress bar
+                log.info("%d of %d shifts: %s %d", len(shift), len(steps), name, step.severity)
     assessed = depth.compute()
-    clean |= {f"{split}/{who}/{what}": value for who, own in assessed.items() for what, value in own.numbers.items()}
-    return EvaluationResult(clean, shift, classes.tables(assessed), furthest.compute() if furthest is not None else [])
+    for network, assessment in assessed.items():
+        clean |= {f"{split}/{network}/{metric}": value for metric, value in assessment.numbers.items()}
+    return EvaluationResult(clean, shift, worst_classes.tables(assessed), furthest.compute() if furthest is not None else [])
 
 
-def measured(bench: Bench, images: Images, split: str, sides: Sequence[int], sinks: Sequence[Sink] = ()) -> dict[str, float]:
-    """Flat names for all resolutions of the student: the first is `student`, others are `student_at_6`."""
-    found = {f"{split}/{name}": value for name, value in bench.measure(images, sides[0], sinks=sinks).items()}
+def measure_resolutions(
+    bench: Bench, images: Images, split: str, sides: Sequence[int], sinks: Sequence[Sink] = ()
+) -> dict[str, float]:
+    """Return metrics by flat name at all resolutions: `student` at the first, `student_at_PX` at the others."""
+    metrics = {f"{split}/{name}": value for name, value in bench.measure(images, sides[0], sinks=sinks).items()}
     for side in sides[1:]:
         numbers = bench.measure(images, side, teacher=False)
-        found |= {f"{split}/student_at_{side}/{name.removeprefix('student/')}": value for name, value in numbers.items()}
-    return found
+        metrics |= {f"{split}/student_at_{side}/{name.removeprefix('student/')}": value for name, value in numbers.items()}
+    return metrics
 
 
-def row(bench: Bench, images: Images, split: str, sides: Sequence[int], what: str, step: Step, seed: int) -> dict[str, Any]:
-    """One shift at one severity."""
+def measure_shift(
+    bench: Bench, images: Images, split: str, sides: Sequence[int], name: str, step: Step, seed: int
+) -> dict[str, Any]:
+    """Return the metrics under one shift at one severity, with the name of the shift and the severity."""
     side = {} if step.side is None else {"side": step.side}
     shifted = step.of(images, seed)
-    _warn_of_nothing(images, shifted, f"{what} at severity {step.severity}", what)
-    metrics = measured(bench, shifted, split, sides if step.side is None else [step.side])
-    return {"corruption": what, "severity": step.severity, **side, "metrics": metrics}
+    _warn_if_unchanged(images, shifted, name, step.severity)
+    metrics = measure_resolutions(bench, shifted, split, sides if step.side is None else [step.side])
+    return {"corruption": name, "severity": step.severity, **side, "metrics": metrics}
 
 
-def _warn_of_nothing(images: Images, shifted: Images, title: str, what: str) -> None:
-    """Say so where a corruption is too weak for images as small as these to show in them."""
+def _warn_if_unchanged(images: Images, shifted: Images, name: str, severity: int) -> None:
+    """Log a warning if a corruption is too weak to change images of this size."""
     try:
-        own, changed = images[0], shifted[0]
+        original, changed = images[0], shifted[0]
     except BadImageError:
         return
-    if shifted is not images and np.array_equal(own, changed):
-        height, width = own.shape[1:]
-        log.warning(
-            "%s changes nothing in an image of %dx%d px: conf/shift/%s.yaml has what to raise", title, height, width, what
-        )
+    if shifted is not images and np.array_equal(original, changed):
+        height, width = original.shape[1:]
+        message = "%s at severity %d has no effect on images of %dx%d px; raise its parameters in conf/shift/%s.yaml"
+        log.warning(message, name, severity, height, width, name)
 
 
 def images_of(data: DataConfig, source: Source, split: SplitName) -> Images:
-    """A split of the data set, carved as a run would. ConfigError if there is no such split, or nothing in it."""
+    """Return the images of a split of the data set, carved as in a run.
+
+    Raises:
+        ConfigError: If there is no such split, or if it is empty.
+    """
     try:
         source.check()
-        own = source.splits()
+        splits = source.splits()
         if data.cache is not None:
-            own = {name: cached(images, Path(data.cache), key(images, name), log.info) for name, images in own.items()}
-        if "train" in own:
-            own = carve(own, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
+            splits = {name: cached(images, Path(data.cache), key(images, name), log.info) for name, images in splits.items()}
+        if "train" in splits:
+            splits = carve(splits, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if split not in own:
-        raise ConfigError(f"split={split}: the data set has only {' and '.join(own)}: give split={next(iter(own))}")
-    if not len(own[split]):
-        raise ConfigError(f"split={split} has no image: raise data.{split}_share, or give another split")
-    return own[split]
+    if split not in splits:
+        raise ConfigError(f"Unknown split={split}: the data set has {' and '.join(splits)}; give split={next(iter(splits))}")
+    if not len(splits[split]):
+        raise ConfigError(f"split={split} is empty: raise data.{split}_share, or give another split")
+    return splits[split]
 
 
-def outputs_of(asked: EvaluationRequest, source: Source, networks: MeasuredNetworks) -> class_map.Outputs:
-    """The outputs [K] that stand for the data set's classes."""
+def outputs_of(request: EvaluationRequest, source: Source, networks: MeasuredNetworks) -> class_map.Outputs:
+    """Return the indices [K] of the network's outputs for the K classes of the data set."""
     num_outputs = networks.student.num_classes
     num_classes = source.num_classes or num_outputs
     try:
-        if asked.class_map is not None:
-            return class_map.from_file(Path(asked.class_map), source.names, num_classes, num_outputs)
+        if request.class_map is not None:
+            return class_map.from_file(Path(request.class_map), source.names, num_classes, num_outputs)
         return class_map.outputs_for(source.names, num_classes, networks.names, num_outputs)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def place(asked: EvaluationRequest, data_name: str, split: str, shifts: Sequence[str]) -> tuple[Path, str]:
-    """The folder for the results, made if need be, and what they are called there."""
-    assert asked.to is not None or asked.folder is not None
-    folder = Path(asked.to) if asked.to is not None else asked.folder / "evaluations"  # type: ignore[operator]  # asserted
+def results_path(request: EvaluationRequest, data_name: str, split: str, shifts: Sequence[str]) -> tuple[Path, str]:
+    """Return the folder of the results, which is created if it does not exist, and their name without suffix."""
+    assert request.to is not None or request.folder is not None
+    folder = Path(request.to) if request.to is not None else request.folder / "evaluations"  # type: ignore[operator]  # asserted
     folder.mkdir(parents=True, exist_ok=True)
-    file = asked.student or asked.checkpoint
+    file = request.student or request.checkpoint
     parts = [
-        Path(file).stem if file else asked.timm,
+        Path(file).stem if file else request.timm,
         data_name,
         split,
         "+".join(shifts),
-        "+".join(f"{r}px" for r in asked.sides),
+        "+".join(f"{r}px" for r in request.sides),
     ]
-    return folder, asked.name or "-".join(part for part in parts if part)
+    return folder, request.name or "-".join(part for part in parts if part)

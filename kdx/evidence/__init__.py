@@ -1,1 +1,1 @@
-"""Claims of papers, put to the test: declared in YAML, run over seeds, judged by one rule."""
+"""Reproduce claims of papers: declared in YAML, run over seeds, tested by one decision rule."""

@@ -1,4 +1,4 @@
-"""What is declared in conf/evidence: families of systems and the claims about them, checked for typos before any run."""
+"""The declaration in conf/evidence: families of systems and claims about them, checked before any run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdx.ranges import Count, Number, explain
 
 @dataclass
 class ClaimConfig:
-    """One claim: the words, the tests that all have to hold, and afterwards perhaps a note on why it came out so."""
+    """One claim: its sentence, the tests that all must hold, and an optional note that explains the result."""
 
     sentence: str = MISSING
     tests: list[Any] = MISSING
@@ -30,7 +30,7 @@ class ClaimConfig:
 
 @dataclass
 class FamilyConfig:
-    """Systems that are compared with each other: each a list of kdx-train overrides, nested lists are flattened."""
+    """Systems that are compared with each other. Each is a list of kdx-train overrides; nested lists are flattened."""
 
     paper: str = MISSING
     about: str = MISSING  # the setting, in a sentence or two
@@ -42,7 +42,7 @@ class FamilyConfig:
 
 @dataclass
 class EvidenceConfig:
-    """conf/evidence.yaml explains the keys."""
+    """The keys of conf/evidence.yaml; the YAML file explains them."""
 
     name: str = MISSING
     title: str = MISSING
@@ -57,7 +57,7 @@ class EvidenceConfig:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its tests built."""
+    """A claim with its tests as objects."""
 
     family: str
     name: str
@@ -68,7 +68,7 @@ class Claim:
 
     @property
     def needs(self) -> Iterator[tuple[str, str]]:
-        """(system, metric) of everything it reads."""
+        """The (system, metric) pairs that its tests read."""
         for test in self.tests:
             for system in test.systems:
                 yield system, test.metric
@@ -76,28 +76,28 @@ class Claim:
 
 @dataclass(frozen=True)
 class Family:
-    """A family with what `only` chose of its claims, and figures of the systems that these need."""
+    """A family with the claims that `only` selects, and its figures."""
 
     name: str
     paper: str
     about: str
-    systems: dict[str, tuple[str, ...]]  # overrides, without those of every run
+    systems: dict[str, tuple[str, ...]]  # overrides, without the common overrides of all runs
     claims: tuple[Claim, ...]
     figures: dict[str, Figure]
 
     @property
     def needed(self) -> dict[str, dict[str, str]]:
-        """The systems that the claims read, in the declared order: the metrics that are read, and by which claim."""
-        found: dict[str, dict[str, str]] = {name: {} for name in self.systems}
+        """The systems that the claims read, in the declared order: system -> metric -> name of a claim that reads it."""
+        by_system: dict[str, dict[str, str]] = {name: {} for name in self.systems}
         for claim in self.claims:
             for system, metric in claim.needs:
-                found[system].setdefault(metric, claim.name)
-        return {name: reasons for name, reasons in found.items() if reasons}
+                by_system[system].setdefault(metric, claim.name)
+        return {name: reasons for name, reasons in by_system.items() if reasons}
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """All that is to be run and judged."""
+    """All systems to run and all claims to test."""
 
     name: str
     title: str
@@ -110,18 +110,22 @@ class Declaration:
 
 
 def declare(cfg: DictConfig) -> Declaration:
-    """The declaration that `cfg` (conf/evidence.yaml, composed) makes. ConfigError names the mistake and the remedy."""
+    """Return the declaration in `cfg` (conf/evidence.yaml, composed).
+
+    Raises:
+        ConfigError: If the declaration is invalid; the message ends with the remedy.
+    """
     try:
         typed = OmegaConf.merge(OmegaConf.structured(EvidenceConfig), cfg)
         missing = sorted(OmegaConf.missing_keys(typed))
         if missing:
-            raise ConfigError(f"'{missing[0]}' has no value: give {missing[0]}=...")
+            raise ConfigError(f"Missing required option: {missing[0]}=VALUE")
         plain: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
     unsupported = sorted(set(plain["formats"]) - {"png", "svg", "pdf"})
     if unsupported:
-        raise ConfigError(f"formats: there is no '{unsupported[0]}'. There are: png, svg, pdf.")
+        raise ConfigError(f"Unknown format '{unsupported[0]}' in formats. Available: png, svg, pdf.")
     if plain["jobs"] is not None:
         _fit("jobs", plain["jobs"], Count)
     families = tuple(_family(name, node) for name, node in plain["families"].items())
@@ -138,7 +142,7 @@ def declare(cfg: DictConfig) -> Declaration:
 
 
 def flatten(overrides: Any) -> Iterator[str]:
-    """The strings of a list of strings and lists."""
+    """Yield the strings in nested lists."""
     if isinstance(overrides, list):
         for item in overrides:
             yield from flatten(item)
@@ -153,45 +157,45 @@ def _family(name: str, node: dict[str, Any]) -> Family:
     for key, claim in node["claims"].items():
         path = f"{where}.claims.{key}"
         if not claim["tests"]:
-            raise ConfigError(f"{path}.tests is empty: give at least one test")
+            raise ConfigError(f"{path}.tests is empty: add at least one test")
         tests = tuple(_make(test, f"{path}.tests[{i}]", Test) for i, test in enumerate(claim["tests"]))
         for test in tests:
-            _known(path, test.systems, list(systems))
+            _check_systems(path, test.systems, list(systems))
         claims.append(Claim(name, key, node["paper"], claim["sentence"], tests, claim["note"]))
     figures = {key: _make(figure, f"{where}.figures.{key}", Figure) for key, figure in node["figures"].items()}
     for key, figure in figures.items():
-        _known(f"{where}.figures.{key}", figure.systems, list(systems))
+        _check_systems(f"{where}.figures.{key}", figure.systems, list(systems))
     return Family(name, node["paper"], node["about"], systems, tuple(claims), figures)
 
 
 def _make(node: Any, path: str, kind: type) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{path} has no _target_: give one, like {kind.__module__}.{kind.__subclasses__()[0].__name__}")
+        raise ConfigError(f"{path} has no _target_: add one, such as {kind.__module__}.{kind.__subclasses__()[0].__name__}")
     try:
         signature(node["_target_"])
     except NotFoundError as error:
         raise ConfigError(f"{path}._target_={node['_target_']}: {error}") from None
     built = build.make(node, path)
     if not isinstance(built, kind):
-        raise ConfigError(f"{path}: {node['_target_']} is no {kind.__name__}: choose one of {kind.__module__}")
+        raise ConfigError(f"{path}: {node['_target_']} is not a {kind.__name__}: choose a class in {kind.__module__}")
     return built
 
 
-def _known(path: str, names: list[str], systems: list[str]) -> None:
+def _check_systems(path: str, names: list[str], systems: list[str]) -> None:
     for name in names:
         if name not in systems:
-            raise ConfigError(f"{path}: there is no system '{name}'.{nearest(name, systems)} There are: {', '.join(systems)}.")
+            raise ConfigError(f"{path}: unknown system '{name}'.{nearest(name, systems)} Available: {', '.join(systems)}.")
 
 
 def _chosen(families: tuple[Family, ...], only: list[str] | None) -> tuple[Family, ...]:
-    """The claims that `only` names: a family, a claim, or family.claim."""
+    """Return the families with the claims that `only` names: a family, a claim, or family.claim."""
     if only is None:
         return families
     names = {f"{claim.family}.{claim.name}": {claim.family, claim.name} for family in families for claim in family.claims}
-    known = list(dict.fromkeys([*(family.name for family in families), *(claim.split(".")[1] for claim in names), *names]))
+    words = list(dict.fromkeys([*(family.name for family in families), *(claim.split(".")[1] for claim in names), *names]))
     for word in only:
-        if word not in known:
-            raise ConfigError(f"only: there is no claim '{word}'.{nearest(word, known)} There are: {', '.join(names)}.")
+        if word not in words:
+            raise ConfigError(f"Unknown claim '{word}' in only.{nearest(word, words)} Available: {', '.join(names)}.")
     kept = {full for full, parts in names.items() if {full, *parts} & set(only)}
     chosen = []
     for family in families:
@@ -202,14 +206,14 @@ def _chosen(families: tuple[Family, ...], only: list[str] | None) -> tuple[Famil
 
 
 def _seeds(given: Any) -> tuple[int, ...]:
-    """The seeds of [0,1,2] or of the range 0-2, ends included."""
+    """Return the seeds in a list such as [0,1,2] or an inclusive range such as 0-2."""
     if isinstance(given, str) and given.count("-") == 1:
         first, last = given.split("-")
         if first.strip().isdigit() and last.strip().isdigit():
             given = list(range(int(first), int(last) + 1))
     _fit("seeds", given, Annotated[list[Number], Len(2), Field(strict=True)])
     if len(set(given)) < len(given):
-        raise ConfigError(f"seeds={given}: a seed counts once; name each a single time")
+        raise ConfigError(f"Duplicate seeds in seeds={given}: give each seed once")
     return tuple(given)
 
 
@@ -217,5 +221,5 @@ def _fit(path: str, value: Any, annotation: Any) -> None:
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
-        hint = ": give a list of two or more like [0,1,2], or a range like 0-4" if path == "seeds" else ""
+        hint = ": give two or more seeds, such as [0,1,2] or 0-4" if path == "seeds" else ""
         raise ConfigError(f"{path}={value}: {explain(error)}{hint}") from None

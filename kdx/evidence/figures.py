@@ -1,4 +1,4 @@
-"""The figures that a family declares: which systems' numbers go where. Drawing them is for kdx.report.plots."""
+"""The figures that a family declares: they select the numbers of systems, which kdx.report.plots draws."""
 
 from __future__ import annotations
 
@@ -14,27 +14,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 K = TypeVar("K")
-Follow = Callable[[str, str], Mapping[int, plots.Curve]]  # (system, column of metrics.csv) -> curve by seed
+ReadCurves = Callable[[str, str], Mapping[int, plots.Curve]]  # (system, column of metrics.csv) -> curve by seed
 
 
 class Figure(ABC):
-    """Draws the finished runs of its systems; those that were not run are left out."""
+    """A figure of the finished runs of its systems; systems without finished runs are left out."""
 
     title: str
 
     @property
     @abstractmethod
     def systems(self) -> list[str]:
-        """The systems it shows."""
+        """The systems in the figure."""
 
     @abstractmethod
-    def draw(self, read: Read, follow: Follow) -> Drawing | None:
-        """The figure; None if there is nothing to show yet."""
+    def draw(self, read: Read, read_curves: ReadCurves) -> Drawing | None:
+        """Return the figure; None if no system has a finished run.
+
+        Args:
+            read: Returns a metric of a system by seed.
+            read_curves: Returns a column of metrics.csv of a system by seed.
+        """
 
 
 @validated
 class Against(Figure):
-    """Metrics against a number that systems differ in, a panel each. `levels` are systems without that number, as lines."""
+    """Metrics against a setting x of the systems, one panel per metric.
+
+    Args:
+        title: The title of the figure.
+        caption: The label of the x axis.
+        systems: Value of the setting -> system.
+        metrics: Label -> metric.
+        levels: Label -> system without this setting, drawn as a horizontal line.
+    """
 
     def __init__(
         self,
@@ -51,7 +64,7 @@ class Against(Figure):
     def systems(self) -> list[str]:
         return [*self.points.values(), *self.levels.values()]
 
-    def draw(self, read: Read, follow: Follow) -> Drawing | None:
+    def draw(self, read: Read, read_curves: ReadCurves) -> Drawing | None:
         panels = []
         for label, metric in self.metrics.items():
             points = {x: list(read(system, metric).values()) for x, system in self.points.items()}
@@ -62,7 +75,15 @@ class Against(Figure):
 
 @validated
 class Patience(Figure):
-    """A metric after trainings of different lengths, a line per policy; behind it `curve`, as the longest one went on."""
+    """A metric after different numbers of epochs, a line per policy.
+
+    Args:
+        title: The title of the figure.
+        metric: The metric.
+        label: The label of the y axis.
+        policies: Label of a policy -> number of epochs -> system.
+        curve: A column of metrics.csv; its curve in the longest training is drawn as a thin line.
+    """
 
     def __init__(
         self, title: str, metric: str, label: str, policies: dict[str, dict[int, str]], curve: str | None = None
@@ -73,20 +94,27 @@ class Patience(Figure):
     def systems(self) -> list[str]:
         return [system for budgets in self.policies.values() for system in budgets.values()]
 
-    def draw(self, read: Read, follow: Follow) -> Drawing | None:
+    def draw(self, read: Read, read_curves: ReadCurves) -> Drawing | None:
         lines, curves = {}, {}
         for name, budgets in self.policies.items():
             ends = _filled({epochs: list(read(system, self.metric).values()) for epochs, system in budgets.items()})
             if ends:
                 lines[name] = ends
             if ends and self.curve is not None:
-                curves[name] = list(follow(budgets[max(ends)], self.curve).values())
+                curves[name] = list(read_curves(budgets[max(ends)], self.curve).values())
         return plots.patience(self.title, self.label, lines, curves) if lines else None
 
 
 @validated
 class Trajectories(Figure):
-    """A column of metrics.csv over the epochs, a bundle of seeds per system."""
+    """A column of metrics.csv over the epochs, one line per seed and the mean of each system.
+
+    Args:
+        title: The title of the figure.
+        column: The column of metrics.csv.
+        label: The label of the y axis.
+        systems: Label -> system.
+    """
 
     def __init__(self, title: str, column: str, label: str, systems: dict[str, str]) -> None:
         self.title, self.column, self.label, self.named = title, column, label, dict(systems)
@@ -95,8 +123,8 @@ class Trajectories(Figure):
     def systems(self) -> list[str]:
         return list(self.named.values())
 
-    def draw(self, read: Read, follow: Follow) -> Drawing | None:
-        bundles = {name: list(follow(system, self.column).values()) for name, system in self.named.items()}
+    def draw(self, read: Read, read_curves: ReadCurves) -> Drawing | None:
+        bundles = {name: list(read_curves(system, self.column).values()) for name, system in self.named.items()}
         bundles = {name: curves for name, curves in bundles.items() if any(curves)}
         return plots.trajectories(self.title, self.label, bundles) if bundles else None
 

@@ -1,4 +1,4 @@
-"""What was found: a claim, the comparisons that test it, their estimates and the verdict."""
+"""The finding on a claim: the comparisons that test it, their estimates, and the verdict."""
 
 from __future__ import annotations
 
@@ -11,29 +11,26 @@ from kdx.compare.statistics import Estimate, Region, Verdict, estimate, joint, v
 
 @dataclass(frozen=True)
 class ClaimComparison:
-    """One quantity with a value per seed, and where its mean has to lie.
-
-    `values` of a difference are already paired by seed.
-    """
+    """One quantity with a value per seed, and the region in which the claim places its mean."""
 
     what: str  # e.g. "kd_10 - labels"
     metric: str
-    values: Mapping[int, float]
+    values: Mapping[int, float]  # by seed; differences are paired by seed
     claimed: Region
 
     @cached_property
     def estimate(self) -> Estimate:
-        """Mean, spread and intervals over the seeds. ValueError if they cannot be had."""
+        """Mean, standard deviation and intervals over the seeds; ValueError for fewer than two seeds."""
         return estimate(list(self.values.values()))
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the interval lies in the claimed region."""
+        """The verdict on this comparison."""
         return verdict(self.estimate.interval, self.claimed)
 
     @property
     def claim(self) -> str:
-        """The claimed region in a few characters: "> 0", "< 0.01", "in (-1, 1)"."""
+        """The claimed region as text: "> 0", "< 0.01", "in (-1, 1)"."""
         low, high = self.claimed.low, self.claimed.high
         if high == float("inf"):
             return f"> {low:g}"
@@ -42,17 +39,17 @@ class ClaimComparison:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim in words and what the runs say of it. `missing` says why it was not run; it is empty where it was."""
+    """A claim and its comparisons."""
 
     family: str
     name: str
     paper: str
     sentence: str
     comparisons: Sequence[ClaimComparison] = ()
-    missing: str = ""
-    note: str = ""  # a person's explanation, after the fact
+    missing: str = ""  # the reason why the claim was not run; "" if it was
+    note: str = ""  # an explanation of the result, written afterwards
 
     @property
     def verdict(self) -> Verdict:
-        """Of all comparisons together."""
+        """The joint verdict on all comparisons."""
         return "not run" if self.missing else joint(comparison.verdict for comparison in self.comparisons)

@@ -1,4 +1,4 @@
-"""All claims in one figure: how far each is kept, in standard deviations of one seed, and the verdict."""
+"""A forest plot of all claims: distances to the claimed region in standard deviations over seeds, and verdicts."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VERDICTS: dict[Verdict, tuple[str, str]] = {  # color and marker, so that it can be read without colors too
+VERDICTS: dict[Verdict, tuple[str, str]] = {  # color and marker; markers make the figure readable without color
     "holds": ("#00805E", "o"),
     "undecided": ("#808080", "s"),
     "fails": ("#D55E00", "X"),
 }
-REACH = 6.0  # standard deviations that the axis shows either way; what lies beyond ends in an arrow
+REACH = 6.0  # the axis covers ± REACH standard deviations; values beyond are drawn as arrows
 ROW, GAP = 1.0, 1.55  # from row to row, and from the last row of a claim to the next claim's name
 
 
 def forest(findings: Sequence[Finding], title: str) -> Figure:
-    """A row per comparison of the claims that were run, under the claim's name; right of the line is as claimed."""
+    """Return a figure with a row per comparison, grouped by claim; positive distances are inside the claimed region."""
     run = [finding for finding in findings if not finding.missing]
     height = sum(GAP + ROW * len(finding.comparisons) for finding in run)
     drawing, (axis,) = figure(1, 9.2, 1.1 + 0.185 * height, title)
     axis.axvspan(0, REACH, color="#009E73", alpha=0.06, lw=0)
     axis.axvline(0, color="#888888", lw=1.2)
     y = 0.0
-    names: list[tuple[float, str, str]] = []  # of claims, then of comparisons; text and color
+    names: list[tuple[float, str, str]] = []  # y, text and color of claims and comparisons
     for finding in run:
         color = VERDICTS[finding.verdict][0]
         names.append((y, f"{finding.family}: {finding.name.replace('_', ' ')}", color))
@@ -50,7 +50,8 @@ def forest(findings: Sequence[Finding], title: str) -> Figure:
     axis.spines["left"].set_visible(False)
     axis.grid(axis="y", visible=False)
     axis.set_xlabel(
-        "distance from the edge of the claimed region, in standard deviations over seeds; 95 % intervals", color=INK
+        "distance inside the claimed region, in standard deviations over seeds, with 95 % interval; left of 0: outside",
+        color=INK,
     )
     return drawing
 
@@ -69,6 +70,6 @@ def _draw(axis: Axes, y: float, comparison: ClaimComparison) -> None:
 
 
 def _short(metric: str) -> str:
-    """What a reader needs of a metric's name: "test/student/ece" -> "ece"."""
+    """Return a metric name without its prefix: "test/student/ece" -> "ece"."""
     name, at, when = metric.partition("@")
     return name.rpartition("/")[2] + (f" {at} {when}" if at else "")

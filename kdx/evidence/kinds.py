@@ -1,4 +1,4 @@
-"""The kinds of test that a claim is made of. Each names what it has to read and gives comparisons with a claimed region."""
+"""The kinds of tests in a claim. Each test names the systems and the metric, and yields comparisons with a claimed region."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ Names = str | list[str]
 
 
 class Test(ABC):
-    """Part of a claim. `metric` is a name from metrics.json, or NAME@end, NAME@EPOCH: a column of metrics.csv there."""
+    """Part of a claim.
 
-    __test__ = False  # for pytest, which would collect it by its name
+    `metric` is a name in metrics.json, or a column of metrics.csv at an epoch: NAME@end or NAME@EPOCH.
+    """
+
+    __test__ = False  # pytest would collect the class because of its name
     metric: str
 
     @property
     @abstractmethod
     def systems(self) -> list[str]:
-        """The systems whose runs it reads."""
+        """The systems whose runs the test reads."""
 
     @abstractmethod
     def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
-        """What it compares, one after another; all have to hold."""
+        """Yield the comparisons, which all must hold. `read` returns a metric of a system by seed."""
 
     def difference(self, read: Read, first: str, second: str, claimed: Region) -> ClaimComparison:
-        """The metric of `first` minus that of `second`, seed by seed."""
+        """Return the comparison of the metric of `first` minus that of `second`, paired by seed."""
         values = paired(read(first, self.metric), read(second, self.metric))
         return ClaimComparison(f"{first} \N{MINUS SIGN} {second}", self.metric, values, claimed)
 
 
 @validated
 class Difference(Test):
-    """Every one of `systems` is lower (or higher) than every one of `than`.
+    """The metric of each of `systems` is lower (or higher) than that of each of `than`.
 
-    With a `margin` it may also be worse by less than that: "is not worse", not "is better".
+    With a `margin`, the test is for non-inferiority: the metric may be worse by less than the margin.
     """
 
     def __init__(
@@ -60,11 +63,11 @@ class Difference(Test):
 
 @validated
 class Order(Test):
-    """Along the list of `systems` the metric rises (or falls), from each one to the next."""
+    """The metric rises (or falls) from each of `systems` to the next."""
 
     def __init__(self, systems: list[str], metric: str, direction: Literal["rises", "falls"]) -> None:
         if len(systems) < 2:
-            raise ValueError(f"systems={systems}: an order needs two or more systems")
+            raise ValueError(f"systems={systems}: give at least two systems")
         self.chain, self.metric = list(systems), metric
         self.claimed = Region(low=0.0) if direction == "rises" else Region(high=0.0)
 
@@ -79,14 +82,15 @@ class Order(Test):
 
 @validated
 class Crossover(Test):
-    """Of two systems the first is worse than the others after a short training, and better after a long one.
+    """The first system is worse than the others after a short training, and better after a long one.
 
-    `early` and `late` list the same systems, the first one first, after the two budgets. `better` says which metric is good.
+    `early` and `late` list the same systems in the same order after the two budgets. `better` is the better direction of the
+    metric.
     """
 
     def __init__(self, early: list[str], late: list[str], metric: str, better: Literal["lower", "higher"]) -> None:
         if len(early) != len(late) or len(early) < 2:
-            raise ValueError(f"early={early}, late={late}: give the same two or more systems, early and late")
+            raise ValueError(f"early={early}, late={late}: give the same number of systems, at least two, in both lists")
         self.early, self.late, self.metric, self.better = list(early), list(late), metric, better
 
     @property
@@ -103,11 +107,11 @@ class Crossover(Test):
 
 @validated
 class Equivalence(Test):
-    """Every one of `systems` but the first differs from the first by less than `margin`, either way."""
+    """The metric of each further system differs from that of the first by less than `margin`, in either direction."""
 
     def __init__(self, systems: list[str], metric: str, margin: Positive) -> None:
         if len(systems) < 2:
-            raise ValueError(f"systems={systems}: equivalence needs two or more systems")
+            raise ValueError(f"systems={systems}: give at least two systems")
         self.first, self.metric, self.margin = list(systems), metric, margin
 
     @property
@@ -122,11 +126,11 @@ class Equivalence(Test):
 
 @validated
 class Level(Test):
-    """The metric of every one of `systems` lies above `above` and below `below`, whichever are given."""
+    """The metric of each of `systems` is above `above` and below `below`, if given."""
 
     def __init__(self, systems: Names, metric: str, above: Finite | None = None, below: Finite | None = None) -> None:
         if above is None and below is None:
-            raise ValueError("a level has a bound: give above=..., below=..., or both")
+            raise ValueError("A level requires a bound: give above=VALUE, below=VALUE, or both")
         self.named, self.metric = _list(systems), metric
         self.claimed = Region(*(end if bound is None else bound for bound, end in ((above, -INFINITE), (below, INFINITE))))
 

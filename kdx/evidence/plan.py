@@ -1,4 +1,4 @@
-"""Which runs the claims need: one per system and seed, each with its config, its fingerprint and its folder."""
+"""The runs that the claims require: one per system and seed, each with its config, fingerprint and folder."""
 
 from __future__ import annotations
 
@@ -14,21 +14,27 @@ from kdx.config.check import ConfigError, check
 from kdx.config.schema import to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
-from kdx.evidence.results import check_metric
+from kdx.evidence.run_metrics import check_metric
 from kdx.experiment import build
 from kdx.experiment.teacher import graduate
 from kdx.teachers.store import fingerprint
 
-Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; ConfigError says what is wrong with them
+Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; raises ConfigError
 
-# What a run's numbers do not depend on.
+# Config keys that do not affect the metrics of a run.
 IRRELEVANT = ("name", "tags", "outputs", "logger")
 
 
 def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[PlannedRun]:
-    """The runs, seed by seed, so that a cut-off leaves whole seeds; every system is composed, checked and built first.
+    """Yield the runs ordered by seed, so that an interruption leaves complete seeds. All systems are checked and built first.
 
-    ConfigError if a system or its teacher cannot be trained so, or if it writes no such metric as a claim wants to read.
+    Args:
+        declared: Systems, claims and seeds.
+        compose: Composes a run config from overrides.
+        outputs: The folder of all outputs.
+
+    Raises:
+        ConfigError: If the config of a system or its teacher is invalid, or if it does not write a metric that a claim reads.
     """
     systems = []
     for family in declared.families:
@@ -55,6 +61,6 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
 
 
 def run_key(config: dict[str, Any]) -> str:
-    """The fingerprint of a run: its whole config but for names and places, and the version of kdx."""
+    """Return the fingerprint of a run: of its config without names, paths and loggers, and of the version of kdx."""
     relevant = {key: value for key, value in config.items() if key not in IRRELEVANT}
     return fingerprint({"config": relevant, "kdx": kdx.__version__})

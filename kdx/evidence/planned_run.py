@@ -1,4 +1,4 @@
-"""One training run: what it is, where its numbers are. Imports nothing that takes time, for it travels to processes."""
+"""One planned training run. The module has no slow imports, because its objects are sent to worker processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdx.config.schema import RunConfig
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A system with a seed. `config` is checked; `key` is the fingerprint of all that determines its numbers."""
+    """A system with a seed. `config` is checked; `key` is the fingerprint of all values that affect the metrics."""
 
     family: str
     system: str
@@ -22,15 +22,15 @@ class PlannedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether its numbers are there, from now or from before: metrics.json is the last it writes, and appears at once."""
+        """Whether the run is finished: metrics.json is its last file and is written atomically."""
         return (self.folder / "metrics.json").is_file()
 
     @property
     def size(self) -> float:
-        """A guess of how long it takes, in no unit: its epochs."""
+        """A relative estimate of the training time: the number of epochs."""
         return float(self.config.trainer["max_epochs"])
 
     @property
     def text(self) -> str:
-        """For people."""
+        """A description for messages."""
         return f"{self.family} {self.system} seed {self.seed}"

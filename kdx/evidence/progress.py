@@ -1,4 +1,4 @@
-"""How many runs are done, and how long the rest will take."""
+"""Progress display: the number of finished runs and the remaining time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ log = logging.getLogger("kdx")
 
 
 class Forecast:
-    """Seconds that are left, from those that finished runs took.
+    """Estimate of the remaining time from the times of finished runs.
 
-    A run is expected to take what its system took with other seeds; else what its epochs took in the others.
+    A run is expected to take the mean time of its system with other seeds; without those, the mean time per epoch of all runs
+    times its number of epochs.
     """
 
     def __init__(self) -> None:
@@ -26,28 +27,28 @@ class Forecast:
         self.total = self.size = 0.0
 
     def learn(self, run: PlannedRun, seconds: float) -> None:
-        """A run of this system took so long."""
+        """Add the time of a finished run, in seconds."""
         self.seconds.setdefault((run.family, run.system), []).append(seconds)
         self.total, self.size = self.total + seconds, self.size + run.size
 
     def left(self, runs: Sequence[PlannedRun], jobs: int) -> float | None:
-        """Seconds until `runs` are done by `jobs` processes; None before anything is known."""
+        """Return the estimated seconds until `jobs` processes finish `runs`; None if no run is finished yet."""
         if not self.size:
             return None
         total = 0.0
         for run in runs:
-            known = self.seconds.get((run.family, run.system))
-            total += sum(known) / len(known) if known else run.size * self.total / self.size
+            times = self.seconds.get((run.family, run.system))
+            total += sum(times) / len(times) if times else run.size * self.total / self.size
         return total / max(1, min(jobs, len(runs)))
 
 
 class Board:
-    """A bar on a terminal; elsewhere a line now and then."""
+    """A progress bar on a terminal; otherwise a log line at intervals."""
 
     def __init__(self, total: int, done: int, seconds_between_lines: float = 30.0) -> None:
         console = Console(stderr=True)
         self.total, self.done, self.failed = total, done, 0
-        self.every, self.said = seconds_between_lines, 0.0
+        self.every, self.last_line = seconds_between_lines, 0.0
         self.bar: Progress | None = None
         self.task = TaskID(0)
         if console.is_terminal:
@@ -65,20 +66,26 @@ class Board:
             self.bar.stop()
 
     def ended(self, run: PlannedRun, error: str, left: float | None) -> None:
-        """A run ended; `error` is empty if it ended well."""
+        """Report the end of a run.
+
+        Args:
+            run: The run.
+            error: The error; "" if the run succeeded.
+            left: The estimated remaining seconds; None if unknown.
+        """
         self.done += 1
         self.failed += bool(error)
         text = "" if left is None else f"{duration(left)} left"
         if error:
-            self.say(f"{run.text} failed: {error}")
+            self.print(f"{run.text} failed: {error}")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, left=text, last=run.text)
-        elif time.monotonic() - self.said >= self.every or self.done == self.total:
-            self.said = time.monotonic()
-            self.say(f"{self.done}/{self.total} runs  {text}")
+        elif time.monotonic() - self.last_line >= self.every or self.done == self.total:
+            self.last_line = time.monotonic()
+            self.print(f"{self.done}/{self.total} runs  {text}")
 
-    def say(self, text: str) -> None:
-        """A line, above the bar if there is one."""
+    def print(self, text: str) -> None:
+        """Print a line above the progress bar, or log it if there is no bar."""
         if self.bar is not None:
             self.bar.console.print(text, highlight=False)
         else:
@@ -86,7 +93,7 @@ class Board:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "40 s", "7 min", "1 h 05 min"."""
+    """Return a duration as text: "40 s", "7 min", "1 h 05 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -14,9 +14,9 @@ STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "not run": "d
 
 
 def verdict_table(findings: Sequence[Finding]) -> Table:
-    """One row per claim: its verdict, and of the comparison that decided it the mean and the interval."""
+    """Return a table with a row per claim: its verdict, and mean and interval of the comparison that decides it."""
     table = Table(title="", title_justify="left")
-    for name in ("claim", "verdict", "weakest comparison", "claimed", "mean", "95 % interval"):
+    for name in ("claim", "verdict", "decisive comparison", "claimed", "mean", "95 % interval"):
         table.add_column(name, overflow="fold")
     order = ("fails", "undecided", "holds")
     for finding in findings:
@@ -25,15 +25,15 @@ def verdict_table(findings: Sequence[Finding]) -> Table:
         if finding.missing:
             table.add_row(*head, finding.missing, "", "", "")
             continue
-        weakest = min(finding.comparisons, key=lambda comparison: order.index(comparison.verdict))
-        found = weakest.estimate
-        interval = f"{number(found.interval.low)} to {number(found.interval.high)}"
-        table.add_row(*head, f"{weakest.metric} of {weakest.what}", weakest.claim, number(found.mean), interval)
+        decisive = min(finding.comparisons, key=lambda comparison: order.index(comparison.verdict))
+        estimate = decisive.estimate
+        interval = f"{number(estimate.interval.low)} to {number(estimate.interval.high)}"
+        table.add_row(*head, f"{decisive.metric} of {decisive.what}", decisive.claim, number(estimate.mean), interval)
     return table
 
 
 def show(findings: Sequence[Finding], footer: str) -> None:
-    """Print the table and a line under it."""
+    """Print the table of verdicts and the line `footer`."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)

@@ -1,4 +1,4 @@
-"""Worker processes that train one run after another, so that each pays for its imports once."""
+"""Worker processes that train several runs each, so that imports are done once per process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Train = Callable[[PlannedRun], None]
 
 @dataclass
 class Worker:
-    """A process, the pipe to it, and what it is doing."""
+    """A process, the pipe to it, and its current run."""
 
     process: BaseProcess
     pipe: Connection
@@ -33,7 +33,7 @@ class Worker:
 
 
 def train(run: PlannedRun) -> None:
-    """Train a run in this process, into its folder, from scratch."""
+    """Train a run from the beginning in this process, with one thread."""
     import torch
 
     from kdx.experiment import build
@@ -45,10 +45,10 @@ def train(run: PlannedRun) -> None:
 
 
 def work(runs: Sequence[PlannedRun], jobs: int, log: Path, task: Train = train) -> Iterator[tuple[PlannedRun, str]]:
-    """Do the runs in `jobs` processes; gives each when it ends, with what went wrong, which is empty where nothing did.
+    """Execute the runs in `jobs` processes and yield (run, error) when a run ends; the error is "" if it succeeded.
 
-    A run that fails, or takes its process down with it, does not stop the others. What the processes print goes to
-    `log`/worker-N.log. Leaving early ends the processes.
+    A failed run or a crashed process does not stop the other runs. The output of the processes is written to
+    `log`/worker-N.log. Closing the iterator early ends the processes.
     """
     waiting, workers = deque(runs), []
     try:
@@ -65,7 +65,7 @@ def work(runs: Sequence[PlannedRun], jobs: int, log: Path, task: Train = train) 
                     error = worker.pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join()
-                    error = f"its process ended with {worker.process.exitcode}: was there enough memory?"
+                    error = f"its process ended with exit code {worker.process.exitcode}: check the available memory"
                     worker = workers[number] = _start(log / f"worker-{number}.log", task)
                 _next(worker, waiting)
                 yield run, error
@@ -88,11 +88,11 @@ def _next(worker: Worker, waiting: deque[PlannedRun]) -> None:
 
 def _start(log: Path, task: Train) -> Worker:
     context = multiprocessing.get_context("spawn")
-    own, theirs = context.Pipe()
+    parent_end, child_end = context.Pipe()
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))  # read when the process imports NumPy and torch
     try:
-        process = context.Process(target=_loop, args=(theirs, log, task), daemon=True)
+        process = context.Process(target=_loop, args=(child_end, log, task), daemon=True)
         process.start()
     finally:
         for name, value in before.items():
@@ -100,18 +100,18 @@ def _start(log: Path, task: Train) -> Worker:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    theirs.close()
-    return Worker(process, own)
+    child_end.close()
+    return Worker(process, parent_end)
 
 
 def _loop(pipe: Connection, log: Path, task: Train) -> None:
-    """What a process does: train what comes through the pipe, and answer with what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    """The main function of a process: train each run received through the pipe, and send back its error or ""."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+    with contextlib.suppress(EOFError, OSError):  # the parent has exited
         while (run := pipe.recv()) is not None:
             print(f"{run.text}: {run.folder}", flush=True)
             pipe.send(_attempt(run, task))
@@ -119,11 +119,11 @@ def _loop(pipe: Connection, log: Path, task: Train) -> None:
 
 def _attempt(run: PlannedRun, task: Train) -> str:
     try:
-        shutil.rmtree(run.folder, ignore_errors=True)  # what a cut-off run left
+        shutil.rmtree(run.folder, ignore_errors=True)  # files of an interrupted run
         run.folder.mkdir(parents=True)
         task(run)
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-    return "" if run.finished else "it ended without metrics.json: look into the worker's log"
+    return "" if run.finished else "it ended without metrics.json: check the log of the worker"

@@ -136,7 +136,7 @@ def save(
     diagrams = [
         {
             "split": split,
-            "who": name,
+            "network": name,
             "resolution": networks[name],
             **dict(zip(("count", "confidence", "correct"), one.diagram.tolist(), strict=True)),
         }

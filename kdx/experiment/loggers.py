@@ -17,7 +17,7 @@ from kdx.training.ranks import rank
 
 QUIET = ("hydra", "outputs", "logger", "trainer", "callbacks", "experiment", "seed", "baseline", "baselines", "name", "tags")
 PICTURES = ("reliability", "disagreement")
-WHOSE, SUMS = ("split", "who", "resolution"), ("count", "confidence", "correct")  # of a reliability diagram
+KEYS, SUMS = ("split", "network", "resolution"), ("count", "confidence", "correct")  # columns of a reliability diagram
 
 
 def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
@@ -98,9 +98,9 @@ def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
     diagrams = _json(folder / "reliability.json").get("diagrams", [])
     if diagrams:
         tables["reliability"] = (
-            [*WHOSE, "bin", *SUMS],
+            [*KEYS, "bin", *SUMS],
             [
-                [*(diagram[key] for key in WHOSE), i, *(diagram[key][i] for key in SUMS)]
+                [*(diagram[key] for key in KEYS), i, *(diagram[key][i] for key in SUMS)]
                 for diagram in diagrams
                 for i in range(len(diagram["count"]))
             ],

@@ -1,1 +1,1 @@
-"""A finished run's student as files for others: timm, safetensors, ONNX, each compared with what was trained."""
+"""Export the student of a finished run to timm, safetensors and ONNX, and verify each file against the trained student."""

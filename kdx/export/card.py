@@ -1,4 +1,4 @@
-"""README.md of an export: what the student is, how it was made and measured, how to load it, and what not to expect."""
+"""The model card of an export (README.md): metrics, calibration, training protocol, how to load the student, limitations."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from kdx.export.finished import FinishedRun
 from kdx.export.request import ExportRequest
 
 COLUMNS = ("accuracy", "top5", "nll", "brier", "ece", "ece_mass", "entropy", "auroc")
-PRIVATE = ("_target_", "root", "download")  # a source's arguments that say where it was, not what it is
+PRIVATE = ("_target_", "root", "download")  # arguments of a data source that describe its location, not its content
 
 
 def model_card(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]], importing: str | None) -> str:
-    """The text. `reports` are those of each format; `importing` is the module that makes timm know the architecture."""
+    """Return the model card as Markdown.
+
+    Args:
+        request: The export.
+        reports: Format -> parity report.
+        importing: The module whose import registers the architecture in timm; None if timm provides it.
+    """
     run = request.run
     parts = [
         f"# {run.config.get('name', 'student')}: {run.card['architecture']} at {run.card['resolution']} px",
         _summary(run),
-        "## Numbers\n\n" + _numbers(run),
+        "## Metrics\n\n" + _numbers(run),
         "## Calibration\n\n" + _calibration(request),
-        "## Protocol\n\n" + _protocol(run),
-        "## Load it\n\n" + _loading(request, importing),
-        "## Compared with the trained student\n\n" + _parity(reports),
-        "## Limits\n\n" + _limits(request),
+        "## Training protocol\n\n" + _protocol(run),
+        "## Usage\n\n" + _loading(request, importing),
+        "## Parity with the trained student\n\n" + _parity(reports),
+        "## Limitations\n\n" + _limits(request),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -33,36 +39,40 @@ def _summary(run: FinishedRun) -> str:
     classes = run.card["model_args"]["num_classes"]
     taught = "distilled from a teacher" if run.teacher else "trained without a teacher"
     return (
-        f"A {run.card['architecture']} that tells {classes} classes apart in images of {side}x{side} px with {channels} "
-        f"channel{'s' if channels > 1 else ''}, {taught} by kdx. It takes images in [0,1] and gives logits."
+        f"Image classifier with {classes} classes: {run.card['architecture']}, {taught} with kdx. "
+        f"Input: images of {side}x{side} px with {channels} channel{'s' if channels > 1 else ''} and values in [0,1]. "
+        "Output: logits."
     )
 
 
 def _numbers(run: FinishedRun) -> str:
     metrics = run.metrics
     split = "test" if any(name.startswith("test/student") for name in metrics) else "val"
-    known = [name.split("/") for name in metrics if name.startswith(f"{split}/") and name.count("/") == 2]
-    people = list(dict.fromkeys(who for _, who, _ in known))
+    names = [name.split("/") for name in metrics if name.startswith(f"{split}/") and name.count("/") == 2]
+    networks = list(dict.fromkeys(network for _, network, _ in names))
     columns = [what for what in COLUMNS if f"{split}/student/{what}" in metrics]
     rows = [f"| {split}, n = 1 | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for who in people:
-        values = [metrics.get(f"{split}/{who}/{what}") for what in columns]
-        rows.append(f"| {who} | {' | '.join('' if value is None else f'{value:.4f}' for value in values)} |")
-    chosen = "" if split == "test" else " This run was not tested: these are the images that chose the epoch, so they flatter."
-    units = "accuracy is a fraction, entropy in nats, ECE has 15 equal-width bins"
-    return "\n".join(rows) + f"\n\nOne run, one seed: {units}.{chosen}"
+    for network in networks:
+        values = [metrics.get(f"{split}/{network}/{what}") for what in columns]
+        rows.append(f"| {network} | {' | '.join('' if value is None else f'{value:.4f}' for value in values)} |")
+    caveat = "" if split == "test" else " The run was not tested; the epoch was selected on these val images, so the metrics "
+    caveat += "" if split == "test" else "are optimistic."
+    units = "Accuracy is a fraction, NLL and entropy are in nats, ECE uses 15 equal-width bins"
+    return "\n".join(rows) + f"\n\nOne run with one seed. {units}.{caveat}"
 
 
 def _calibration(request: ExportRequest) -> str:
     fitted = request.run.calibration_temperature
     if fitted is None:
-        return "No calibration temperature was fitted to this student: softmax of its logits is what training left."
+        return "No calibration temperature was fitted to this student: its probabilities are the softmax of the raw logits."
     how = (
-        f"T = {fitted:.4f} minimizes the NLL of softmax(logits / T) on val (Guo et al. 2017, arXiv:1706.04599); never on test."
+        f"The calibration temperature T = {fitted:.4f} minimizes the NLL of softmax(logits / T) on val (temperature scaling, "
+        "Guo et al. 2017, arXiv:1706.04599). Test images were not used."
     )
+    scaled = "The `_scaled` rows of the table include it."
     if request.temperature is None:
-        return f"{how} It is **not** in these files: divide the logits by it yourself. Rows named `_scaled` are with it."
-    return f"{how} It **is** in these files: their last layer is divided by it. In the table, rows named `_scaled` are with it."
+        return f"{how} It is **not** included in these files: divide the logits by T. {scaled}"
+    return f"{how} It **is** included in these files: their last layer is divided by T. {scaled}"
 
 
 def _protocol(run: FinishedRun) -> str:
@@ -73,15 +83,15 @@ def _protocol(run: FinishedRun) -> str:
     commit = provenance.get("git_commit") or "unknown"
     facts = {
         "data": f"`{source.get('_target_', 'unknown')}`{f' ({arguments})' if arguments else ''}",
-        "fingerprint of the data": (run.result.get("data") or {}).get("fingerprint"),
+        "data fingerprint": (run.result.get("data") or {}).get("fingerprint"),
         "training images": data.get("train_size") or "all of train",
-        "image seen in testing": f"`{(data.get('eval_crop') or {}).get('_target_', 'unknown')}`, resized "
+        "evaluation crop": f"`{(data.get('eval_crop') or {}).get('_target_', 'unknown')}`, resized "
         f"{(config.get('interpolation') or {}).get('student', 'bilinear')}",
         "losses": ", ".join(config.get("losses") or {}) or None,
         "epochs": (config.get("trainer") or {}).get("max_epochs"),
-        "weights": f"{selection.get('text', 'unknown')} (rule `{selection.get('rule', 'unknown')}`)",
+        "selected weights": f"{selection.get('text', 'unknown')} (rule `{selection.get('rule', 'unknown')}`)",
         "seed": config.get("seed"),
-        "commit": f"`{commit}`{', with changes that were not committed' if provenance.get('git_dirty') else ''}",
+        "commit": f"`{commit}`{' with uncommitted changes' if provenance.get('git_dirty') else ''}",
         "teacher": _teacher(run),
     }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
@@ -100,7 +110,7 @@ def _teacher(run: FinishedRun) -> str:
 
 def _loading(request: ExportRequest, importing: str | None) -> str:
     snippets = [SNIPPETS[name](request, importing) for name in request.formats]
-    return "In this folder:\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in snippets)
+    return "Run in this folder:\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in snippets)
 
 
 def _timm(request: ExportRequest, importing: str | None) -> str:
@@ -128,11 +138,11 @@ def _plain(request: ExportRequest, importing: str | None) -> str:
 
 
 def _pytorch(request: ExportRequest, importing: str | None, imports: Sequence[str], model: Sequence[str], trained: str) -> str:
-    """How to make the model and feed it, whichever file it comes from."""
+    """Return Python code that creates the model and computes logits."""
     return "\n".join(
         [
             *imports,
-            *([f"import {importing}  # makes timm know the architecture"] if importing else []),
+            *([f"import {importing}  # registers the architecture in timm"] if importing else []),
             "import timm",
             "import torch",
             "",
@@ -152,7 +162,7 @@ def _onnx(request: ExportRequest, importing: str | None) -> str:
             "",
             'session = onnxruntime.InferenceSession("student.onnx", providers=["CPUExecutionProvider"])',
             f"images = np.random.rand(2, {', '.join(map(str, request.run.shape))}).astype(np.float32)  # in [0,1]",
-            '(logits,) = session.run(["logits"], {"images": images})  # the graph normalizes',
+            '(logits,) = session.run(["logits"], {"images": images})  # the graph includes the normalization',
         ]
     )
 
@@ -161,25 +171,26 @@ SNIPPETS: Mapping[str, Callable[[ExportRequest, str | None], str]] = {"timm": _t
 
 
 def _parity(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [f"- {name}: logits differ by at most {report['max_difference']:.1e}" for name, report in reports.items()]
+    lines = [f"- {name}: maximum difference of the logits {report['max_difference']:.1e}" for name, report in reports.items()]
     for report in reports.values():
         if "latency" in report:
-            spent = report["latency"]
+            latency = report["latency"]
             lines.append(
-                f"- one image: {spent['onnxruntime_ms_1']:.2f} ms in onnxruntime, {spent['pytorch_ms_1']:.2f} ms in PyTorch "
-                f"({spent['protocol']})"
+                f"- latency of one image: {latency['onnxruntime_ms_1']:.2f} ms in onnxruntime, "
+                f"{latency['pytorch_ms_1']:.2f} ms in PyTorch ({latency['protocol']})"
             )
-    return "\n".join(lines) + "\n\nOn uniform noise; export.json has each batch size, its tolerance, and the files' sha256."
+    details = "Measured on uniform noise; export.json lists each batch size with its tolerance, and the sha256 of each file."
+    return "\n".join(lines) + f"\n\n{details}"
 
 
 def _limits(request: ExportRequest) -> str:
     run = request.run
     side = run.card["resolution"]
     lines = [
-        f"- Trained and measured at {side} px on the data above; at other resolutions, and on other images, nothing is known.",
-        "- One run: another seed gives other numbers, and the table says nothing of how far they would be off.",
-        "- Calibration was measured on images like those of training; it does not carry over to others.",
+        f"- The student was trained and evaluated at {side} px on the data above; it was not evaluated elsewhere.",
+        "- The metrics are from one run; their variation over seeds is unknown.",
+        "- Calibration was measured on images of the training distribution and may not hold for other images.",
     ]
     if "onnx" in request.formats:
-        lines.append(f"- student.onnx takes any batch size, and {side} px only.")
+        lines.append(f"- student.onnx accepts any batch size, but only {side} px.")
     return "\n".join(lines)

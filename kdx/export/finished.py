@@ -1,4 +1,4 @@
-"""What a finished run says of its student, as plain data; no torch is imported to read it."""
+"""Read the folder of a finished run as plain data, without importing torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FITTED = "calibration_temperature/student"  # the name of the metric
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's folder, read: `card` is student.json, `result` metrics.json, `teacher` teacher.json where there is one."""
+    """The content of a run folder: `card` is student.json, `result` metrics.json, `teacher` teacher.json if it exists."""
 
     path: Path
     card: dict[str, Any]
@@ -26,7 +26,7 @@ class FinishedRun:
 
     @property
     def weights(self) -> Path:
-        """The selected student's weights."""
+        """The file with the weights of the selected student."""
         return self.path / WEIGHTS
 
     @property
@@ -36,28 +36,32 @@ class FinishedRun:
 
     @property
     def calibration_temperature(self) -> float | None:
-        """The student's, fitted on val; None where none was fitted."""
+        """The calibration temperature of the student, fitted on val; None if none was fitted."""
         return self.metrics.get(FITTED)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """[C,R,R] of the images that the student sees."""
+        """The shape [C,R,R] of the student's input."""
         return self.card["model_args"]["in_chans"], self.card["resolution"], self.card["resolution"]
 
 
 def read(run: str) -> FinishedRun:
-    """The finished run in folder `run`. ValueError says what is missing there and what to do."""
+    """Return the content of the run folder `run`.
+
+    Raises:
+        ValueError: If the folder or a file is missing or invalid.
+    """
     path = Path(run).expanduser()
     if not path.is_dir():
-        raise ValueError(f"run={run}: there is no such folder; give the folder of a finished run")
+        raise ValueError(f"run={run} does not exist; give the folder of a finished run")
     if not (path / "metrics.json").is_file():
-        raise ValueError(f"run={run}: it is not finished, there is no metrics.json; let it end, or give another run's folder")
-    absent = [name for name in (CARD, WEIGHTS) if not (path / name).is_file()]
-    if absent:
-        raise ValueError(f"run={run}: {absent[0]} is missing; give a run that kept its student")
+        raise ValueError(f"run={run} is not finished (no metrics.json); wait until it ends, or give another run folder")
+    missing = [name for name in (CARD, WEIGHTS) if not (path / name).is_file()]
+    if missing:
+        raise ValueError(f"run={run} has no {missing[0]}; give a run folder with a saved student")
     card, result = _json(path / CARD), _json(path / "metrics.json")
     if not {"architecture", "model_args", "pretrained_cfg", "resolution"} <= card.keys():
-        raise ValueError(f"run={run}: {CARD} does not say how to build the student; give a run of kdx-train")
+        raise ValueError(f"run={run}: {CARD} does not describe the student's architecture; give a run folder of kdx-train")
     teacher = _json(path / "teacher.json") if (path / "teacher.json").is_file() else None
     return FinishedRun(path, card, result, _config(path), teacher)
 
@@ -65,7 +69,7 @@ def read(run: str) -> FinishedRun:
 def _config(path: Path) -> dict[str, Any]:
     if (path / "run.json").is_file():
         return dict(_json(path / "run.json")["config"])
-    try:  # a run from before there was a run.json
+    try:  # runs of older versions have no run.json
         return dict(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ValueError(f"{path / 'config.yaml'} cannot be read ({error}): give the folder of a finished run") from None

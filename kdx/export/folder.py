@@ -1,4 +1,4 @@
-"""The folder of an export: written beside its place, compared, and only then put there."""
+"""Write the folder of an export: in a temporary folder first, moved to its place after all checks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ PACKAGES = ("kdx", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxru
 
 
 def export(request: ExportRequest) -> Path:
-    """The folder with the files of each format, README.md and export.json; all of it or, after a failure, none.
+    """Write the files of each format, README.md and export.json, and return the folder. After a failure, nothing is written.
 
-    ExportError if a format cannot be written or its file does not say what the student says.
+    Raises:
+        ExportError: If a format cannot be written, or if the logits of a file differ from those of the student.
     """
     ready = formats.ready(request)
     request.to.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +34,7 @@ def export(request: ExportRequest) -> Path:
         (draft / "README.md").write_text(model_card(request, reports, importing), encoding="utf-8")
         ledger = json.dumps(_ledger(request, reports, draft), indent=2)
         (draft / LEDGER).write_text(ledger + "\n", encoding="utf-8")
-        draft.chmod(0o755)  # a temporary folder is made for its owner alone
+        draft.chmod(0o755)  # a temporary folder is readable only by its owner
         for path in draft.iterdir():
             path.chmod(0o644)
         _place(draft, request.to)
@@ -52,7 +53,7 @@ def _ledger(request: ExportRequest, reports: dict[str, dict[str, Any]], folder: 
         "output": "logits",
         "calibration_temperature": run.calibration_temperature,
         "calibration_temperature_folded": request.temperature,
-        "parity": "logits compared with the trained student's (divided by the folded temperature, if any) on uniform noise",
+        "parity": "difference to the trained student's logits (divided by the folded temperature, if any) on uniform noise",
         "formats": reports,
         "files": {path.name: _file(path) for path in sorted(folder.iterdir())},
         "versions": {name: _version(name) for name in PACKAGES},
@@ -73,8 +74,8 @@ def _version(package: str) -> str | None:
 
 
 def _place(draft: Path, to: Path) -> None:
-    """Put `draft` at `to`, where an earlier export may be."""
-    check_target(to)  # someone may have put something there in the meantime
+    """Move `draft` to `to`; an earlier export there is replaced."""
+    check_target(to)  # once more, because files may have been added since the first check
     if to.is_dir():
         old = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
         os.replace(to, old)

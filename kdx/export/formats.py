@@ -1,4 +1,4 @@
-"""The files of each format, written into a folder and then compared with what was trained."""
+"""Write the files of each format into a folder and compare each with the trained student."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from kdx.export import onnx_file, student
-from kdx.export.parity import Answer, compare, noise
+from kdx.export.parity import LogitsFunction, compare, noise
 from kdx.export.request import ExportRequest
 from kdx.networks import weights
 from kdx.networks.network import Network
 
-CONFIG, MODEL = "config.json", "model.safetensors"  # as timm's `local-dir:` wants them
+CONFIG, MODEL = "config.json", "model.safetensors"  # names required by timm's `local-dir:`
 PLAIN, ONNX = "student.safetensors", "student.onnx"
 
-# How timm's own transforms say what kdx's eval crops and filters do.
+# The settings of timm's transforms that correspond to kdx's eval crops and filters.
 CROPS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "kdx.views.crops.Resize": lambda node: {"crop_pct": 1.0, "crop_mode": "squash"},
     "kdx.views.crops.Center": lambda node: {"crop_pct": node.get("fraction", 0.875), "crop_mode": "center"},
@@ -29,21 +29,25 @@ FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "area": "box"}
 
 @dataclass(frozen=True)
 class Ready:
-    """A student ready to be written: `network` has the temperature inside, `reference` is the trained one with it outside."""
+    """A student ready for export."""
 
     request: ExportRequest
-    network: Network
-    reference: Answer
-    batches: list[Tensor]
+    network: Network  # with the temperature folded into its last layer, if requested
+    reference: LogitsFunction  # the trained student, with its logits divided by this temperature
+    batches: list[Tensor]  # for the comparison
 
     @property
     def card(self) -> dict[str, Any]:
-        """The run's student.json, and whether the logits are divided."""
+        """The content of the run's student.json, with the folded temperature."""
         return {**self.request.run.card, "calibration_temperature_folded": self.request.temperature}
 
 
 def timm_folder(ready: Ready, folder: Path) -> dict[str, Any]:
-    """config.json and model.safetensors, which `timm.create_model("local-dir:FOLDER", pretrained=True)` reads; their parity."""
+    """Write config.json and model.safetensors for `timm.create_model("local-dir:FOLDER", pretrained=True)`.
+
+    Returns:
+        The parity report of `compare`.
+    """
     card, network = ready.card, ready.network
     config = {
         "architecture": _cfg(network)["architecture"],
@@ -55,54 +59,58 @@ def timm_folder(ready: Ready, folder: Path) -> dict[str, Any]:
     weights.save(network.model, config, folder / MODEL)
     (folder / MODEL).with_suffix(".json").replace(folder / CONFIG)
     args = {name: value for name, value in card["model_args"].items() if name not in ("num_classes", "in_chans")}
-    again = Network(f"local-dir:{folder}", network.num_classes, network.in_channels, pretrained=True, args=args).eval()
-    return compare("the timm folder", again, ready.reference, ready.batches)
+    loaded = Network(f"local-dir:{folder}", network.num_classes, network.in_channels, pretrained=True, args=args).eval()
+    return compare("the timm folder", loaded, ready.reference, ready.batches)
 
 
 def _cfg(network: Network) -> dict[str, Any]:
-    """What timm says of the architecture."""
-    found: Any = network.model.pretrained_cfg
-    return dict(found)
+    """Return timm's pretrained_cfg of the architecture."""
+    cfg: Any = network.model.pretrained_cfg
+    return dict(cfg)
 
 
 def _pretrained_cfg(ready: Ready) -> dict[str, Any]:
-    run, own = ready.request.run, _cfg(ready.network)
+    run, timm_cfg = ready.request.run, _cfg(ready.network)
     crop = dict(run.config.get("data", {}).get("eval_crop") or {})
-    looks = CROPS.get(str(crop.get("_target_")), lambda node: {})(crop)
-    resized = FILTERS.get((run.config.get("interpolation") or {}).get("student", "bilinear"), "bilinear")
-    layers = {name: own[name] for name in ("first_conv", "classifier") if own.get(name)}
+    crop_settings = CROPS.get(str(crop.get("_target_")), lambda node: {})(crop)
+    interpolation = FILTERS.get((run.config.get("interpolation") or {}).get("student", "bilinear"), "bilinear")
+    layers = {name: timm_cfg[name] for name in ("first_conv", "classifier") if timm_cfg.get(name)}
     return {
         **run.card["pretrained_cfg"],
         "input_size": list(run.shape),
-        "interpolation": resized,
-        **looks,
+        "interpolation": interpolation,
+        **crop_settings,
         **layers,
-        "fixed_input_size": bool(own.get("fixed_input_size", False)),
+        "fixed_input_size": bool(timm_cfg.get("fixed_input_size", False)),
         "custom_load": False,
     }
 
 
 def plain_file(ready: Ready, folder: Path) -> dict[str, Any]:
-    """student.safetensors under the architecture's own names, and student.json; their parity."""
+    """Write student.safetensors with timm's parameter names, and student.json; return the parity report."""
     weights.save(ready.network.model, ready.card, folder / PLAIN)
     return compare(PLAIN, student.build(ready.card, folder / PLAIN), ready.reference, ready.batches)
 
 
 def onnx_graph(ready: Ready, folder: Path) -> dict[str, Any]:
-    """student.onnx, for any batch size at the student's resolution; its parity at each optimization level, and latency."""
+    """Write student.onnx for any batch size at the student's resolution.
+
+    Returns:
+        "opset", "max_difference" of the logits, "levels" (a parity report per optimization level) and "latency".
+    """
     run, network = ready.request.run, ready.network
     channels, side, _ = run.shape
     divided = f", divided by the calibration temperature {ready.request.temperature}" if ready.request.temperature else ""
     notes = {
-        "kdx.input": f"images [batch,{channels},{side},{side}], float32 in [0,1]; the graph normalizes them itself",
+        "kdx.input": f"images [batch,{channels},{side},{side}], float32 in [0,1]; the graph includes the normalization",
         "kdx.output": f"logits [batch,{network.num_classes}]{divided}; softmax gives probabilities",
         "kdx.architecture": network.architecture,
         "kdx.run": f"{run.config.get('name')}/{run.path.resolve().name}",
     }
     opset = onnx_file.write(network, run.shape, folder / ONNX, ready.request.opset, notes)
     levels = {
-        level: compare(f"{ONNX} at {level}", answer, ready.reference, ready.batches)
-        for level, answer in onnx_file.sessions(folder / ONNX)
+        level: compare(f"{ONNX} at {level}", logits, ready.reference, ready.batches)
+        for level, logits in onnx_file.sessions(folder / ONNX)
     }
     default = onnx_file.session(folder / ONNX)
     return {
@@ -121,7 +129,7 @@ WRITERS: Mapping[str, Callable[[Ready, Path], dict[str, Any]]] = {
 
 
 def ready(request: ExportRequest) -> Ready:
-    """The student of a request, with its temperature folded in where that is wanted."""
+    """Return the student of a request, with its calibration temperature folded in if requested."""
     trained = student.load(request.run)
     divisor = 1.0 if request.temperature is None else request.temperature
     network = trained if request.temperature is None else student.folded(trained, request.temperature)

@@ -1,4 +1,4 @@
-"""One ONNX file: images in [0,1] in, logits out, right in any onnxruntime at its default options."""
+"""Write and run an ONNX file that maps images in [0,1] to logits, correct in onnxruntime with default options."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from kdx.costs import latency
-from kdx.export.parity import Answer, ExportError
+from kdx.export.parity import ExportError, LogitsFunction
 
 INPUT, OUTPUT = "images", "logits"
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
-REMEDY = "give another opset=, or leave ONNX out: format=[timm,safetensors]"
-_NAMELESS = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
+REMEDY = "give another opset=, or export without ONNX: format=[timm,safetensors]"
+_NO_FUNCTION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _UNTRANSLATED = re.compile(r"target=torch\.ops\.([\w.]+?)(?:\.default)?\]")
 
 
 class Border(nn.Module):
-    """What `nn.ConstantPad2d` does, by concatenation.
+    """`nn.ConstantPad2d` implemented by concatenation.
 
-    onnxruntime up to 1.31 at least fuses a Pad with the MaxPool behind it, and forgets that the border was zero, not minus
-    infinity: BiT's stem is such a pair, and its logits were 2 % off at every optimization level. It fuses no Concat.
+    onnxruntime (up to at least 1.31) fuses a Pad with the MaxPool after it and then pads with minus infinity instead of zero.
+    BiT's stem has this pair of layers; its logits were off by 2 % at every optimization level. Concat is not fused.
     """
 
     def __init__(self, pad: nn.ConstantPad2d) -> None:
@@ -45,7 +45,7 @@ class Border(nn.Module):
 
 
 def unfusable(network: nn.Module) -> nn.Module:
-    """A copy that computes the same without a Pad that an optimizer could fuse wrongly."""
+    """Return a copy of the network that computes the same without Pad operators, which onnxruntime could fuse wrongly."""
     copied = copy.deepcopy(network)
     pads = [(name, module) for name, module in copied.named_modules() if isinstance(module, nn.ConstantPad2d)]
     for name, module in pads:
@@ -61,9 +61,20 @@ def write(
     opset: int | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> int:
-    """Write `path` for any batch of images [C,R,R], with `notes` as metadata; gives the opset.
+    """Write the network as an ONNX file for any batch size.
 
-    ExportError names the operator that ONNX lacks, or the opset that cannot be written.
+    Args:
+        network: Maps images [B,C,R,R] in [0,1] to logits [B,K].
+        shape: (C, R, R).
+        path: The file.
+        opset: The ONNX opset; None for the exporter's default.
+        notes: Metadata of the file.
+
+    Returns:
+        The opset of the file.
+
+    Raises:
+        ExportError: If ONNX does not support an operator of the network, or if the opset cannot be written.
     """
     chosen = {} if opset is None else {"opset_version": opset}
     with _quiet():
@@ -76,25 +87,25 @@ def write(
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                **chosen,  # type: ignore[arg-type]  # mypy takes it for every other parameter
+                **chosen,  # type: ignore[arg-type]  # mypy checks it against all other parameters
             )
-        except Exception as error:  # what an exporter raises is its own affair; one sentence of it is the user's
+        except Exception as error:  # the exporter raises many types; the user gets one sentence
             raise ExportError(_explain(error, opset)) from error
         assert program is not None
         model: Any = program.model
         written = int(model.opset_imports[""])
         if opset not in (None, written):
-            raise ExportError(f"opset={opset} cannot be written for this network, only {written}: give opset=null")
+            raise ExportError(f"opset={opset} is not supported for this network, only opset {written}: give opset=null")
         model.metadata_props.update(notes or {})
         program.save(path, external_data=False)
     return written
 
 
 def _explain(error: BaseException, opset: int | None) -> str:
-    said = str(error)
-    found = _NAMELESS.search(said) or _UNTRANSLATED.search(said)
-    if found:
-        return f"ONNX has no form of the operator {found[1]}, which this network uses: {REMEDY}"
+    message = str(error)
+    operator = _NO_FUNCTION.search(message) or _UNTRANSLATED.search(message)
+    if operator:
+        return f"ONNX does not support the operator {operator[1]} of this network: {REMEDY}"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -104,7 +115,7 @@ def _explain(error: BaseException, opset: int | None) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of what the exporter says to its developers."""
+    """Suppress the warnings and logs of the exporter."""
     noisy = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in noisy]
     for logger in noisy:
@@ -118,9 +129,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def session(path: Path, level: str = "ORT_ENABLE_ALL") -> Answer:
-    """The file in onnxruntime on the CPU, with as many threads as torch has. ExportError if it cannot be run there."""
-    onnxruntime = importlib.import_module("onnxruntime")  # of the extra, and without types
+def session(path: Path, level: str = "ORT_ENABLE_ALL") -> LogitsFunction:
+    """Return a function that runs the file in onnxruntime on the CPU, with as many threads as torch uses.
+
+    Raises:
+        ExportError: If onnxruntime cannot load the file.
+    """
+    onnxruntime = importlib.import_module("onnxruntime")  # an optional dependency without type annotations
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.intra_op_num_threads = torch.get_num_threads()
@@ -129,18 +144,18 @@ def session(path: Path, level: str = "ORT_ENABLE_ALL") -> Answer:
         opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run the file ({first}): {REMEDY}") from error
+        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot load the file ({first}): {REMEDY}") from error
     return lambda images: torch.from_numpy(opened.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
-def sessions(path: Path) -> Iterator[tuple[str, Answer]]:
-    """The file at each of onnxruntime's optimization levels."""
+def sessions(path: Path) -> Iterator[tuple[str, LogitsFunction]]:
+    """Yield (level, function) for each optimization level of onnxruntime."""
     for level in LEVELS:
         yield level, session(path, level)
 
 
-def latencies(file: Answer, network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Milliseconds at batch 1, of the file in onnxruntime and of the network in PyTorch, on the CPU; with the protocol."""
+def latencies(file: LogitsFunction, network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the CPU latencies in ms at batch size 1 of the file in onnxruntime and the network in PyTorch, with protocol."""
     image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         runs = {"onnxruntime": latency.median(lambda: file(image)), "pytorch": latency.median(lambda: network(image))}

@@ -1,4 +1,4 @@
-"""Is what was written what was trained? Logits of the one compared with logits of the other."""
+"""Comparison of the logits of an exported file with those of the trained student."""
 
 from __future__ import annotations
 
@@ -8,38 +8,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RELATIVE, ABSOLUTE = 2e-4, 1e-5  # of the largest logit's size; kernels add in another order, and float32 has 7 digits
+RELATIVE, ABSOLUTE = 2e-4, 1e-5  # relative to the largest logit: float32 has 7 digits, and the order of summation differs
 
-Answer = Callable[[Tensor], Tensor]
+LogitsFunction = Callable[[Tensor], Tensor]  # images [B,C,R,R] in [0,1] -> logits [B,K]
 
 
 class ExportError(RuntimeError):
-    """A student that cannot be written in a format, or whose file says something else. The message ends with the remedy."""
+    """A format cannot be written, or the logits of a file differ from the student's. The message ends with the remedy."""
 
 
 def noise(shape: tuple[int, int, int], batches: Iterable[int]) -> list[Tensor]:
-    """A batch of uniform noise in [0,1], [b,C,R,R], for each b; the same at every call."""
+    """Return a batch of uniform noise in [0,1], [b,C,R,R], for each batch size b; the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(batch, *shape, generator=generator) for batch in batches]
 
 
-def compare(name: str, answer: Answer, reference: Answer, batches: list[Tensor]) -> dict[str, Any]:
-    """Largest absolute difference of the logits for each batch, with its tolerance; ExportError if one is larger.
+def compare(name: str, exported: LogitsFunction, reference: LogitsFunction, batches: list[Tensor]) -> dict[str, Any]:
+    """Return the largest absolute difference of the logits in total and per batch, with the tolerance.
 
-    The tolerance is 1e-5 + 2e-4 of the largest reference logit of the batch.
+    The tolerance of a batch is 1e-5 + 2e-4 times the largest absolute reference logit.
+
+    Args:
+        name: The name of the file in messages.
+        exported: Computes logits with the exported file.
+        reference: Computes logits with the trained student.
+        batches: Batches of images, each [B,C,R,R] in [0,1].
+
+    Raises:
+        ExportError: If a difference exceeds the tolerance, or if the shapes differ.
     """
-    found = []
+    reports = []
     for images in batches:
         with torch.inference_mode():
-            expected, got = reference(images), answer(images)
-        if got.shape != expected.shape:
-            raise ExportError(f"{name} gives {list(got.shape)} and the student {list(expected.shape)}: leave this format out")
-        difference, size = float((got - expected).abs().max()), float(expected.abs().max())
+            expected, actual = reference(images), exported(images)
+        if actual.shape != expected.shape:
+            shapes = f"{list(actual.shape)}, but the student returns {list(expected.shape)}"
+            raise ExportError(f"{name} returns logits of shape {shapes}: export without this format")
+        difference, size = float((actual - expected).abs().max()), float(expected.abs().max())
         tolerance = ABSOLUTE + RELATIVE * size
-        if not difference <= tolerance:  # NaN is no agreement either
+        if not difference <= tolerance:  # also true for NaN
             raise ExportError(
-                f"{name} differs from the trained student by {difference:.2g} at batch {len(images)}, where {tolerance:.2g} is "
-                "allowed; nothing was written: leave this format out"
+                f"{name} differs from the trained student by {difference:.2g} at batch size {len(images)}; the tolerance is "
+                f"{tolerance:.2g}. Nothing was written: export without this format"
             )
-        found.append({"batch": len(images), "max_difference": difference, "tolerance": tolerance, "max_logit": size})
-    return {"batches": found, "max_difference": max(one["max_difference"] for one in found)}
+        reports.append({"batch": len(images), "max_difference": difference, "tolerance": tolerance, "max_logit": size})
+    return {"batches": reports, "max_difference": max(report["max_difference"] for report in reports)}

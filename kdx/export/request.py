@@ -1,4 +1,4 @@
-"""What is to be exported, checked before torch is imported or anything written."""
+"""The request of kdx-export, checked before torch is imported or any file is written."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kdx.export.finished import FITTED, FinishedRun, read
 from kdx.ranges import Count
 
 NEEDS: dict[str, tuple[str, ...]] = {"timm": (), "safetensors": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}
-OLDEST = 18  # PyTorch's exporter writes no older opset
+OLDEST = 18  # the oldest opset that PyTorch's exporter writes
 LEDGER = "export.json"
 
 
 class Options(BaseModel):
-    """The values of conf/export.yaml."""
+    """The options in conf/export.yaml."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -35,20 +35,24 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """A finished run, what to make of it, and where. `temperature` divides the logits in every file; None leaves them."""
+    """A checked export of a finished run."""
 
     run: FinishedRun
     formats: tuple[str, ...]
     to: Path
-    temperature: float | None
+    temperature: float | None  # divides the logits in every file; None: logits are unchanged
     opset: int | None
-    batches: tuple[int, ...]
+    batches: tuple[int, ...]  # batch sizes of the comparison
 
 
 def requested(values: dict[str, Any]) -> ExportRequest:
-    """The request that these values make; ConfigError says what is wrong with them and what to do."""
+    """Return the request with the options in `values` (conf/export.yaml).
+
+    Raises:
+        ConfigError: If an option is invalid; the message ends with the remedy.
+    """
     if values["run"] == "???":
-        raise ConfigError("'run' has no value: give run=FOLDER, the folder of a finished run")
+        raise ConfigError("Missing required option: run=FOLDER, the folder of a finished run")
     if isinstance(values["format"], str):
         values = {**values, "format": [values["format"]]}
     try:
@@ -72,37 +76,41 @@ def _check_formats(formats: tuple[str, ...]) -> None:
     for name in formats:
         if name not in NEEDS:
             hint = nearest(name, list(NEEDS))
-            raise ConfigError(f"format={name}: there is no such format.{hint} There are: {', '.join(NEEDS)}")
-        absent = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
-        if absent:
+            raise ConfigError(f"Unknown format={name}.{hint} Available: {', '.join(NEEDS)}")
+        missing = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
+        if missing:
             others = ",".join(other for other, packages in NEEDS.items() if not packages)
-            raise ConfigError(f"format={name} needs {absent[0]}: pip install kdx[export], or give format=[{others}]")
+            raise ConfigError(f"format={name} requires {missing[0]}: pip install kdx[export], or give format=[{others}]")
 
 
 def _temperature(run: FinishedRun) -> float:
     fitted = run.calibration_temperature
     if fitted is None:
         raise ConfigError(
-            f"fold_temperature=true: metrics.json has no {FITTED}; run it again with this version of kdx, which fits one "
-            "on val, or give fold_temperature=false"
+            f"fold_temperature=true: metrics.json has no {FITTED}, the fitted temperature; rerun the run with this version of "
+            "kdx, or give fold_temperature=false"
         )
     return fitted
 
 
 def check_target(to: Path) -> None:
-    """ConfigError unless `to` is absent, empty, or holds an earlier export and nothing else."""
+    """Check that `to` does not exist, is empty, or contains only an earlier export.
+
+    Raises:
+        ConfigError: Otherwise.
+    """
     if to.is_dir():
         foreign = sorted({path.name for path in to.iterdir()} - _exported(to))
         if foreign:
             raise ConfigError(
-                f"to={to}: the folder holds {foreign[0]}, which no export wrote; give an empty folder or a new one"
+                f"to={to} contains {foreign[0]}, which is not part of an export; give an empty folder or a new one"
             )
     elif to.exists() or to.is_symlink():
         raise ConfigError(f"to={to} is a file: give a folder")
 
 
 def _exported(to: Path) -> set[str]:
-    """Names of the files that an earlier export wrote into `to`."""
+    """Return the names of the files that an earlier export wrote into `to`."""
     try:
         return {LEDGER, *json.loads((to / LEDGER).read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The trained student as a module, and with its calibration temperature inside."""
+"""Load the trained student, and fold its calibration temperature into its last layer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from kdx.networks.network import Network
 
 
 def load(run: FinishedRun) -> Network:
-    """The run's selected student, in eval mode on the CPU. ValueError if the weights do not fit its card."""
+    """Return the selected student of the run, in eval mode on the CPU.
+
+    Raises:
+        ValueError: If the weights do not fit the architecture in student.json.
+    """
     return build(run.card, run.weights)
 
 
 def build(card: dict[str, Any], path: Path) -> Network:
-    """The network that `card` describes, with the weights at `path`, in eval mode."""
+    """Return the network that `card` (student.json) describes, with the weights at `path`, in eval mode."""
     args = dict(card["model_args"])
     classes, channels = args.pop("num_classes"), args.pop("in_chans")
     colors = {name: card["pretrained_cfg"][name] for name in ("mean", "std")}
@@ -33,14 +37,18 @@ def build(card: dict[str, Any], path: Path) -> Network:
 
 
 def folded(network: Network, temperature: float) -> Network:
-    """A copy whose last layer is divided by `temperature`, so that its logits are. ExportError where there is no such layer."""
+    """Return a copy whose last layer, and thereby its logits, are divided by `temperature`.
+
+    Raises:
+        ExportError: If the network has no single last linear or convolutional layer.
+    """
     copied = copy.deepcopy(network)
     try:
         last = classifier(copied.model)
     except ValueError:
         last = nn.Identity()
     if not isinstance(last, (nn.Linear, nn.Conv2d)):
-        raise ExportError(f"{network.architecture} has no single last layer that could be divided: give fold_temperature=false")
+        raise ExportError(f"{network.architecture} has no single last layer to fold T into: give fold_temperature=false")
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.div_(temperature)
@@ -48,6 +56,6 @@ def folded(network: Network, temperature: float) -> Network:
 
 
 def registered_by(architecture: str) -> str | None:
-    """The module of kdx whose import makes this architecture known to timm; None where timm knows it by itself."""
+    """Return the module of kdx that registers this architecture in timm; None if timm provides the architecture."""
     modules = ((name, module) for name, module in sys.modules.items() if name.startswith("kdx.networks."))
     return next((name for name, module in modules if architecture in getattr(module, "VARIANTS", ())), None)

@@ -1,1 +1,1 @@
-"""Numbers of runs as something to look at."""
+"""Figures, pictures and tables of one run."""

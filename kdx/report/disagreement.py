@@ -1,4 +1,4 @@
-"""The images on which student and teacher are furthest apart, as a picture."""
+"""A picture of the images with the largest disagreement between student and teacher."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from kdx.report.per_class import named
 
 TILE, GAP, LINE, COLUMNS = 150, 14, 17, 8
 TEACHER, STUDENT, GRAY = "#d1495b", "#2e7dd1", "#666666"
-LONGEST = 22  # letters that fit over a tile
+LONGEST = 22  # characters that fit below a tile
 
 
 def picture(
     images: Sequence[NDArray[np.uint8]], rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
 ) -> Image.Image:
-    """A sheet of decoded images [C,H,W], each over its label and what teacher and student say, how surely, and KL in nats."""
+    """Return a sheet of images, each with its label, the predictions and confidences of both networks, and KL in nats.
+
+    Args:
+        images: Decoded images, uint8 [C,H,W].
+        rows: One mapping per image: "index", "label" (negative if there is none), "teacher", "student" (predicted labels),
+            "teacher_confidence", "student_confidence" and "kl".
+        names: The names of the classes; None prints their numbers.
+    """
 
     def name(label: int) -> str:
         text = "none" if label < 0 else named(label, names)
@@ -30,24 +37,23 @@ def picture(
     height = TILE + 4 * LINE + GAP
     sheet = Image.new("RGB", (GAP + across * (TILE + GAP), GAP + LINE + down * height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    pen.text((GAP, GAP // 2), "Student and teacher furthest apart: the largest KL(teacher || student)", "black", font)
+    pen.text((GAP, GAP // 2), "Largest disagreement of student and teacher: KL(teacher || student) in nats", "black", font)
     for i, (image, row) in enumerate(zip(images, rows, strict=True)):
         x, y = GAP + i % COLUMNS * (TILE + GAP), GAP + LINE + i // COLUMNS * height
         _paste(sheet, (x, y), image)
-        said = [
+        lines = [
             (f"#{row['index']}  label {name(row['label'])}", "black"),
-            (f"{name(row['teacher'])}  {row['teacher_confidence']:.3f}", TEACHER),
-            (f"{name(row['student'])}  {row['student_confidence']:.3f}", STUDENT),
+            (f"teacher {name(row['teacher'])}  {row['teacher_confidence']:.3f}", TEACHER),
+            (f"student {name(row['student'])}  {row['student_confidence']:.3f}", STUDENT),
             (f"KL {row['kl']:.2f}", GRAY),
         ]
-        for k, (text, color) in enumerate(said):
-            who = {TEACHER: "teacher ", STUDENT: "student "}.get(color, "")
-            pen.text((x, y + TILE + 2 + k * LINE), who + text, color, font)
+        for k, (text, color) in enumerate(lines):
+            pen.text((x, y + TILE + 2 + k * LINE), text, color, font)
     return sheet
 
 
 def _paste(sheet: Image.Image, corner: tuple[int, int], image: NDArray[np.uint8]) -> None:
-    """The image in the middle of its tile, as large as it fits; small ones keep their pixels."""
+    """Paste the image centered into its tile, as large as possible; small images are enlarged without smoothing."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     whole = Image.fromarray(pixels).convert("RGB")
     scale = TILE / max(whole.size)

@@ -1,4 +1,4 @@
-"""The first batch as a picture: the original with both boxes, what the teacher sees, what the student sees."""
+"""A picture of the first training batch: originals with the boxes of both views, teacher images, student images."""
 
 from __future__ import annotations
 
@@ -16,41 +16,53 @@ from kdx.data.source import Images
 from kdx.types import Batch, Draw, Examples, RenderedBatch, View
 from kdx.views.observer import Observer
 
-MOST = 8
+MOST_COLUMNS = 8
 TILE, GAP, LEFT, LINE = 160, 12, 118, 17
 TEACHER, STUDENT = "#d1495b", "#2e7dd1"
 
 
 def draw_views(observer: Observer, images: Images, batch_size: int, seed: int, on_bad_image: OnBadImage) -> Image.Image:
-    """The panel of the first training batch of a run with this seed."""
+    """Return the panel of the first training batch of a run.
+
+    Args:
+        observer: Draws and renders the views.
+        images: The training images.
+        batch_size: The batch size of the run.
+        seed: The seed of the run.
+        on_bad_image: What to do with images that cannot be decoded.
+    """
     order = Sampler(len(images), min(batch_size, len(images)), seed, train=True, halo=observer.halo)
     number, index = next(order.batches(0))
-    index = index[: MOST + observer.halo]
+    index = index[: MOST_COLUMNS + observer.halo]
     decoded, bad = decode(images, index, on_bad_image)
     draw = without(Draw(seed, 0, number, index), observer.halo, bad)
     originals = dict(zip([i for i in index.tolist() if i not in bad], decoded, strict=True))
     chosen = [originals[i] for i in draw.index.tolist()]
     sizes = np.array([image.shape[1:] for image in chosen], np.int64)
-    seen = observer.look(Examples(draw, chosen, sizes, None, observer.halo))
+    rendered = observer.look(Examples(draw, chosen, sizes, None, observer.halo))
     lam = None if observer.mixing is None else observer.mixing.draw(draw).lam.tolist()
-    return panel([image.numpy() for image in chosen[observer.halo :]], seen, observer.finish(seen), lam)
+    return panel([image.numpy() for image in chosen[observer.halo :]], rendered, observer.finish(rendered), lam)
 
 
 def panel(
-    originals: Sequence[NDArray[np.uint8]], seen: RenderedBatch, batch: Batch, lam: Sequence[float] | None
+    originals: Sequence[NDArray[np.uint8]], rendered: RenderedBatch, batch: Batch, lam: Sequence[float] | None
 ) -> Image.Image:
-    """A picture of the batch's first examples; `originals` are their decoded images [C,H,W], one per column.
+    """Return a picture of the first examples of a batch, one column each, without the halo.
 
-    The halo is left out; what is shown as seen is mixed, if images are mixed, with `lam` the share of the example itself.
+    Args:
+        originals: Decoded images, uint8 [C,H,W].
+        rendered: The rendered batch, with its views.
+        batch: The images that the networks receive, after mixing.
+        lam: The example's own share in the mixed image; None without mixing.
     """
     count = len(originals)
     rows = 2 + (batch.teacher_images is not None)
     height = rows * (TILE + GAP) + 3 * LINE + GAP
     sheet = Image.new("RGB", (LEFT + count * (TILE + GAP), height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    assert seen.views is not None
-    teacher_view, student_view = (_cut(view, seen.halo) for view in seen.views)
-    index = seen.draw.index[seen.halo :]
+    assert rendered.views is not None
+    teacher_view, student_view = (_without_halo(view, rendered.halo) for view in rendered.views)
+    index = rendered.draw.index[rendered.halo :]
 
     def label(row: int, *lines: str) -> None:
         for i, text in enumerate(lines):
@@ -62,8 +74,8 @@ def panel(
     if has_teacher:
         pen.text((6, GAP + 2 * LINE), "teacher", TEACHER, font)
         assert batch.teacher_images is not None
-        label(1, "teacher sees", f"{batch.teacher_images.shape[-1]} px")
-    label(rows - 1, "student sees", f"{batch.student_images.shape[-1]} px")
+        label(1, "teacher input", f"{batch.teacher_images.shape[-1]} px")
+    label(rows - 1, "student input", f"{batch.student_images.shape[-1]} px")
     for column in range(count):
         x = LEFT + column * (TILE + GAP)
         box = teacher_view.box[column] if has_teacher else None
@@ -79,7 +91,7 @@ def panel(
     return sheet
 
 
-def _cut(view: View, halo: int) -> View:
+def _without_halo(view: View, halo: int) -> View:
     return View(view.box[halo:], view.flip[halo:])
 
 
@@ -99,7 +111,7 @@ def _original(
     teacher: NDArray[np.float64] | None,
     student: NDArray[np.float64],
 ) -> None:
-    """The original, fitted into a tile with room for boxes that leave it, and the boxes on top."""
+    """Draw the original into a tile, with the boxes on top and a margin for boxes that extend beyond the image."""
     room = 0.8 * TILE
     picture = _pil(image)
     scale = room / max(picture.size)

@@ -1,4 +1,4 @@
-"""per_class.csv: how each network does on each class."""
+"""per_class.csv: accuracy and mean confidence of each network on each class."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-Table = Sequence[Sequence[float]]  # [3,K]: per label how many examples, the sum of their confidence, how many are right
+Table = Sequence[Sequence[float]]  # [3,K]: per label, number of examples, sum of confidences, number of correct predictions
 
 
 def write(path: Path, tables: Mapping[str, Mapping[str, Table]], names: Sequence[str] | None = None) -> None:
-    """Write a row per split and class: split, class, name, count, and who_accuracy and who_confidence (the mean) of everyone.
+    """Write a row per split and class: split, class, name, count, and NETWORK_accuracy and NETWORK_confidence (mean).
 
-    `tables` are by split and who. A class without a name is called by its number; one without an example has no accuracy.
+    Args:
+        path: The CSV file.
+        tables: Split -> network -> table.
+        names: The names of the classes; a class without a name gets its number. Cells of classes without examples are empty.
     """
-    everyone = list(dict.fromkeys(who for split in tables.values() for who in split))
-    columns = [f"{who}_{what}" for who in everyone for what in ("accuracy", "confidence")]
+    all_networks = list(dict.fromkeys(network for split in tables.values() for network in split))
+    columns = [f"{network}_{what}" for network in all_networks for what in ("accuracy", "confidence")]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["split", "class", "name", "count", *columns])
         writer.writeheader()
@@ -24,14 +27,14 @@ def write(path: Path, tables: Mapping[str, Mapping[str, Table]], names: Sequence
             count = next(iter(networks.values()))[0]
             for k in range(len(count)):
                 row = {"split": split, "class": k, "name": named(k, names), "count": int(count[k])}
-                for who, (number, confidence, right) in networks.items():
-                    row[f"{who}_accuracy"] = _share(right[k], number[k])
-                    row[f"{who}_confidence"] = _share(confidence[k], number[k])
+                for network, (number, confidence, correct) in networks.items():
+                    row[f"{network}_accuracy"] = _share(correct[k], number[k])
+                    row[f"{network}_confidence"] = _share(confidence[k], number[k])
                 writer.writerow(row)
 
 
 def named(label: int, names: Sequence[str] | None) -> str:
-    """What a class is called: its name, if it has one, else its number."""
+    """Return the name of a class; its number if it has none."""
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 
 

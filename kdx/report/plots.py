@@ -1,4 +1,4 @@
-"""Figures of repeated runs: the mean in front, every seed behind it. Each function gives a matplotlib figure."""
+"""Matplotlib figures of runs repeated over seeds: the mean in front, every seed behind it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[int, float]]  # (epoch, value)
-Groups = Mapping[Any, Sequence[float]]  # a value per seed, by what the systems differ in
+Groups = Mapping[Any, Sequence[float]]  # values per seed, by the setting in which the systems differ
 
-# Okabe and Ito's colors, which people with any color vision tell apart, without their yellow: it is too light for lines.
+# The color-blind safe palette of Okabe and Ito, without yellow, which is too light for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B5B5B", "#8C510A", "#332288")
 INK, FAINT, SOFT = "#222222", "#D9D9D9", "#777777"
 LEGEND = "dots: seeds · line: mean · band: ± one standard deviation"
@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One metric: its values per seed at each `x`, and those of systems that have no x, drawn as level lines."""
+    """One metric: values per seed at each x; `levels` are systems without x, drawn as horizontal lines."""
 
     label: str
     points: Groups
@@ -50,7 +50,10 @@ class Panel:
 
 
 def figure(panels: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the style of all, with its axes in a row. Needs no display."""
+    """Return an empty figure in the common style and its axes, `panels` in a row; width and height in inches.
+
+    It needs no display.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Drawing
@@ -64,13 +67,13 @@ def figure(panels: int, width: float, height: float, title: str) -> tuple[Figure
 
 
 def against(title: str, caption: str, panels: Sequence[Panel]) -> Figure:
-    """Metrics against x, a number on a logarithmic axis: dots are seeds, the line is their mean, the band ± one deviation."""
+    """Return a figure of metrics against x on a logarithmic axis. Dots: seeds; line: mean; band: ± one standard deviation."""
     drawing, axes = figure(len(panels), 1.0 + 3.3 * len(panels), 3.5, title)
     for axis, panel, color in zip(axes, panels, COLORS, strict=False):
         highest = max((_mean(values) for values in panel.levels.values()), default=0.0)
         for (name, values), style in zip(panel.levels.items(), ("--", ":", "-."), strict=False):
             mean, spread = _mean(values), _spread(values)
-            above = mean == highest  # so that two names never meet between their lines
+            above = mean == highest  # so that two names never overlap between their lines
             axis.axhspan(mean - spread, mean + spread, color=FAINT, alpha=0.45, lw=0)
             axis.axhline(mean, color="#5B5B5B", ls=style, lw=1.4)
             axis.annotate(
@@ -85,7 +88,7 @@ def against(title: str, caption: str, panels: Sequence[Panel]) -> Figure:
 
 
 def patience(title: str, label: str, policies: Mapping[str, Groups], curves: Mapping[str, Sequence[Curve]]) -> Figure:
-    """A metric after trainings of different lengths: dots are seeds, lines join means; faint, how the longest run got there."""
+    """Return a figure of a metric after different numbers of epochs; thin lines: curves on val of the longest training."""
     drawing, (axis,) = figure(1, 7.2, 4.4, title)
     ends = []
     for (name, groups), color in zip(policies.items(), COLORS, strict=False):
@@ -104,7 +107,7 @@ def patience(title: str, label: str, policies: Mapping[str, Groups], curves: Map
 
 
 def trajectories(title: str, label: str, bundles: Mapping[str, Sequence[Curve]]) -> Figure:
-    """A number over the epochs: every seed thin, their mean thick."""
+    """Return a figure of a quantity over the epochs; thin lines: seeds; thick line: mean."""
     drawing, (axis,) = figure(1, 7.2, 4.0, title)
     ends = []
     for (name, curves), color in zip(bundles.items(), COLORS, strict=False):
@@ -126,7 +129,7 @@ def _name(axis: Axes, label: str) -> None:
 
 
 def _explain(drawing: Figure, text: str) -> None:
-    """A line under everything."""
+    """Write a line of text below the panels."""
     drawing.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=SOFT)
 
 
@@ -141,7 +144,7 @@ def _line(axis: Axes, groups: Groups, color: str) -> None:
 
 
 def _numbers(axis: Axes, values: Sequence[float], caption: str) -> None:
-    """A logarithmic x axis with ticks at the values that were run."""
+    """Make the x axis logarithmic, with ticks at the given values."""
     axis.set_xscale("log")
     axis.set_xticks(list(values), [f"{value:g}" for value in values])
     axis.xaxis.set_minor_locator(_no_ticks())
@@ -149,7 +152,7 @@ def _numbers(axis: Axes, values: Sequence[float], caption: str) -> None:
 
 
 def _plain(axis: Any) -> None:
-    """Numbers like 0.05 on a logarithmic axis, where matplotlib would write powers of ten."""
+    """Write numbers like 0.05 on a logarithmic axis; matplotlib's default are powers of ten."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -164,7 +167,7 @@ def _no_ticks() -> Any:
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right end of lines, moved apart so that they can be read."""
+    """Write names at the right ends of lines, moved apart so that they do not overlap."""
     drawing = axis.get_figure(root=True)
     assert drawing is not None
     drawing.draw_without_rendering()
@@ -187,9 +190,9 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _average(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """(epochs, mean over the curves) at the epochs that all of them have."""
+    """Return (epochs, mean over the curves) at the epochs that all curves have."""
     if not curves:
         return np.empty(0), np.empty(0)
     common = sorted(set.intersection(*({epoch for epoch, _ in curve} for curve in curves)))
-    found = [dict(curve) for curve in curves]
-    return np.array(common), np.array([np.mean([values[epoch] for values in found]) for epoch in common])
+    by_epoch = [dict(curve) for curve in curves]
+    return np.array(common), np.array([np.mean([values[epoch] for values in by_epoch]) for epoch in common])

@@ -1,4 +1,4 @@
-"""Reliability diagrams: accuracy against confidence for each network, and how many examples have which confidence."""
+"""Reliability diagrams of a run: accuracy against confidence for each network, and the histogram of confidence."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Floats = NDArray[np.float64]
 ACROSS = 5
 BLUE, ORANGE, GREEN = COLORS[:3]
 LEGEND = (
-    "bars: accuracy per bin of confidence, and below the share of examples\n"
-    "orange: the mean confidence is higher · green: it is lower"
+    "bars: accuracy per bin of confidence; below: fraction of examples per bin\n"
+    "orange: overconfident (confidence above accuracy) · green: underconfident"
 )
 ORDER = ("teacher", "teacher_raw", "teacher_scaled", "teacher_at_student_resolution", "student", "student_scaled")
 TITLES = {
-    "teacher": "teacher, as it taught",
-    "teacher_raw": "teacher, not calibrated",
+    "teacher": "teacher, as used in training",
+    "teacher_raw": "teacher, uncalibrated",
     "teacher_scaled": "teacher, temperature-scaled",
     "teacher_at_student_resolution": "teacher",
     "student_scaled": "student, temperature-scaled",
@@ -33,17 +33,24 @@ TITLES = {
 
 
 def figure(content: Mapping[str, Any], split: str | None = None) -> Figure:
-    """A figure of what reliability.json holds, for one split: test if it is there, else val. ValueError if there is none of it.
+    """Return a figure of the reliability diagrams of one split.
 
-    A diagram per network, teacher first: accuracy in bins of confidence with the gap to the mean confidence shaded, and below
-    the share of examples in each bin. It needs no display.
+    There is a diagram per network, teacher first: accuracy in bins of confidence with the gap to the mean confidence shaded,
+    and below it the fraction of examples in each bin. It needs no display.
+
+    Args:
+        content: The content of reliability.json.
+        split: The split; by default test if it is available, else val.
+
+    Raises:
+        ValueError: If there is no diagram of this split.
     """
-    found = {diagram["split"] for diagram in content["diagrams"]}
-    chosen = split or ("test" if "test" in found else "val")
+    available = {diagram["split"] for diagram in content["diagrams"]}
+    chosen = split or ("test" if "test" in available else "val")
     diagrams = [diagram for diagram in content["diagrams"] if diagram["split"] == chosen]
     if not diagrams:
-        raise ValueError(f"there is no reliability diagram of {chosen}: choose one of {', '.join(sorted(found)) or 'no split'}")
-    diagrams.sort(key=lambda diagram: ORDER.index(diagram["who"]) if diagram["who"] in ORDER else len(ORDER))
+        raise ValueError(f"No reliability diagram for split {chosen}; available: {', '.join(sorted(available)) or 'none'}")
+    diagrams.sort(key=lambda diagram: ORDER.index(diagram["network"]) if diagram["network"] in ORDER else len(ORDER))
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Drawing
@@ -81,8 +88,8 @@ def _draw(upper: Axes, lower: Axes, diagram: Mapping[str, Any], *, first: bool, 
         _bars(upper, edges, np.where(gap, high, low), low, color=color, alpha=0.55)
     upper.plot([0, 1], [0, 1], color=SOFT, lw=1.0, ls="--")
     upper.plot(mean[some], accuracy[some], ls="", marker="o", ms=3.5, color=INK, mec="white", mew=0.6, clip_on=False)
-    who = diagram["who"]
-    name = "student" if who.startswith("student_at_") else TITLES.get(who, who)
+    network = diagram["network"]
+    name = "student" if network.startswith("student_at_") else TITLES.get(network, network)
     upper.set_title(f"{name}, {diagram['resolution']} px\n", loc="left", fontsize=9.5, color=INK)
     facts = f"accuracy {correct.sum() / total:.3f} · ECE {np.abs(confidence - correct).sum() / total:.3f}"
     upper.text(0, 1.03, facts, transform=upper.transAxes, fontsize=8, color=SOFT)
@@ -97,9 +104,9 @@ def _draw(upper: Axes, lower: Axes, diagram: Mapping[str, Any], *, first: bool, 
         lower.set_xlabel("confidence")
     if first:
         upper.set_ylabel("accuracy")
-        lower.set_ylabel("share")
+        lower.set_ylabel("fraction")
 
 
 def _bars(axis: Axes, edges: Floats, top: Floats, bottom: Floats, **style: Any) -> None:
-    """One polygon for all bars: many times faster than one each."""
+    """Draw all bars as one polygon, which is many times faster than one polygon per bar."""
     axis.stairs(top, edges, baseline=bottom, fill=True, lw=0, **style)

@@ -1,4 +1,4 @@
-"""The table at the end of a run."""
+"""The table of final metrics at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ COLUMNS = ("accuracy", "nll", "ece", "entropy")
 
 
 def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str) -> Table:
-    """One row per network: the teacher at both resolutions, the student, its peers. Accuracy is a fraction, entropy in nats."""
+    """Return a table with a row per network: the teacher at both resolutions, the peers, the student.
+
+    Args:
+        metrics: Final metrics by flat name; accuracy is a fraction, NLL, entropy and KL are in nats.
+        resolution: The resolutions of "teacher" and "student", px.
+        split: The split of the final metrics.
+        title: The title of the table.
+    """
     table = Table(title=title, title_justify="left")
     for name in ("", "split", "px", *COLUMNS, "agreement", "KL", "parameters"):
         table.add_column(name, justify="left" if name in ("", "split") else "right")
@@ -19,21 +26,21 @@ def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: 
     peers = sorted({name.split("/")[1] for name in metrics if name.startswith(f"{split}/peer_")})
     taught_by = ("peers", at["student"]) if peers else ("teacher", at["teacher"])
     rows = [
-        ("teacher, raw", "preflight/teacher_raw", "val", at["teacher"], ""),
+        ("teacher, uncalibrated", "preflight/teacher_raw", "val", at["teacher"], ""),
         ("teacher", "preflight/teacher", "val", at["teacher"], ""),
         ("teacher", "preflight/teacher_at_student_resolution", "val", at["student"], ""),
         (taught_by[0], f"{split}/teacher", split, taught_by[1], "teacher"),
         *((peer.replace("_", " "), f"{split}/{peer}", split, at["student"], peer) for peer in peers),
         ("student", f"{split}/student", split, at["student"], "student"),
     ]
-    for who, prefix, where, pixels, counted in rows:
+    for network, prefix, split_name, pixels, counted in rows:
         if f"{prefix}/entropy" not in metrics:
             continue
         numbers = [_number(metrics, f"{prefix}/{name}") for name in COLUMNS]
-        own = {"student": split}.get(who, prefix if who.startswith("peer ") else None)
-        pair = [_number(metrics, f"{own}/{name}") if own else "" for name in ("agreement", "kl")]
+        against = {"student": split}.get(network, prefix if network.startswith("peer ") else None)
+        pair = [_number(metrics, f"{against}/{name}") if against else "" for name in ("agreement", "kl")]
         count = f"{int(metrics[f'{counted}/parameters']):,}" if f"{counted}/parameters" in metrics else ""
-        table.add_row(who, where, str(pixels), *numbers, *pair, count)
+        table.add_row(network, split_name, str(pixels), *numbers, *pair, count)
     return table
 
 
@@ -42,7 +49,7 @@ def _number(metrics: Mapping[str, float], name: str) -> str:
 
 
 def show(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str, footer: str) -> None:
-    """Print the table and a line under it."""
+    """Print the table and a line with calibration temperatures, throughput, time and `footer` below it."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)

@@ -70,24 +70,24 @@ def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest
     fake_run(folder / "runs" / "half", {"seed": 5}, state="damaged")
     assert run(compare.compare, folder / "runs", "--format", "csv") == 0
     said = capsys.readouterr()
-    assert "damaged" not in said.out and "kdx: note: left out" in said.err
+    assert "damaged" not in said.out and "kdx: note: damaged run excluded" in said.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "kdx: the following arguments are required: RUNS; kdx-compare --help shows examples"),
-        (["nowhere"], "kdx: nowhere does not exist: give a folder with runs in it, such as outputs"),
+        (["nowhere"], "kdx: nowhere does not exist: give a folder that contains runs, such as outputs"),
         (["empty"], "kdx: there are no runs in empty: give a folder with runs in it, such as outputs"),
-        (["runs", "--against", "scrach"], "kdx: there is nothing called 'scrach' to compare with. Did you mean 'scratch'"),
-        (["runs", "--metrics", "test/student/acc"], "kdx: no run has the metric 'test/student/acc'. Did you mean"),
-        (["runs", "--sort", "second"], "kdx: --sort second: the table has no such column. Did you mean 'seconds'"),
-        (["runs", "--where", "temperature.val=1"], "kdx: --where temperature.val: no run's config has that key. Did you mean"),
+        (["runs", "--against", "scrach"], "kdx: No run, group or baseline named 'scrach'. Did you mean 'scratch'"),
+        (["runs", "--metrics", "test/student/acc"], "kdx: No run has the metric 'test/student/acc'. Did you mean"),
+        (["runs", "--sort", "second"], "kdx: Unknown column in --sort second. Did you mean 'seconds'"),
+        (["runs", "--where", "temperature.val=1"], "kdx: Unknown config key in --where temperature.val. Did you mean"),
         (
             ["runs", "--where", "temperature.value=7"],
-            "kdx: --where temperature.value=7: no run is left. They have: 1, 4, none.",
+            "kdx: No run matches --where temperature.value=7. Values: 1, 4, none.",
         ),
-        (["runs", "--where", "temperature"], "kdx: --where temperature: give a key of the config and its value"),
+        (["runs", "--where", "temperature"], "kdx: Invalid --where temperature: expected KEY=VALUE of the config"),
         (["runs", "--format", "html"], "kdx: argument --format: invalid choice: 'html'"),
         (["runs", "-o", "a.html"], "kdx: a.html: which format? Name it .md, .csv, .tex, .txt, or give --format"),
         (["runs", "-o", "empty", "--format", "csv"], "kdx: empty is a folder: give a file to write"),

@@ -153,7 +153,7 @@ def fake_run(
 ) -> Path:
     """Write a run folder. `config` by dotted path, `metrics` over METRICS (None takes one away).
 
-    `state`: finished | going | stopped | damaged (metrics.json is cut off). An `old` run has no run.json.
+    `state`: finished | running | stopped | damaged (metrics.json is cut off). An `old` run has no run.json.
     """
     folder.mkdir(parents=True)
     whole = fake_config(config or {})

@@ -48,8 +48,8 @@ def rich_run(folder: Path, config: dict[str, Any], state: str = "finished", epoc
         for file in folder.iterdir():
             os.utime(file, (1.7e9, 1.7e9))
     if state == "finished":
-        whos = [("student", px, 2 * ece), ("student_scaled", px, 0.3 * ece)] + ([("teacher", 8, 0.01)] if taught else [])
-        diagrams = [_diagram(*who) for who in whos]
+        networks = [("student", px, 2 * ece), ("student_scaled", px, 0.3 * ece)] + ([("teacher", 8, 0.01)] if taught else [])
+        diagrams = [_diagram(*network) for network in networks]
         (folder / "reliability.json").write_text(json.dumps({"num_bins": 15, "diagrams": diagrams}))
         _picture(rng).save(folder / "views.png")
     return folder
@@ -79,13 +79,18 @@ def _curves(rng: np.random.Generator, accuracy: float, ece: float, tau: float, e
     return "\n".join(lines) + "\n"
 
 
-def _diagram(who: str, resolution: int, bias: float) -> dict[str, Any]:
+def _diagram(network: str, resolution: int, bias: float) -> dict[str, Any]:
     centers = (np.arange(15) + 0.5) / 15
     weights = np.exp(4 * (centers - 1))
     count = np.round(539 * weights / weights.sum())
     correct = np.round(np.clip(count * (centers - bias * np.sin(np.pi * centers)), 0, count))
     sums = {"count": count, "confidence": count * centers, "correct": correct}
-    return {"split": "test", "who": who, "resolution": resolution, **{name: values.tolist() for name, values in sums.items()}}
+    return {
+        "split": "test",
+        "network": network,
+        "resolution": resolution,
+        **{name: values.tolist() for name, values in sums.items()},
+    }
 
 
 def _picture(rng: np.random.Generator) -> Image.Image:
@@ -121,7 +126,7 @@ def sweep(root: Path, seeds: int = 3, epochs: int = 40) -> Path:
             folder = rich_run(root / f"{i}-{seed}", {**point, "seed": seed}, epochs=epochs)
             if i == 1:
                 shifted(folder)
-    rich_run(root / "going", {TAU: 4.0, "seed": seeds}, "going", epochs=epochs)
+    rich_run(root / "running", {TAU: 4.0, "seed": seeds}, "running", epochs=epochs)
     rich_run(root / "stopped", {TAU: 1.0, "seed": seeds}, "stopped", epochs=epochs)
     rich_run(root / "damaged", {"seed": seeds}, "damaged", epochs=epochs)
     return root

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_pairs_are_made_by_seed_and_not_by_place(tmp_path: Path) -> None:
     seeds(tmp_path / "scratch", {"baseline": "scratch"}, LABELS, first=1)
     row = (comparison := compared(tmp_path)).rows[0]
     assert row.differences[ACCURACY].values == pytest.approx({1: KD[1] - LABELS[0], 2: KD[2] - LABELS[1]})
-    told = "seeds differ: cqkd_digits has 0, 1, 2, baseline=scratch has 1, 2, 3; paired are 1, 2"
+    told = "seeds differ: cqkd_digits has 0, 1, 2, baseline=scratch has 1, 2, 3; paired seeds: 1, 2"
     assert remarked(comparison, "seeds") == told
 
 
@@ -79,7 +80,7 @@ def test_metrics_are_asked_for_by_name_or_glob_and_a_typo_gets_a_suggestion(fold
     assert compared(folder, ["seconds", "test/student/e*", ECE]).metrics == ("seconds", "test/student/entropy", ECE)
     assert compared(folder, ["last/val/student/nll"]).rows[0].cells["last/val/student/nll"].mean == 0.3
     with pytest.raises(
-        ValueError, match=r"no run has the metric 'test/student/acuracy'\. Did you mean 'test/student/accuracy'"
+        ValueError, match=r"No run has the metric 'test/student/acuracy'\. Did you mean 'test/student/accuracy'"
     ):
         compared(folder, ["test/student/acuracy"])
 
@@ -101,9 +102,11 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     seeds(tmp_path / "scratch", {"baseline": "scratch"}, LABELS[:1])
     row = (comparison := compared(tmp_path)).rows[0]
     assert row.cells[ACCURACY].std is None and row.differences[ACCURACY].estimate is None
-    assert "one pair of seeds has no interval: run more seeds" in row.differences[ACCURACY].why
-    assert remarked(comparison, "one seed each says nothing of the spread: run more, such as seed=0,1,2,3,4")
-    assert "No interval: one pair of seeds has none" in tables.terminal(comparison)
+    assert "an interval needs at least two pairs of seeds: run more" in row.differences[ACCURACY].why
+    assert remarked(
+        comparison, "each group has one seed, so there is no standard deviation: run more seeds, such as seed=0,1,2,3,4"
+    )
+    assert "(no interval): an interval needs at least two pairs of seeds" in tables.terminal(comparison)
     assert "+0.0200 (no interval)" in tables.markdown(comparison)
 
 
@@ -115,13 +118,13 @@ def test_against_takes_a_baseline_a_label_or_a_name(folder: Path) -> None:
     by_name = compared(folder, against="labels")
     assert [row.against for row in by_name.rows] == ["labels", None, "labels"]
     assert by_name.rows[0].differences[ACCURACY].mean == pytest.approx(0.07 / 3)
-    with pytest.raises(ValueError, match=r"there is nothing called 'lables' to compare with\. Did you mean 'labels'"):
+    with pytest.raises(ValueError, match=r"No run, group or baseline named 'lables'\. Did you mean 'labels'"):
         compared(folder, against="lables")
-    with pytest.raises(ValueError, match=r"no finished run is a baseline=self: train some with baselines=\[self\]"):
+    with pytest.raises(ValueError, match=r"No finished run has baseline=self: train some with baselines=\[self\]"):
         compared(folder, against="self")
     seeds(folder / "kd1", {"temperature.value": 1.0}, KD)
     with pytest.raises(
-        ValueError, match=r"'cqkd_digits' names 3 groups: give the label of one: cqkd_digits temperature.value=1"
+        ValueError, match=r"'cqkd_digits' names 3 groups: give the label of one of them: cqkd_digits temperature.value=1"
     ):
         compared(folder, against="cqkd_digits")
     assert compared(folder, against="cqkd_digits temperature.value=1").against == "cqkd_digits temperature.value=1"
@@ -131,20 +134,21 @@ def test_several_kinds_of_baselines_need_a_choice(folder: Path) -> None:
     seeds(folder / "fixed", {"baseline": "fixed_t"}, LABELS)
     comparison = compared(folder)
     assert comparison.against is None and not any(row.differences for row in comparison.rows)
-    assert remarked(comparison, "there are several kinds of baselines: compare against one, fixed_t or scratch")
+    assert remarked(comparison, "the runs have several baselines: choose one with --against fixed_t or --against scratch")
     assert compared(folder, against="fixed_t").rows[0].against == "baseline=fixed_t"
 
 
 def test_a_baseline_that_is_nobodys_says_why(tmp_path: Path) -> None:
     seeds(tmp_path / "kd", {"data.batch_size": 32}, KD)
     seeds(tmp_path / "scratch", {"baseline": "scratch"}, LABELS)
-    why = "cqkd_digits has no baseline=scratch: the nearest differs in data.batch_size; train its own with baselines=[scratch]"
+    remedy = "the most similar one differs in data.batch_size; train its baseline with baselines=[scratch]"
+    why = f"cqkd_digits has no baseline=scratch: {remedy}"
     comparison = compared(tmp_path)
     assert why in comparison.caveats and comparison.rows[0].against is None
     assert remarked(comparison, "batch sizes differ: 32 (cqkd_digits); 64 (baseline=scratch)")
-    with pytest.raises(ValueError, match=r"the nearest differs in data.batch_size; train its own with baselines=\[scratch\]"):
+    with pytest.raises(ValueError, match=re.escape(remedy)):
         compared(tmp_path, against="scratch")
-    with pytest.raises(ValueError, match="all runs are baseline=scratch: give the runs to compare with it too"):
+    with pytest.raises(ValueError, match="All runs are baseline=scratch: also give the runs to compare with it"):
         compared(tmp_path / "scratch", against="scratch")
 
 
@@ -152,7 +156,7 @@ def test_runs_of_different_tasks_stand_side_by_side_and_are_not_paired(tmp_path:
     seeds(tmp_path / "digits", {"name": "digits"}, KD)
     seeds(tmp_path / "cifar", {"name": "cifar", "data.source": {"_target_": "kdx.data.vision.Cifar10", "root": "d"}}, LABELS)
     comparison = compared(tmp_path, against="digits")
-    assert remarked(comparison, "the tasks differ: Cifar10 (cifar); Digits (digits). Their numbers stand side by side")
+    assert remarked(comparison, "the tasks differ: Cifar10 (cifar); Digits (digits). Numbers of different tasks are not paired")
     assert len(comparison.rows) == 2 and not any(row.differences for row in comparison.rows)
 
 
@@ -166,8 +170,12 @@ def test_runs_of_different_tasks_stand_side_by_side_and_are_not_paired(tmp_path:
         ({"selection": "last"}, {}, "selection rules differ: best val/student/accuracy (kd); last (labels)"),
         ({}, {"provenance": {"git_commit": "a" * 40}}, "commits differ: 9d3e8a3ae (kd); aaaaaaaaa (labels)"),
         ({}, {"provenance": {"versions": {"kdx": "0.1.0", "torch": "2.11"}}}, "versions of torch differ: 2.15.0 (kd); 2.11"),
-        ({}, {"provenance": {"hardware": {"gpus": ["H100"] * 2}}}, "kinds of hardware differ: 2 CPU cores (kd); 2 x H100"),
-        ({}, {"provenance": {"git_dirty": True}}, "the code had changes that were not committed: labels"),
+        ({}, {"provenance": {"hardware": {"gpus": ["H100"] * 2}}}, "hardware types differ: 2 CPU cores (kd); 2 x H100"),
+        (
+            {},
+            {"provenance": {"git_dirty": True}},
+            "the code had uncommitted changes, so the commit alone does not",
+        ),
         ({"seed": 3}, {}, "seeds differ: 0 (kd); 3 (labels)"),
         ({}, {"metrics": dict.fromkeys((ACCURACY, NLL))}, ""),
     ],
@@ -175,21 +183,21 @@ def test_runs_of_different_tasks_stand_side_by_side_and_are_not_paired(tmp_path:
 def test_whatever_is_not_alike_is_remarked(tmp_path: Path, config: dict[str, Any], more: dict[str, Any], caveat: str) -> None:
     fake_run(tmp_path / "a", {"name": "kd"})
     fake_run(tmp_path / "b", {"name": "labels", "decay": "all", **config}, **more)
-    told = [text for text in compared(tmp_path).caveats if not text.startswith("one seed")]
+    told = [text for text in compared(tmp_path).caveats if not text.startswith("each group has one seed")]
     assert len(told) == bool(caveat) and all(text.startswith(caveat) for text in told)
 
 
 def test_runs_that_do_not_count_are_told_and_not_fatal(folder: Path) -> None:
     fake_run(folder / "half", {"seed": 7}, state="damaged")
-    fake_run(folder / "going", {"seed": 8}, state="going")
+    fake_run(folder / "running", {"seed": 8}, state="running")
     fake_run(folder / "stopped", {"seed": 9}, state="stopped")
     fake_run(folder / "again", {"seed": 0}, {ACCURACY: KD[0]})
     comparison = compared(folder)
     assert comparison.rows[0].n == 3
-    assert "metrics.json is not whole: run it again" in remarked(comparison, f"left out: {folder / 'half'} is damaged")
-    assert remarked(comparison, "means are of the runs that went well")
-    assert remarked(comparison, "not counted: of 7 runs of cqkd_digits, 1 going and 1 stopped")
-    assert remarked(comparison, "cqkd_digits was run 4 times with 3 seeds: the latest of a seed counts")
+    assert "metrics.json is incomplete or invalid: rerun" in remarked(comparison, f"damaged run excluded: {folder / 'half'}")
+    assert remarked(comparison, "means exclude damaged runs")
+    assert remarked(comparison, "excluded as unfinished: 1 running and 1 stopped of 7 runs of cqkd_digits")
+    assert remarked(comparison, "cqkd_digits has 4 runs for 3 seeds: the latest run of a seed is used")
 
 
 def test_without_test_val_stands_in_and_it_is_said(tmp_path: Path) -> None:
@@ -198,18 +206,18 @@ def test_without_test_val_stands_in_and_it_is_said(tmp_path: Path) -> None:
     fake_run(tmp_path / "val" / "a", {"test": False}, untested)
     comparison = compared(tmp_path / "val")
     assert comparison.metrics[0] == "val/student/accuracy"
-    assert remarked(comparison, "no run was tested (test=false): the numbers are of val, which also chose the weights")
+    assert remarked(comparison, "no run was tested (test=false): the numbers are from val, on which the weights were selected")
     both = compared(tmp_path)
     assert both.metrics[0] == ACCURACY and ACCURACY not in both.rows[0].cells
-    assert remarked(both, "test=false: 1 of 1 runs without test (test=false)")
+    assert remarked(both, "test=false: 1 of 1 runs were not tested (test=false)")
 
 
 def test_nothing_finished_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there are no runs: give a folder with runs in it"):
+    with pytest.raises(ValueError, match="No runs found: give a folder that contains runs"):
         compare([])
-    fake_run(tmp_path / "a", state="going")
+    fake_run(tmp_path / "a", state="running")
     fake_run(tmp_path / "b", state="damaged")
-    with pytest.raises(ValueError, match=r"none of 2 runs is finished \(1 going, 1 damaged\): wait.*metrics.json is not whole"):
+    with pytest.raises(ValueError, match=r"None of 2 runs is finished \(1 running, 1 damaged\): wait.*metrics.json is inc"):
         compared(tmp_path)
 
 
@@ -235,7 +243,7 @@ def test_tables_hold_n_rule_interval_and_remarks(folder: Path) -> None:
     comparison = compared(folder, [ACCURACY, "student/parameters"])
     rule = "weights selected: best val/student/accuracy."
     for text in (tables.terminal(comparison), tables.markdown(comparison), tables.latex(comparison)):
-        assert rule in text and "Student's 95 % interval" in text and "not committed" in text and "one in 20" in text
+        assert rule in text and "Student's 95 % interval" in text and "uncommitted changes" in text and "one in 20" in text
     rows = tables.markdown(comparison).splitlines()
     assert rows[0] == "| group | n | `test/student/accuracy` | `student/parameters` |"
     assert rows[2].startswith("| cqkd_digits | 3 | 0.933 ± 0.015 | 77754 |")

@@ -123,7 +123,7 @@ def test_a_baseline_may_differ_in_what_it_decides_and_in_nothing_else(tmp_path: 
 def test_of_a_seed_that_ran_twice_the_latest_counts(tmp_path: Path) -> None:
     fake_run(tmp_path / "first", metrics={"seconds": 1.0})
     fake_run(tmp_path / "second", metrics={"seconds": 2.0})
-    fake_run(tmp_path / "third", {"seed": 1}, state="going")
+    fake_run(tmp_path / "third", {"seed": 1}, state="running")
     (group,) = group_runs(find_runs([tmp_path]))
     assert len(group.runs) == 3 and {seed: run.metrics["seconds"] for seed, run in group.finished.items()} == {0: 2.0}
 

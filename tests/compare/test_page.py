@@ -77,7 +77,7 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one(
 
 def test_nothing_at_all_gets_a_page_with_the_remedy(tmp_path: Path) -> None:
     text = write([], tmp_path / "page.html").read_text()
-    assert "No runs here yet" in text and "kdx-train" in text and len(text) < 100_000
+    assert "No runs found" in text and "kdx-train" in text and len(text) < 100_000
 
 
 def test_damaged_runs_alone_get_a_page_that_lists_them(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_damaged_runs_alone_get_a_page_that_lists_them(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "run.json").write_text("{")
     text = write(find_runs([tmp_path]), tmp_path / "page.html").read_text()
-    assert "metrics.json is not whole" in text and "run.json is not whole" in text
+    assert "metrics.json is incomplete or invalid" in text and "run.json is incomplete or invalid" in text
 
 
 def test_odd_values_in_a_run_do_no_harm(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_odd_values_in_a_run_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_comparing_with_something_unknown_is_answered(runs: list[RunRecord], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is nothing called 'nothing_like_it' to compare with"):
+    with pytest.raises(ValueError, match="No run, group or baseline named 'nothing_like_it'"):
         write(runs, tmp_path / "page.html", against="nothing_like_it")
 
 
@@ -142,7 +142,7 @@ class Enough(Exception):
 
 
 def test_watching_writes_when_something_changed_and_only_then(tmp_path: Path) -> None:
-    folder = rich_run(tmp_path / "runs" / "a", {}, "going", epochs=4)
+    folder = rich_run(tmp_path / "runs" / "a", {}, "running", epochs=4)
     page, said, looks = tmp_path / "page.html", [], []
 
     def sleep(seconds: float) -> None:
@@ -158,7 +158,7 @@ def test_watching_writes_when_something_changed_and_only_then(tmp_path: Path) ->
             raise Enough
 
     with pytest.raises(Enough):
-        watch([tmp_path / "runs"], page, seconds=5, tell=said.append, sleep=sleep)
-    assert len(said) == 3 and said[0].endswith("1 runs, 1 going") and said[-1].endswith("1 runs, 0 going")
+        watch([tmp_path / "runs"], page, seconds=5, report=said.append, sleep=sleep)
+    assert len(said) == 3 and said[0].endswith("1 runs, 1 running") and said[-1].endswith("1 runs, 0 running")
     assert looks == [True, True, True, False]  # a finished run does not load its page again
     assert 'http-equiv="refresh"' not in page.read_text()

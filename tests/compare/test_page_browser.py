@@ -127,7 +127,7 @@ def test_words_and_conditions_filter(page: Path, opened: Opened) -> None:
     box.fill(f"accuracy>{least} T=")
     assert all(value > least for value in column(seen, "test/student/accuracy")) and labels(seen)
     box.fill("acuracy>0.9")
-    assert labels(seen) == [] and "No run has “acuracy”" in status.inner_text()
+    assert labels(seen) == [] and "Unknown metric or setting “acuracy”" in status.inner_text()
     seen.page.locator("[data-show=runs]").click()
     box.fill("state=damaged")
     assert len(labels(seen)) == 1
@@ -161,7 +161,7 @@ def test_keys_open_a_run_and_lead_back(page: Path, opened: Opened) -> None:
     dialog = seen.page.get_by_role("dialog")
     dialog.wait_for()
     assert seen.page.url.endswith(link.get_attribute("href") or "?")
-    for text in ("Metrics", "Where it comes from", "9d3e8a3ae3d4", "epoch 29 of 150", "2 CPU cores", TAU):
+    for text in ("Metrics", "Provenance", "9d3e8a3ae3d4", "epoch 29 of 150", "2 CPU cores", TAU):
         assert dialog.get_by_text(text).first.is_visible(), text
     assert dialog.locator("img").count() == 1 and dialog.locator(".plot svg.main-svg").count() > 0
     assert dialog.locator("img").evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 900
@@ -197,7 +197,7 @@ def test_two_configs_are_compared(page: Path, opened: Opened) -> None:
     assert rows.all_inner_texts() == [f"{TAU}\t1.0\t4.0"]
     assert "1 setting differs" in seen.page.locator("#difference").inner_text()
     seen.page.locator("#second").select_option(seen.page.locator("#first").input_value())
-    assert rows.count() == 0 and "told the same" in seen.page.locator("#difference").inner_text()
+    assert rows.count() == 0 and "configs are equal" in seen.page.locator("#difference").inner_text()
 
 
 def test_on_a_telephone_only_boxes_scroll_sideways(page: Path, opened: Opened) -> None:
@@ -220,7 +220,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(page: Path, opened: Ope
     seen.scroll_through()
     ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
     assert seen.page.evaluate(ink) == "rgb(160, 160, 168)"
-    seen.page.get_by_role("button", name="Light or dark").click()
+    seen.page.get_by_role("button", name="Switch between light and dark theme").click()
     assert seen.page.evaluate(ground) == "rgb(251, 251, 250)"
     seen.page.wait_for_function(f"{ink} === 'rgb(107, 107, 112)'")
     seen.page.reload()
@@ -283,7 +283,7 @@ def test_the_policy_stops_scripts_that_come_in_all_the_same(
 def test_a_page_of_a_going_run_keeps_the_place_when_it_loads_itself_anew(tmp_path: Path, opened: Opened) -> None:
     for seed in (0, 1):
         rich_run(tmp_path / f"a{seed}", {"seed": seed}, epochs=4)
-    rich_run(tmp_path / "b", {"seed": 2}, "going", epochs=8)
+    rich_run(tmp_path / "b", {"seed": 2}, "running", epochs=8)
     seen = opened(write(find_runs([tmp_path]), tmp_path / "page.html", refresh=2))
     seen.page.get_by_label("Filter").fill("cqkd")
     seen.page.get_by_label("Filter").blur()
@@ -294,18 +294,18 @@ def test_a_page_of_a_going_run_keeps_the_place_when_it_loads_itself_anew(tmp_pat
     seen.page.wait_for_function("Math.abs(scrollY - 700) < 60")
     pause = seen.page.locator("#pause")
     pause.click()
-    assert pause.inner_text() == "Go on" and pause.get_attribute("aria-pressed") == "true"
+    assert pause.inner_text() == "Resume" and pause.get_attribute("aria-pressed") == "true"
 
 
 def test_few_or_no_runs_make_a_page_too(tmp_path: Path, opened: Opened) -> None:
     empty = opened(write([], tmp_path / "empty.html"))
-    assert "No runs here yet" in empty.page.locator("main").inner_text()
+    assert "No runs found" in empty.page.locator("main").inner_text()
     fake_run(tmp_path / "runs" / "torn", state="damaged")
     seen = opened(write(find_runs([tmp_path / "runs"]), tmp_path / "torn.html"))
     assert labels(seen) == ["cqkd_digits"]
     seen.page.locator("table.overview:visible tbody a").click()
-    assert "not whole" in seen.page.get_by_role("dialog").inner_text()
+    assert "incomplete or invalid" in seen.page.get_by_role("dialog").inner_text()
     fake_run(tmp_path / "one" / "a")
     one = opened(write(find_runs([tmp_path / "one"]), tmp_path / "one.html"))
     one.scroll_through()
-    assert "all 98 settings are equal" in one.page.locator("#difference").inner_text()
+    assert "all 98 settings have the same value" in one.page.locator("#difference").inner_text()

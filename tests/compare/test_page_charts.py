@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from page_runs import TAU, rich_run, shifted, sweep
 
 from kdx.compare.metric_names import direction, finite, ordered, short, titled
-from kdx.compare.page import against as influences
+from kdx.compare.page import influences
 from kdx.compare.page.charts import COLORS, DARK, look, name_of, rounded
 from kdx.compare.page.curves import average, thin
 from kdx.compare.page.material import Material, gather, per_epoch
@@ -98,7 +99,7 @@ def test_pooled_bins_give_the_calibration_error_of_all_examples_together() -> No
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"diagrams": [{"split": "test"}]}', '{"diagrams": 3}',
-    '{"diagrams": [{"split": "test", "who": "student", "count": [1, 2], "confidence": [1], "correct": [1, 1]}]}'])  # fmt: skip
+    '{"diagrams": [{"split": "test", "network": "student", "count": [1,2], "confidence": [1], "correct":[1,1]}]}'])  # fmt: skip
 def test_a_damaged_reliability_file_is_passed_over(tmp_path: Path, text: str) -> None:
     folder = fake_run(tmp_path / "a")
     (folder / "reliability.json").write_text(text)
@@ -115,7 +116,7 @@ def test_lines_join_groups_that_differ_in_nothing_but_x(material: Material) -> N
 
 def test_a_student_shown_other_resolutions_has_its_own_among_them(material: Material) -> None:
     (system,) = (s for s in material.systems if s.group.runs[0].flat_config.get(TAU) == 4.0)
-    shown = influences.shown_at(system, "test/student/accuracy")
+    shown = influences.metric_by_resolution(system, "test/student/accuracy")
     assert list(shown) == [4.0, 6.0, 8.0]
     assert shown[4.0] == system.mean("test/student/accuracy")
     assert shown[8.0] == pytest.approx(shown[4.0] - 0.08)  # the law of page_runs
@@ -204,7 +205,15 @@ def test_every_figure_is_one_that_plotly_knows(material: Material) -> None:
 
 
 def test_without_finished_runs_nothing_is_drawn_that_needs_them(tmp_path: Path) -> None:
-    rich_run(tmp_path / "a", {}, "going", epochs=6)
+    rich_run(tmp_path / "a", {}, "running", epochs=6)
     material = gather(find_runs([tmp_path]))
     drawn = {chart.key for _, _, builders in SECTIONS for build in builders if (chart := build(material))}
     assert drawn == {"curves", "temperature-traces"}
+
+
+def test_diagrams_of_version_0_1_are_read(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path / "a")
+    bins = {"count": [1, 2], "confidence": [0.4, 1.8], "correct": [0, 2]}
+    (folder / "reliability.json").write_text(json.dumps({"diagrams": [{"split": "test", "who": "student", **bins}]}))
+    (diagram,) = diagrams_of(find_runs([folder])[0])
+    assert diagram.network == "student" and diagram.ece == pytest.approx(0.2)

@@ -11,7 +11,7 @@ from fake import fake_run
 from page_runs import EPOCHS, TAU, rich_run, sweep
 from PIL import Image
 
-from kdx.compare.page.compared import compared
+from kdx.compare.page.baseline_differences import baseline_differences
 from kdx.compare.page.details import details
 from kdx.compare.page.material import Material, gather
 from kdx.compare.page.pictures import Album, embedded
@@ -32,7 +32,7 @@ def test_the_table_of_runs_lists_all_and_says_what_is_wrong(material: Material) 
     table = run_table(material)
     assert len(table.rows) == len(material.runs) == 19
     states = {row.state for row in table.rows}
-    assert states == {"finished", "going", "stopped", "damaged"}
+    assert states == {"finished", "running", "stopped", "damaged"}
     (damaged,) = (row for row in table.rows if row.state == "damaged")
     assert "metrics.json" in damaged.note
     assert all(len(row.cells) == len(table.columns) for row in table.rows)
@@ -40,7 +40,7 @@ def test_the_table_of_runs_lists_all_and_says_what_is_wrong(material: Material) 
 
 
 def test_groups_have_mean_deviation_and_the_paired_difference(material: Material) -> None:
-    found = compared(material)
+    found = baseline_differences(material)
     table = group_table(material, found)
     (place,) = (i for i, column in enumerate(table.columns) if column.key == "test/student/accuracy")
     (row,) = (row for row in table.rows if row.label.startswith("px=4 T=4"))
@@ -61,7 +61,7 @@ def test_better_and_worse_follow_the_metric(tmp_path: Path) -> None:
         down = {f"test/student/{what}": 0.2 - step for what in ("accuracy", "ece", "entropy")}
         fake_run(tmp_path / f"t{seed}", {"seed": seed}, up)
         fake_run(tmp_path / f"c{seed}", {"seed": seed, "baseline": "scratch"}, down)
-    found = compared(gather(find_runs([tmp_path])))
+    found = baseline_differences(gather(find_runs([tmp_path])))
     marks = {metric.rpartition("/")[2]: mark for (_, metric), (_, mark) in found.differences.items()}
     assert {name: marks[name] for name in ("accuracy", "ece", "entropy")} == {
         "accuracy": "better",
@@ -74,7 +74,7 @@ def test_shared_and_own_settings_together_are_the_config(material: Material, tmp
     data = json.loads(inside(details(material, tmp_path / "page.html", 0)))
     assert not any(entry["pictures"] for entry in data["runs"])  # no room
     for run, entry in zip(material.runs, data["runs"], strict=True):
-        told = {path: v for path, v in data["shared"].items() if path not in entry["lacks"]} | entry["own"]
+        told = {path: v for path, v in data["shared"].items() if path not in entry["lacks"]} | entry["differing"]
         assert set(told) == set(run.flat_config)
         for path, value in run.flat_config.items():
             assert told[path] == (value if isinstance(value, str) else json.dumps(value))

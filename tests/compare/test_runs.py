@@ -74,25 +74,25 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_not_there_is_a_mistake_and_an_empty_one_is_not(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere does not exist: give a folder with runs in it"):
+    with pytest.raises(ValueError, match="nowhere does not exist: give a folder that contains runs"):
         find_runs([tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match=r"no folder matches .*/x\*: give"):
+    with pytest.raises(ValueError, match=r"No folder matches .*/x\*: give"):
         find_runs([str(tmp_path / "x*")])
     (tmp_path / "metrics.json").touch()
-    with pytest.raises(ValueError, match=r"metrics.json is a file: give the folder of a run"):
+    with pytest.raises(ValueError, match=r"metrics.json is a file: give a run folder"):
         find_runs([tmp_path / "metrics.json"])
     assert find_runs([tmp_path]) == []
 
 
-def test_a_run_is_going_while_it_shows_signs_of_life(tmp_path: Path) -> None:
-    fake_run(tmp_path / "a", state="going")
+def test_a_run_is_running_while_it_shows_signs_of_life(tmp_path: Path) -> None:
+    fake_run(tmp_path / "a", state="running")
     stopped = fake_run(tmp_path / "b", state="stopped")
-    assert [run.state for run in find_runs([tmp_path])] == ["going", "stopped"]
+    assert [run.state for run in find_runs([tmp_path])] == ["running", "stopped"]
     (stopped / "checkpoints").mkdir()
     (stopped / "checkpoints" / "last.ckpt").touch()
     before = time.time() - 3600
     os.utime(stopped / "checkpoints", (before, before))
-    assert [run.state for run in find_runs([tmp_path])] == ["going", "going"]
+    assert [run.state for run in find_runs([tmp_path])] == ["running", "running"]
 
 
 def damage(folder: Path, file: str, text: str) -> str:
@@ -105,36 +105,39 @@ def damage(folder: Path, file: str, text: str) -> str:
 def test_damage_is_said_of_the_run_with_the_remedy(tmp_path: Path) -> None:
     fake_run(tmp_path / "half", state="damaged")
     (half,) = find_runs([tmp_path])
-    assert half.state == "damaged" and half.problem == "metrics.json is not whole: run it again, or move the folder away"
+    assert (
+        half.state == "damaged"
+        and half.problem == "metrics.json is incomplete or invalid: rerun the job, or move the folder away"
+    )
     assert half.seed == 0 and half.metrics == {}
     one = fake_run(tmp_path / "one")
     end = json.loads((one / "metrics.json").read_text())
     assert "metrics.json has no metrics" in damage(one, "metrics.json", "{}")
-    assert "metrics.json is not an object" in damage(one, "metrics.json", "[]")
-    assert "metrics.json is not whole" in damage(one, "metrics.json", "")
+    assert "metrics.json is not a JSON object" in damage(one, "metrics.json", "[]")
+    assert "metrics.json is incomplete or invalid" in damage(one, "metrics.json", "")
     end["metrics"]["test/student/nll"] = float("nan")
     assert damage(one, "metrics.json", json.dumps(end)) == (
         "metrics.json: test/student/nll is nan; the run diverged: lower optimizer.lr"
     )
     assert "test/student/nll" not in find_runs([one])[0].metrics and "test/student/ece" in find_runs([one])[0].metrics
     end["metrics"]["test/student/nll"] = None
-    assert "test/student/nll is None; run it again" in damage(one, "metrics.json", json.dumps(end))
+    assert "test/student/nll is None; rerun the job" in damage(one, "metrics.json", json.dumps(end))
     del end["metrics"]["test/student/nll"]
     end["metrics"]["test/student/auroc"] = float("nan")  # nothing was wrong that confidence could have told
     (one / "metrics.json").write_text(json.dumps(end))
     assert find_runs([one])[0].state == "finished"
-    assert "run.json is not whole" in damage(one, "run.json", '{"config": {"na')
+    assert "run.json is incomplete or invalid" in damage(one, "run.json", '{"config": {"na')
     assert find_runs([one])[0].seed == 0  # config.yaml still knows
     assert "run.json has no config" in damage(one, "run.json", "{}")
     (one / "run.json").unlink()
-    assert "config.yaml is not whole" in damage(one, "config.yaml", "a: [1, 2")
-    assert "config.yaml has no good 'name': it is not the config of a run" in damage(one, "config.yaml", "a: 1")
-    assert "config.yaml has no good 'name'" in damage(one, "config.yaml", "")
+    assert "config.yaml is incomplete or invalid" in damage(one, "config.yaml", "a: [1, 2")
+    assert "config.yaml: 'name' is missing or invalid, so this is not a run config" in damage(one, "config.yaml", "a: 1")
+    assert "config.yaml: 'name' is missing or invalid" in damage(one, "config.yaml", "")
     assert find_runs([one])[0].name == "one"
 
 
 def test_curves_leave_out_what_is_still_being_written(tmp_path: Path) -> None:
-    folder = fake_run(tmp_path / "a", state="going")
+    folder = fake_run(tmp_path / "a", state="running")
     (run,) = find_runs([folder])
     whole = {"train/loss": [(0, 4, 2.5), (1, 9, 1.5)], "val/student/accuracy": [(0, 4, 0.5), (1, 9, 0.75)]}
     assert read_curves(run) == whole
@@ -151,7 +154,7 @@ def test_curves_leave_out_what_is_still_being_written(tmp_path: Path) -> None:
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
     original = fake_run(tmp_path / "0")
-    for i in range(1, runs.FEWEST):
+    for i in range(1, runs.INDEX_FROM):
         shutil.copytree(original, tmp_path / str(i))
     return tmp_path
 
@@ -173,9 +176,9 @@ def test_an_index_is_as_good_as_the_files(many: Path, monkeypatch: pytest.Monkey
     (many / "9" / "metrics.json").write_text(end)
     again = {run.path.name: run for run in find_runs([many])}
     assert sorted(path.name for path in read) == ["7", "9"]
-    assert again["7"].state == "going" and "8" not in again and again["9"].metrics["test/student/accuracy"] == 0.1
+    assert again["7"].state == "running" and "8" not in again and again["9"].metrics["test/student/accuracy"] == 0.1
     with sqlite3.connect(many / FILE) as base:
-        assert base.execute("SELECT count(*) FROM records").fetchone()[0] == runs.FEWEST - 1
+        assert base.execute("SELECT count(*) FROM records").fetchone()[0] == runs.INDEX_FROM - 1
 
 
 @pytest.mark.parametrize("harm", ["no database", "older", "torn", "readonly"])
@@ -203,7 +206,7 @@ def test_an_index_that_is_of_no_use_is_made_anew(many: Path, harm: str, monkeypa
     monkeypatch.undo()
     if harm != "readonly":
         base = sqlite3.connect(file)
-        assert base.execute("SELECT count(*) FROM records").fetchone()[0] == runs.FEWEST
+        assert base.execute("SELECT count(*) FROM records").fetchone()[0] == runs.INDEX_FROM
         base.close()
 
 

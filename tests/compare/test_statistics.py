@@ -152,9 +152,9 @@ def test_margin_of_equal_values_is_far_and_finite() -> None:
 
 def test_too_few_or_infinite_values_are_refused() -> None:
     for values in ([], [1.0]):
-        with pytest.raises(ValueError, match="at least two seeds"):
+        with pytest.raises(ValueError, match="At least two seeds"):
             estimate(values)
     with pytest.raises(ValueError, match="diverged"):
         estimate([1.0, float("nan")])
-    with pytest.raises(ValueError, match="low end below"):
+    with pytest.raises(ValueError, match="lower bound below"):
         Region(1.0, 0.0)

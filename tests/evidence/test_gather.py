@@ -32,7 +32,7 @@ def test_report_says_what_the_runs_say(small: Small, composer: Composer, tmp_pat
     folder = tmp_path / "outputs" / "evidence" / "small"
     report = (folder / "report.md").read_text()
     assert "2 claims: 2 hold." in report and "As it should." in report and "The hotter, the better." in report
-    assert "commit abc" in report and "temperature.value=8" in report and "Selection: last" in report
+    assert "commit abc" in report and "temperature.value=8" in report and "Selection rule of the weights: last" in report
     assert {"claims.png", "one-curve.png"} <= {path.name for path in folder.iterdir()}
     assert "![one](one-curve.png)" in report
     data = json.loads((folder / "findings.json").read_text())
@@ -85,7 +85,7 @@ def test_an_interrupted_job_goes_on(
         patch.setattr(module, "work", cut)
         with pytest.raises(KeyboardInterrupt):
             gather(small(), composer, fake_runs.succeed)
-    assert "the 2 runs that are there are kept" in caplog.text
+    assert "2 finished runs are kept" in caplog.text
     before = times(tmp_path / "outputs")
     assert gather(small(), composer, fake_runs.succeed)
     assert len(times(tmp_path / "outputs")) == 6 and sum(times(tmp_path / "outputs")) <= sum(before) + 4
@@ -106,7 +106,7 @@ def test_the_command_trains_and_judges(
     before = report.read_text()
     assert "`test/student/nll` of slow" in before
     code, _, err = command("evidence", *arguments)
-    assert code == 0 and "all 2 runs were there" in err
+    assert code == 0 and "all 2 runs are already finished" in err
     assert report.read_text() == before
     code, _, err = command("evidence", *arguments, "only=[bigger]")
     assert code == 2 and "smaller" in err.strip().splitlines()[-1]

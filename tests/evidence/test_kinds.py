@@ -86,12 +86,12 @@ def test_level_bounds_the_number_itself() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Order(["one"], "m", "rises"), "two or more"),
-        (lambda: Equivalence(["one"], "m", 1.0), "two or more"),
+        (lambda: Order(["one"], "m", "rises"), "at least two systems"),
+        (lambda: Equivalence(["one"], "m", 1.0), "at least two systems"),
         (lambda: Equivalence(["one", "two"], "m", margin=0.0), "margin"),
-        (lambda: Crossover(["a", "b"], ["a"], "m", "lower"), "the same two or more"),
+        (lambda: Crossover(["a", "b"], ["a"], "m", "lower"), "the same number of systems, at least two"),
         (lambda: Level("a", "m"), "above"),
-        (lambda: Level("a", "m", above=2.0, below=1.0), "low end below"),
+        (lambda: Level("a", "m", above=2.0, below=1.0), "lower bound below"),
         (lambda: Difference("a", "m", direction="smaller", than="b"), "direction"),
         (lambda: Difference("a", "m", "lower", "b", margin=-1.0), "margin"),
     ],

@@ -39,7 +39,7 @@ def test_two_processes_share_the_runs_with_a_thread_each(runs: list[PlannedRun],
 def test_an_error_and_a_dead_process_are_told_and_the_rest_goes_on(runs: list[PlannedRun], tmp_path: Path) -> None:
     found = {run.seed: error for run, error in work(runs, 1, tmp_path, fake_runs.some_fail)}
     assert found[1] == "RuntimeError: no memory"
-    assert "ended with 9" in found[2]
+    assert "ended with exit code 9" in found[2]
     assert [found[seed] for seed in (0, 3, 4)] == ["", "", ""]
     assert "Traceback" in (tmp_path / "worker-0.log").read_text()
 

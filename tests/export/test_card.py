@@ -35,7 +35,7 @@ def card(values: Values, digits_run: Path) -> Callable[..., str]:
 def test_a_run_without_a_test_says_whose_numbers_these_are(card: Callable[..., str]) -> None:
     text = card({"val/student/accuracy": 0.8}, taught=False)
     assert "| val, n = 1 | accuracy |" in text and "| student | 0.8000 |" in text
-    assert "not tested" in text and "flatter" in text
+    assert "not tested" in text and "optimistic" in text
     assert "trained without a teacher" in text and "- teacher: none" in text
     assert "No calibration temperature was fitted" in text
     assert "onnx" not in text
@@ -43,7 +43,7 @@ def test_a_run_without_a_test_says_whose_numbers_these_are(card: Callable[..., s
 
 def test_a_temperature_that_stayed_outside_is_said_to(card: Callable[..., str]) -> None:
     text = card({"test/student/accuracy": 0.8, "calibration_temperature/student": 1.25}, taught=True)
-    assert "T = 1.2500" in text and "**not** in these files" in text
+    assert "T = 1.2500" in text and "**not** included in these files" in text
     assert "not tested" not in text
 
 

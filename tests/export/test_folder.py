@@ -103,14 +103,14 @@ def test_the_card_tells_what_one_must_know(exported: tuple[Path, Path]) -> None:
         "| teacher | 0.9600 |  |",
         "T = 2.5000",
         "on val",
-        "It **is** in these files",
+        "It **is** included in these files",
         "epoch 2 of 3, the best val/student/accuracy",
         "f1n9er",
         "seed: 7",
         "c0ffee",
         "kdx.data.digits.Digits",
         "5ha5ha5ha",
-        "## Limits",
+        "## Limitations",
     ):
         assert said in text, said
     assert "/where/it/was" not in text and "/secret" not in text  # the machine it came from is nobody's business
@@ -135,7 +135,7 @@ def test_an_architecture_of_timms_own_loads_without_kdx(make_run: Callable[..., 
     trained = student.load(read(str(run)))
     images = torch.rand(3, 3, 32, 32)
     assert torch.equal(model((images - 0.4) / trained.std), trained(images))
-    assert "It is **not** in these files" in (to / "README.md").read_text()
+    assert "It is **not** included in these files" in (to / "README.md").read_text()
 
 
 def test_folding_divides_the_logits_and_leaves_the_student_alone() -> None:

@@ -32,7 +32,7 @@ def test_the_differences_are_reported() -> None:
 
 @pytest.mark.parametrize("shift", [0.1, -0.1, float("nan"), float("inf")])
 def test_what_differs_is_refused(shift: float) -> None:
-    with pytest.raises(ExportError, match=r"it differs .* at batch 1"):
+    with pytest.raises(ExportError, match=r"it differs .* at batch size 1"):
         compare("it", lambda images: reference(images) + shift, reference, BATCHES)
 
 
@@ -42,10 +42,10 @@ def test_one_wrong_logit_is_enough() -> None:
         logits[-1, -1] += 0.02 * len(images) - 0.02  # right for one image alone
         return logits
 
-    with pytest.raises(ExportError, match="at batch 3"):
+    with pytest.raises(ExportError, match="at batch size 3"):
         compare("it", wrong, reference, BATCHES)
 
 
 def test_another_shape_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"\[1, 15\] and the student \[1, 16\]"):
+    with pytest.raises(ExportError, match=r"\[1, 15\], but the student returns \[1, 16\]"):
         compare("it", lambda images: reference(images)[:, :-1], reference, BATCHES)

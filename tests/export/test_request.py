@@ -20,12 +20,12 @@ Values = Callable[..., dict[str, Any]]
 MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown format": ({"format": ["tim"]}, "format=tim", "Did you mean 'timm'"),
     "no format": ({"format": []}, "format=[]", "at least 1 item"),
-    "another format": ({"format": "torchscript"}, "format=torchscript", "There are: timm, safetensors, onnx"),
+    "another format": ({"format": "torchscript"}, "format=torchscript", "Available: timm, safetensors, onnx"),
     "an old opset": ({"opset": 11}, "opset=11", "greater than or equal to 18"),
     "an opset that is none": ({"opset": "new"}, "opset=new", "integer"),
     "an empty batch": ({"batches": [1, 0]}, "batches=[1, 0]", "greater than or equal to 1"),
     "no truth": ({"fold_temperature": "perhaps"}, "fold_temperature=perhaps", "boolean"),
-    "no run": ({"run": "???"}, "'run' has no value", "give run=FOLDER"),
+    "no run": ({"run": "???"}, "Missing required option", "run=FOLDER"),
     "a run that is not there": ({"run": "/nope"}, "/nope", "give the folder of a finished run"),
 }
 
@@ -41,7 +41,7 @@ def test_mistake_is_told(values: Values, digits_run: Path, changed: dict[str, An
     "name, said",
     [
         ("metrics.json", "not finished"),
-        ("student.safetensors", "student.safetensors is missing"),
+        ("student.safetensors", "has no student.safetensors"),
         ("config.yaml", "config.yaml"),
     ],
 )
@@ -56,14 +56,16 @@ def test_a_broken_file_is_named(values: Values, digits_run: Path) -> None:
     with pytest.raises(ConfigError, match=r"student\.json cannot be read"):
         requested(values(digits_run))
     (digits_run / "student.json").write_text("{}")
-    with pytest.raises(ConfigError, match="does not say how to build"):
+    with pytest.raises(ConfigError, match="does not describe the student's architecture"):
         requested(values(digits_run))
 
 
 def test_an_absent_extra_is_named(values: Values, digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxscript" else found(name, *rest))
-    with pytest.raises(ConfigError, match=r"needs onnxscript: pip install kdx\[export\], or give format=\[timm,safetensors\]"):
+    with pytest.raises(
+        ConfigError, match=r"requires onnxscript: pip install kdx\[export\], or give format=\[timm,safetensors\]"
+    ):
         requested(values(digits_run))
     assert requested(values(digits_run, format=["timm", "safetensors"])).formats == ("timm", "safetensors")
 
@@ -85,10 +87,10 @@ def test_what_others_put_there_is_left_alone(values: Values, digits_run: Path, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="is a file: give a folder"):
         requested(values(digits_run, to=str(tmp_path / "file")))
-    with pytest.raises(ConfigError, match=r"holds thesis\.tex"):
+    with pytest.raises(ConfigError, match=r"contains thesis\.tex"):
         requested(values(digits_run, to=str(tmp_path / "full")))
     (tmp_path / "full" / "export.json").write_text('{"files": {"student.onnx": {}}}')
-    with pytest.raises(ConfigError, match=r"holds thesis\.tex"):
+    with pytest.raises(ConfigError, match=r"contains thesis\.tex"):
         requested(values(digits_run, to=str(tmp_path / "full")))
     assert requested(values(digits_run, to=str(tmp_path / "empty"))).to == tmp_path / "empty"
     assert requested(values(digits_run)).to == digits_run / "export"

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kdx.compare.statistics import Region
-from kdx.evidence.findings import Comparison, Finding
+from kdx.evidence.findings import ClaimComparison, Finding
 from kdx.evidence.forest import REACH, VERDICTS, forest
 from kdx.report.plots import Panel, against, patience, trajectories
 
@@ -59,7 +59,7 @@ def test_trajectories_draw_each_seed_and_the_mean() -> None:
 @pytest.mark.parametrize(("shift", "expected"), [(1.0, "holds"), (0.0, "undecided"), (-1.0, "fails"), (1e9, "holds")])
 def test_forest_puts_what_holds_right_of_the_line(shift: float, expected: str) -> None:
     values = {seed: shift + noise for seed, noise in enumerate([-0.2, 0.1, 0.0, 0.2, -0.1])}
-    comparison = Comparison("a − b", "test/student/ece", values, Region(low=0))
+    comparison = ClaimComparison("a − b", "test/student/ece", values, Region(low=0))
     missing = Finding("family", "never", "paper", "words", missing="it failed")
     drawing = forest([Finding("family", "my_claim", "paper", "words", (comparison,)), missing], "Title")
     assert {"family: my claim", expected, "ece of a − b > 0"} <= set(texts(drawing))

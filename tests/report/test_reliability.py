@@ -12,11 +12,11 @@ import pytest
 from kdx.report import disagreement, per_class, reliability
 
 
-def diagram(who: str, split: str = "test", resolution: int = 4) -> dict[str, Any]:
+def diagram(network: str, split: str = "test", resolution: int = 4) -> dict[str, Any]:
     count = [0, 4, 10, 6]
     return {
         "split": split,
-        "who": who,
+        "network": network,
         "resolution": resolution,
         "count": count,
         "confidence": [0, 1.6, 6.0, 5.4],
@@ -33,7 +33,7 @@ def test_the_teacher_comes_first_and_each_says_its_accuracy_and_error() -> None:
     drawing = reliability.figure(content)
     upper = drawing.axes[::2]
     assert [axis.get_title(loc="left").strip() for axis in upper] == [
-        "teacher, as it taught, 8 px",
+        "teacher, as used in training, 8 px",
         "student, 4 px",
         "student, temperature-scaled, 4 px",
         "student, 2 px",
@@ -53,7 +53,7 @@ def test_the_gap_is_orange_where_too_certain_and_green_where_too_uncertain() -> 
 
 
 def test_a_split_that_is_not_there_is_said() -> None:
-    with pytest.raises(ValueError, match="no reliability diagram of test: choose one of val"):
+    with pytest.raises(ValueError, match="No reliability diagram for split test; available: val"):
         reliability.figure({"num_bins": 4, "diagrams": [diagram("student", "val")]}, "test")
 
 

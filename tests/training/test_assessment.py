@@ -192,13 +192,13 @@ def test_a_run_keeps_it_all_and_evaluate_says_the_same(
     assert raw == pytest.approx({what: metrics[f"preflight/teacher_raw/{what}"] for what in low}, abs=1e-6)
 
     content = json.loads((folder / "reliability.json").read_text())
-    assert {(d["split"], d["who"]): d["resolution"] for d in content["diagrams"]} == {
+    assert {(d["split"], d["network"]): d["resolution"] for d in content["diagrams"]} == {
         (split, who): side for split in ("val", "test") for who, side in everyone.items()
     }
     for diagram in content["diagrams"]:
         count, confidence, correct = (np.array(diagram[name]) for name in ("count", "confidence", "correct"))
         assert len(count) == content["num_bins"] == 15
-        prefix = f"{diagram['split']}/{diagram['who']}"
+        prefix = f"{diagram['split']}/{diagram['network']}"
         assert np.abs(confidence - correct).sum() / count.sum() == pytest.approx(metrics[f"{prefix}/ece"])
         assert correct.sum() / count.sum() == pytest.approx(metrics[f"{prefix}/accuracy"])
 

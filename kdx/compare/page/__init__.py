@@ -1,4 +1,4 @@
-"""Runs as one HTML page that holds everything it shows: `write` makes it, `watch` keeps it up to date."""
+"""A self-contained HTML page of runs: `write` creates it, `watch` keeps it up to date."""
 
 from kdx.compare.page.watching import watch
 from kdx.compare.page.writing import write

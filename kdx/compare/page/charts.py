@@ -1,4 +1,4 @@
-"""A chart of the page: Plotly figures, one for each choice of its selects, in colors that the page swaps by theme."""
+"""Charts of the page: Plotly figures, one per combination of select options; the page replaces the colors by theme."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from kdx.report.plots import COLORS
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-SHAPES = {  # Plotly's symbols as SVG paths, for tables and legends
+SHAPES = {  # Plotly's symbols as SVG paths, for the tables and legends
     "circle": "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
     "square": "M-4.5-4.5H4.5V4.5H-4.5Z",
     "diamond": "M0-6L6 0L0 6L-6 0Z",
@@ -20,7 +20,7 @@ SHAPES = {  # Plotly's symbols as SVG paths, for tables and legends
     "triangle-down": "M0 5.5L6-4.5H-6Z",
 }
 SYMBOLS = tuple(SHAPES)
-# What the colors become on a dark page: the same hues, light enough to stand out from it.
+# Colors of the dark theme: the same hues, lighter for contrast.
 DARK = {
     "#0072B2": "#56A8E0",
     "#D55E00": "#F08A45",
@@ -34,12 +34,12 @@ DARK = {
 }
 FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 NEUTRAL = "#5B5B5B"
-Figure = Mapping[str, Any]  # {"data": traces, "layout": layout}, as Plotly reads it; the tests let plotly.py check each
+Figure = Mapping[str, Any]  # {"data": traces, "layout": layout} in Plotly's format; tests validate it with plotly.py
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a group is drawn, in every chart alike. Beyond nine groups colors come again, with another dash and symbol."""
+    """The style of a group in all charts. From the tenth group on, colors repeat with another dash and symbol."""
 
     color: str
     dash: str
@@ -47,37 +47,37 @@ class Look:
 
     @property
     def soft(self) -> str:
-        """The color for a band behind the line."""
+        """The translucent color of a band."""
         return self.color + "2E"
 
 
 def look(index: int) -> Look:
-    """The look of the group at a place in the order of groups."""
+    """Return the style of the group at position `index`."""
     turn = index // len(COLORS)
     return Look(COLORS[index % len(COLORS)], DASHES[turn % len(DASHES)], SYMBOLS[index % len(SYMBOLS)])
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: `figures` has a figure per combination of the selects' options, as "0", "1" or "0,2" (the options' places)."""
+    """One chart: `figures` has a figure per combination of options, keyed by their indices: "0", "1" or "0,2"."""
 
     key: str
     title: str
     note: str
     figures: Mapping[str, Figure]
     selects: Sequence[tuple[str, Sequence[str]]] = ()  # (label, options)
-    log: bool = False  # whether a logarithmic y axis may be asked for
+    log: bool = False  # whether to offer a logarithmic y axis
     wide: bool = False
-    first: str = field(default="")  # the combination shown at first; empty: the first one that there is
+    first: str = field(default="")  # the initial combination; "": the first in `figures`
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data for the page's script: {"figures": {key: {"data", "layout"}}, "first": key}."""
+        """Return plain data for the page's script: {"figures": {key: {"data", "layout"}}, "first": key}."""
         figures = {key: rounded(figure) for key, figure in self.figures.items()}
         return {"figures": figures, "first": self.first or next(iter(figures))}
 
 
 def figure(traces: Iterable[Any], x: str = "", y: str = "", **layout: Any) -> Figure:
-    """A figure with titled axes and no colors of its own for paper, grid and text: the page gives them."""
+    """Return a figure with axis titles; the colors of background, grid and text come from the theme of the page."""
     base: dict[str, Any] = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
     for axis in ("xaxis", "yaxis"):
         base[axis] |= layout.pop(axis, {})
@@ -85,14 +85,21 @@ def figure(traces: Iterable[Any], x: str = "", y: str = "", **layout: Any) -> Fi
 
 
 def trace(mode: str, points: Iterable[tuple[Any, Any]], hover: str = "", **more: Any) -> dict[str, Any]:
-    """A trace of (x, y) points: `mode` is Plotly's ("lines", "markers", "lines+markers"); without `hover` none is shown."""
+    """Return a scatter trace.
+
+    Args:
+        mode: "lines", "markers" or "lines+markers".
+        points: (x, y) pairs.
+        hover: Plotly's hover template; "" disables the hover label.
+        more: Further properties of the trace.
+    """
     x, y = zip(*pairs, strict=True) if (pairs := list(points)) else ((), ())
-    told = {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
-    return {"type": "scatter", "mode": mode, "x": list(x), "y": list(y), **told, **more}
+    label = {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
+    return {"type": "scatter", "mode": mode, "x": list(x), "y": list(y), **label, **more}
 
 
 def templates() -> dict[str, Any]:
-    """Plotly's layout templates of the two themes, by name."""
+    """Return Plotly's layout templates for the themes "light" and "dark"."""
     return {
         "light": _template("#1d1d1f", "#6b6b70", "#e9e9ec", "#c9c9ce", "#ffffff"),
         "dark": _template("#ececee", "#a0a0a8", "#2c2d33", "#4a4b53", "#1b1c21"),
@@ -120,7 +127,7 @@ def _template(ink: str, soft: str, grid: str, line: str, paper: str) -> dict[str
             "xaxis": axis,
             "yaxis": axis,
             "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
-            "showlegend": False,  # the page has legends of its own, which keys can reach
+            "showlegend": False,  # the page has its own legends, which are accessible by keyboard
             "hoverlabel": {"bgcolor": paper, "bordercolor": line, "font": {"color": ink, "family": FONT, "size": 12}},
             "hovermode": "closest",
         }
@@ -128,7 +135,7 @@ def _template(ink: str, soft: str, grid: str, line: str, paper: str) -> dict[str
 
 
 def rounded(value: Any, digits: int = 5) -> Any:
-    """The same plain data with numbers to so many significant digits and nothing that JSON lacks: no NaN, no infinity."""
+    """Return the plain data with floats rounded to `digits` significant digits; NaN and infinity become None."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -137,6 +144,6 @@ def rounded(value: Any, digits: int = 5) -> Any:
 
 
 def name_of(label: str, most: int = 48) -> str:
-    """A label for a legend or an axis: short, and with nothing in it that Plotly would read as markup."""
+    """Return a label of at most `most` characters for a legend or an axis, with Plotly's markup escaped."""
     short = label if len(label) <= most else label[: most - 1] + "…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

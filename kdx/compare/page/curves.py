@@ -1,4 +1,4 @@
-"""Curves over epochs: a line per group, the mean of its seeds, with a band of one standard deviation either side."""
+"""Charts of curves over epochs: a line per group (mean over seeds) with a band of ± one standard deviation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kdx.compare.metric_names import titled, unit, what
 from kdx.compare.page.charts import Chart, figure, name_of, trace
 from kdx.compare.page.material import Material, Points, System
 
-MOST = 150  # points of a curve that are drawn
-BUDGET = 100_000  # numbers in all curves together, so that the page stays small with hundreds of runs
-WANTED = (
+MOST_POINTS = 150  # drawn per curve
+BUDGET = 100_000  # numbers in all curves together; keeps the page small with hundreds of runs
+CURVES = (
     "val/student/accuracy", "val/student/nll", "val/student/ece", "val/student/entropy", "val/student/brier", "val/agreement",
     "val/kl", "train/loss", "train/lr",
 )  # fmt: skip
@@ -21,36 +21,38 @@ TRACES = ("temperature", "temperature_student", "temperature_teacher", "temperat
 
 
 def training(material: Material) -> Chart | None:
-    """Metrics on val and the losses, against the epoch."""
-    return _chart(material, "curves", "Training curves", _names(material, WANTED, "train/loss_"))
+    """Return the metrics on val and the training losses against the epoch."""
+    return _chart(material, "curves", "Training curves", _names(material, CURVES, "train/loss_"))
 
 
 def temperatures(material: Material) -> Chart | None:
-    """The distillation temperature and what drives it, against the epoch; and the calibration temperature of each group."""
+    """Return the distillation temperature and the quantities that control it against the epoch, if one of them varies."""
     names = _names(material, tuple(f"train/{name}" for name in TRACES), "train/temperature")
     moving = [name for name in names if len({value for values in _all(material, name) for _, value in values}) > 1]
-    return _chart(material, "temperature-traces", "Temperature while training", moving)
+    return _chart(material, "temperature-traces", "Distillation temperature during training", moving)
 
 
 def _chart(material: Material, key: str, title: str, names: Sequence[str]) -> Chart | None:
     if not names:
         return None
-    most = max(12, min(MOST, BUDGET // (4 * len(names) * max(1, len(material.drawn)))))
+    most = max(12, min(MOST_POINTS, BUDGET // (4 * len(names) * max(1, len(material.drawn)))))
     figures = {}
     for place, name in enumerate(names):
         lines = [line for system in material.drawn for line in _lines(material, system, name, most)]
         figures[str(place)] = figure(lines, "epoch", what(name) + (f", {unit(name)}" if unit(name) else ""))
     note = (
-        "Line: mean over the finished runs of a group, at the epochs that all have. Band: ± one standard deviation of a seed."
+        "Line: mean over the finished runs of a group, at the epochs that all of them have. "
+        "Band: ± one standard deviation over seeds."
     )
     if any(system.others for system in material.systems):
-        note += " Dotted: runs that go on or were stopped."
+        note += " Dotted: unfinished runs."
     return Chart(key, title, note + material.left_out, figures, [("Metric", [titled(name) for name in names])], log=True)
 
 
-def _names(material: Material, wanted: Sequence[str], more: str) -> list[str]:
-    there = {name for curves in material.curves.values() for name, points in curves.items() if points}
-    return [name for name in wanted if name in there] + sorted(n for n in there if n.startswith(more) and n not in wanted)
+def _names(material: Material, preferred: Sequence[str], prefix: str) -> list[str]:
+    available = {name for curves in material.curves.values() for name, points in curves.items() if points}
+    others = sorted(name for name in available if name.startswith(prefix) and name not in preferred)
+    return [name for name in preferred if name in available] + others
 
 
 def _all(material: Material, name: str) -> list[Points]:
@@ -58,7 +60,7 @@ def _all(material: Material, name: str) -> list[Points]:
 
 
 def _lines(material: Material, system: System, name: str, most: int) -> list[dict[str, Any]]:
-    """Plotly traces of a group: its band, its mean, and its unfinished runs."""
+    """Return the Plotly traces of a group: its band, its mean, and its unfinished runs."""
     color, dash = system.look.color, system.look.dash
     label = name_of(system.short)
     traces: list[dict[str, Any]] = []
@@ -92,18 +94,21 @@ def _lines(material: Material, system: System, name: str, most: int) -> list[dic
 
 
 def average(curves: Sequence[Points]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(epochs, mean, standard deviation with n - 1) at the epochs that all curves have; the deviation of one curve is 0."""
+    """Return (epochs, mean, standard deviation), each [E], at the E epochs that all curves have.
+
+    The standard deviation is over curves with n - 1; it is 0 for a single curve.
+    """
     if not curves:
         return np.empty(0), np.empty(0), np.empty(0)
-    found = [dict(curve) for curve in curves]
-    common = sorted(set.intersection(*(set(curve) for curve in found)))
-    table = np.array([[curve[epoch] for epoch in common] for curve in found], np.float64)
-    spread = table.std(0, ddof=1) if len(found) > 1 else np.zeros(len(common))
+    by_epoch = [dict(curve) for curve in curves]
+    common = sorted(set.intersection(*(set(curve) for curve in by_epoch)))
+    table = np.array([[curve[epoch] for epoch in common] for curve in by_epoch], np.float64)
+    spread = table.std(0, ddof=1) if len(by_epoch) > 1 else np.zeros(len(common))
     return np.array(common, np.int64), table.mean(0) if len(common) else np.empty(0), spread
 
 
 def thin(count: int, most: int) -> list[int]:
-    """At most `most` places out of `count`, evenly spread, with the first and the last."""
+    """Return at most `most` of the indices 0 to `count` - 1, evenly spaced, including the first and the last."""
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

@@ -1,4 +1,4 @@
-"""What a run's detail and the filters need, as plain data: config, metrics, where it comes from, pictures."""
+"""Plain data for the details dialog of a run and for the filter: config, metrics, provenance, pictures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from kdx.compare.page.reliability import MOST_SIDE_BY_SIDE, diagrams_of, pooled,
 from kdx.compare.page.table import plain
 from kdx.compare.runs import RunRecord
 
-MOST_DIAGRAMS = 24  # runs whose own reliability diagram is on the page; more would make it heavy
+MOST_DIAGRAMS = 24  # runs with a reliability diagram in their details; limits the size of the page
 
 
 def details(material: Material, page: Path, room: int) -> dict[str, Any]:
-    """Plain data of all runs; metrics and configs that all share are written once.
+    """Return plain data of all runs and groups; config values that all runs share are stored once.
 
-    `page` is where the page will lie, `room` how many characters pictures may take.
+    Args:
+        material: The runs and groups.
+        page: The path of the page, for links to run folders.
+        room: The number of characters that pictures may take.
 
-    {"split", "names": metric names, "words": [[what, whose, unit]], "shared": config, "runs": [...], "groups": [...]}
+    Returns:
+        {"split", "names": metric names, "words": [[quantity, network and split, unit]] of each name, "shared": config values
+        of all runs, "runs": [...], "groups": [...]}.
     """
     names = ordered(name for run in material.runs for name in run.metrics)
     configs = {str(run.path): {path: plain(value) for path, value in run.flat_config.items()} for run in material.runs}
@@ -36,10 +41,10 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
     drawn = {id(run) for run in pictured[:MOST_DIAGRAMS]}
     runs = []
     for run in material.runs:
-        own = {path: value for path, value in configs[str(run.path)].items() if shared.get(path) != value}
+        differing = {path: value for path, value in configs[str(run.path)].items() if shared.get(path) != value}
         entry = {
             "id": material.id(run), "name": run.name, "seed": run.seed, "state": run.state, "problem": run.problem,
-            "baseline": run.baseline, "facts": facts(run), "folder": _link(run.path, page), "own": own,
+            "baseline": run.baseline, "facts": facts(run), "folder": _link(run.path, page), "differing": differing,
             "lacks": [path for path in shared if path not in configs[str(run.path)]],
             "values": [rounded(run.metrics.get(name), 8) for name in names],
             "pictures": album.of(run) if id(run) in first else [],
@@ -64,51 +69,51 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
 
 
 def common(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The (path, value) pairs that all configs have."""
+    """Return the (path, value) pairs that all configs have."""
     if not configs:
         return {}
     return {path: value for path, value in configs[0].items() if all(config.get(path) == value for config in configs)}
 
 
 def facts(run: RunRecord) -> list[list[str]]:
-    """Where a run comes from: [label, value], without those that are not known."""
+    """Return the provenance of a run as [label, value] pairs, without unknown values."""
     source = run.provenance
     command, overrides = source.get("command"), source.get("overrides")
     commit = source.get("git_commit")
     teacher = _json(run.path / "teacher.json")
-    found = [
+    pairs = [
         ("Selected", _text(run.selection.get("text") or run.selection.get("rule"))),
         ("Started", _text(run.started)),
         ("Sweep", _text(run.group)),
         ("Command", shlex.join(map(str, command)) if isinstance(command, list) else _text(command)),
         ("Overrides", " ".join(map(str, overrides)) if isinstance(overrides, list) else _text(overrides)),
-        ("Commit", f"{commit}{', with changes that were not committed' if source.get('git_dirty') else ''}" if commit else ""),
+        ("Commit", f"{commit}{' with uncommitted changes' if source.get('git_dirty') else ''}" if commit else ""),
         ("Versions", _pairs(source.get("versions"))),
         ("Hardware", hardware(run)),
-        ("Data", _text(run.data.get("fingerprint"))),
-        ("Teacher", _text(teacher.get("sha256"))),
+        ("Data fingerprint", _text(run.data.get("fingerprint"))),
+        ("Teacher sha256", _text(teacher.get("sha256"))),
         ("Calibration temperature", _text(teacher.get("calibration_temperature"))),
         ("Cost protocol", _text(run.cost.get("protocol"))),
         ("Folder", str(run.path)),
     ]
-    return [[label, value] for label, value in found if value]
+    return [[label, value] for label, value in pairs if value]
 
 
 def hardware(run: RunRecord) -> str:
-    """The machine in a few words; empty where it is not known."""
-    found = run.provenance.get("hardware")
-    if not isinstance(found, Mapping):
-        return _text(found)
-    gpus = found.get("gpus") or []
+    """Return a short description of the machine; "" if it is unknown."""
+    machine = run.provenance.get("hardware")
+    if not isinstance(machine, Mapping):
+        return _text(machine)
+    gpus = machine.get("gpus") or []
     parts = [", ".join(map(str, gpus)) if isinstance(gpus, list) else str(gpus)]
-    parts += [str(found["cpu"])] if found.get("cpu") else []
-    parts += [f"{found['cpu_cores']} CPU cores"] if found.get("cpu_cores") else []
-    parts += [str(found["platform"]).partition("-")[0]] if found.get("platform") else []  # the kernel's version says little
+    parts += [str(machine["cpu"])] if machine.get("cpu") else []
+    parts += [f"{machine['cpu_cores']} CPU cores"] if machine.get("cpu_cores") else []
+    parts += [str(machine["platform"]).partition("-")[0]] if machine.get("platform") else []  # without the kernel version
     return " · ".join(part for part in parts if part)
 
 
-def _pairs(found: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in found.items()) if isinstance(found, Mapping) else _text(found)
+def _pairs(values: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) if isinstance(values, Mapping) else _text(values)
 
 
 def _text(value: Any) -> str:
@@ -117,14 +122,14 @@ def _text(value: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _link(folder: Path, page: Path) -> str:
-    """The folder as a link from the page; empty where there is no way from one to the other (two drives)."""
+    """Return a relative link from the page to the folder; "" if there is none (different drives)."""
     from urllib.parse import quote
 
     try:
@@ -134,6 +139,6 @@ def _link(folder: Path, page: Path) -> str:
 
 
 def _diagram(run: RunRecord) -> dict[str, Any] | None:
-    found = diagrams_of(run)
-    shown = pooled(found, "test") or pooled(found, "val")
-    return rounded(side_by_side(shown[:MOST_SIDE_BY_SIDE])) if shown else None
+    stored = diagrams_of(run)
+    diagrams = pooled(stored, "test") or pooled(stored, "val")
+    return rounded(side_by_side(diagrams[:MOST_SIDE_BY_SIDE])) if diagrams else None

@@ -1,4 +1,4 @@
-"""What the page is made of: runs with their names on the page, groups with their looks, and curves, each read once."""
+"""The data of the page: runs with their link targets, groups with their styles, and curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Curves = Mapping[str, Points]
 
 @dataclass(frozen=True)
 class System:
-    """A group as it is drawn. `done` are its finished runs, which its numbers are from; `others` go on or were stopped."""
+    """A group with its style. Its numbers come from the finished runs `done`; `others` are unfinished."""
 
     group: Group
     look: Look
@@ -32,13 +32,13 @@ class System:
 
     @property
     def short(self) -> str:
-        """The label for a legend or an axis."""
+        """The label shortened for a legend or an axis."""
         return short(self.group.label)
 
     def values(self, metric: str) -> list[float]:
-        """The metric of its finished runs that have it, one per seed."""
-        found = (finite(run.metrics, metric) for run in self.done)
-        return [value for value in found if value is not None]
+        """Return the finite values of the metric, one per finished seed."""
+        values = (finite(run.metrics, metric) for run in self.done)
+        return [value for value in values if value is not None]
 
     def mean(self, metric: str) -> float | None:
         values = self.values(metric)
@@ -47,24 +47,24 @@ class System:
 
 @dataclass(frozen=True)
 class Material:
-    """All that charts and tables are drawn from. `ids` names a run in links; `split` is where students are compared."""
+    """The data of all charts and tables."""
 
-    runs: Sequence[RunRecord]  # damaged ones too
+    runs: Sequence[RunRecord]  # including damaged ones
     systems: Sequence[System]
-    ids: Mapping[str, str]  # by the run's path
-    curves: Mapping[str, Curves]  # by the run's path
-    split: str
+    ids: Mapping[str, str]  # link target by run path
+    curves: Mapping[str, Curves]  # by run path
+    split: str  # on which students are compared: "test" or "val"
 
     @property
     def drawn(self) -> Sequence[System]:
-        """The groups that get a line, a row or an option of their own; more could neither be told apart nor kept small."""
+        """The groups with a line, row or option of their own; their number is limited for readability and page size."""
         return self.systems[:MOST_GROUPS]
 
     @property
     def left_out(self) -> str:
-        """A sentence on the groups beyond those, for a chart's note."""
+        """A sentence on the groups that are not drawn, for the note of a chart; "" if all are drawn."""
         rest = len(self.systems) - MOST_GROUPS
-        return f" {rest} more groups are left out: choose runs with --where." if rest > 0 else ""
+        return f" {rest} more groups are not shown: select runs with --where." if rest > 0 else ""
 
     @property
     def done(self) -> list[RunRecord]:
@@ -75,7 +75,7 @@ class Material:
 
 
 def gather(runs: Sequence[RunRecord]) -> Material:
-    """The material of these runs. Damaged ones are listed, and are in no group."""
+    """Return the data of these runs. Damaged runs are listed but belong to no group."""
     sound = [run for run in runs if run.state != "damaged"]
     systems = []
     for index, group in enumerate(group_runs(sound)):
@@ -89,15 +89,15 @@ def gather(runs: Sequence[RunRecord]) -> Material:
 
 
 def anchor(run: RunRecord) -> str:
-    """A name for links to the run: its own words and a few digits of its path, so that it stays when others come."""
+    """Return the link target of a run: name, seed and a hash of its path, so that it does not depend on other runs."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.name} {run.seed}").strip("-")[:40]
     return f"run-{words}-{zlib.crc32(str(run.path).encode()):08x}"
 
 
 def per_epoch(points: Sequence[tuple[int, int, float]]) -> Points:
-    """(epoch, mean of what was logged in it), epochs counted from 1 as people do; what is not finite is left out."""
-    found: dict[int, list[float]] = {}
+    """Return (epoch, mean of the finite values logged in it); epochs count from 1."""
+    by_epoch: dict[int, list[float]] = {}
     for epoch, _, value in points:
         if abs(value) < float("inf"):
-            found.setdefault(epoch + 1, []).append(value)
-    return [(epoch, sum(values) / len(values)) for epoch, values in sorted(found.items())]
+            by_epoch.setdefault(epoch + 1, []).append(value)
+    return [(epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]

@@ -1,4 +1,4 @@
-"""Reliability diagrams: accuracy against confidence in 15 bins, of teacher and student side by side, pooled over seeds."""
+"""Reliability diagrams of teacher and student side by side: accuracy against confidence in bins, pooled over seeds."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ MOST_SIDE_BY_SIDE = 5
 
 @dataclass(frozen=True)
 class Diagram:
-    """Sums of a network over equally wide bins of confidence. `runs` says how many runs they are pooled from."""
+    """Sums over the examples in each of several equal-width bins of confidence, for one network."""
 
     split: str
-    who: str
-    resolution: float | None
-    count: np.ndarray
-    confidence: np.ndarray
-    correct: np.ndarray
-    runs: int = 1
+    network: str
+    resolution: float | None  # px
+    count: np.ndarray  # [bins], number of examples
+    confidence: np.ndarray  # [bins], sum of confidences
+    correct: np.ndarray  # [bins], number of correct predictions
+    runs: int = 1  # number of pooled runs
 
     @property
     def ece(self) -> float:
-        """The expected calibration error of what is pooled, which with several runs is not the mean of theirs."""
+        """The expected calibration error of the pooled examples; for several runs it is not the mean of their ECEs."""
         total = self.count.sum()
         return float(np.abs(self.correct - self.confidence).sum() / total) if total else math.nan
 
 
 def diagrams_of(run: RunRecord) -> list[Diagram]:
-    """What `reliability.json` of a run says; nothing where it is missing or damaged."""
+    """Return the diagrams in `reliability.json` of a run; empty if it is missing or damaged."""
     try:
-        found = json.loads((run.path / "reliability.json").read_text())["diagrams"]
-        return [_diagram(entry) for entry in found]
+        entries = json.loads((run.path / "reliability.json").read_text())["diagrams"]
+        return [_diagram(entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
@@ -52,53 +52,59 @@ def _diagram(entry: dict[str, Any]) -> Diagram:
     count, confidence, correct = (np.asarray(entry[name], np.float64) for name in ("count", "confidence", "correct"))
     sums = (count, confidence, correct)
     if not count.ndim == 1 or len({v.shape for v in sums}) != 1 or not np.isfinite(np.concatenate(sums)).all():
-        raise ValueError("the bins of a diagram differ in number, or are not finite")
-    return Diagram(str(entry["split"]), str(entry["who"]), entry.get("resolution"), count, confidence, correct)
+        raise ValueError("Invalid reliability diagram: expected the same number of finite bins everywhere")
+    network = str(entry["network"] if "network" in entry else entry["who"])  # "who" in version 0.1
+    return Diagram(str(entry["split"]), network, entry.get("resolution"), count, confidence, correct)
 
 
 def pooled(diagrams: Sequence[Diagram], split: str) -> list[Diagram]:
-    """One per network of this split, in the order of reading: the bins of all runs added up."""
-    found: dict[tuple[str, float | None], list[Diagram]] = {}
+    """Return one diagram per network and resolution on `split`, with the bins of all runs added up."""
+    by_network: dict[tuple[str, float | None], list[Diagram]] = {}
     for diagram in diagrams:
         if diagram.split == split:
-            found.setdefault((diagram.who, diagram.resolution), []).append(diagram)
+            by_network.setdefault((diagram.network, diagram.resolution), []).append(diagram)
     joined = []
-    for (who, resolution), parts in found.items():
+    for (network, resolution), parts in by_network.items():
         parts = [part for part in parts if len(part.count) == len(parts[0].count)]
         count, confidence, correct = (
             np.sum([getattr(part, n) for part in parts], 0) for n in ("count", "confidence", "correct")
         )
-        joined.append(Diagram(split, who, resolution, count, confidence, correct, len(parts)))
-    return sorted(joined, key=lambda d: (ORDER.index(d.who) if d.who in ORDER else len(ORDER), d.who, d.resolution or 0))
+        joined.append(Diagram(split, network, resolution, count, confidence, correct, len(parts)))
+
+    def place(diagram: Diagram) -> tuple[int, str, float]:
+        first = ORDER.index(diagram.network) if diagram.network in ORDER else len(ORDER)
+        return first, diagram.network, diagram.resolution or 0
+
+    return sorted(joined, key=place)
 
 
 def chart(material: Material) -> Chart | None:
-    """A figure per group that has diagrams."""
+    """Return a figure per group that has reliability diagrams; None if there is none."""
     figures: dict[str, Figure] = {}
     labels: list[str] = []
     most = 0
     for system in material.drawn:
-        found = [diagram for run in system.done for diagram in diagrams_of(run)]
-        shown = pooled(found, material.split) or pooled(found, "val")
-        if shown:
-            figures[str(len(labels))] = side_by_side(shown[:MOST_SIDE_BY_SIDE])
+        stored = [diagram for run in system.done for diagram in diagrams_of(run)]
+        diagrams = pooled(stored, material.split) or pooled(stored, "val")
+        if diagrams:
+            figures[str(len(labels))] = side_by_side(diagrams[:MOST_SIDE_BY_SIDE])
             labels.append(system.short)
-            most = max(most, len(shown))
+            most = max(most, len(diagrams))
     if not figures:
         return None
     note = (
-        "Points on the diagonal are as often right as they are sure. Size: how many examples are in the bin. "
-        "Below: the share of examples in each bin of confidence. The bins of a group's seeds are added up, so this ECE is of "
-        "all of them together."
+        "Dashed diagonal: perfect calibration (accuracy equals confidence). Size of a point: number of examples in the bin. "
+        "Below: fraction of examples in each bin of confidence. The examples of all seeds of a group are pooled, and the ECE "
+        "is computed on the pooled examples."
     )
     return Chart("reliability", "Reliability", note + material.left_out, figures, [("Group", labels)], wide=most > 3)
 
 
 def side_by_side(diagrams: Sequence[Diagram]) -> Figure:
-    """A figure with a column per network: the diagram, and the histogram of confidence under it."""
+    """Return a figure with a column per network: the reliability diagram and, below it, the histogram of confidence."""
     width, gap = 1 / len(diagrams), 0.045
     layout: dict[str, Any] = {"annotations": [], "shapes": [], "barmode": "overlay"}
-    layout["meta"] = {"minWidth": 60 + 150 * len(diagrams)}  # on a narrow screen the figure scrolls
+    layout["meta"] = {"minWidth": 60 + 150 * len(diagrams)}  # px; on a narrow screen the figure scrolls
     traces: list[Any] = []
     for i, diagram in enumerate(diagrams):
         n = "" if i == 0 else str(i + 1)
@@ -112,9 +118,9 @@ def side_by_side(diagrams: Sequence[Diagram]) -> Figure:
         layout[f"yaxis{n}"]["showticklabels"] = layout[f"yaxis{low}"]["showticklabels"] = i == 0
         if i == 0:
             layout["yaxis"]["title"] = {"text": "accuracy"}
-            layout[f"yaxis{low}"]["title"] = {"text": "share"}
+            layout[f"yaxis{low}"]["title"] = {"text": "fraction"}
         pixels = f", {diagram.resolution:g} px" if isinstance(diagram.resolution, int | float) else ""
-        title = f"<b>{name_of(diagram.who.partition('_at_')[0].replace('_', ' '))}</b>{pixels}<br>ECE {diagram.ece:.3f}"
+        title = f"<b>{name_of(diagram.network.partition('_at_')[0].replace('_', ' '))}</b>{pixels}<br>ECE {diagram.ece:.3f}"
         layout["annotations"].append(
             {"text": title, "x": domain[0], "y": 1.0, "xref": "paper", "yref": "paper", "showarrow": False}
             | {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12}}
@@ -124,7 +130,7 @@ def side_by_side(diagrams: Sequence[Diagram]) -> Figure:
 
 
 def _traces(diagram: Diagram, x: str, y: str, x_low: str, y_low: str) -> list[dict[str, Any]]:
-    color = TEACHER if "teacher" in diagram.who else STUDENT if "student" in diagram.who else OTHER
+    color = TEACHER if "teacher" in diagram.network else STUDENT if "student" in diagram.network else OTHER
     bins, filled = len(diagram.count), diagram.count > 0
     count = diagram.count[filled]
     share = diagram.count / max(1.0, diagram.count.sum())

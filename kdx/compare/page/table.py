@@ -1,4 +1,4 @@
-"""The overview: a table of runs and one of groups, as columns and cells that the page sorts, filters and hides."""
+"""The tables of runs and of groups, as columns and cells that the page can sort, filter and hide."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdx.compare.metric_names import COSTS, finite, ordered, unit, what, whose
+from kdx.compare.page.baseline_differences import BaselineDifferences
 from kdx.compare.page.charts import Look
-from kdx.compare.page.compared import Compared
 from kdx.compare.page.material import Material, System
 from kdx.compare.runs import RunRecord
 from kdx.compare.statistics import number
 
 SHOWN = ("student/accuracy", "student/ece", "student/nll", "student/entropy", "teacher/accuracy")
 SETTINGS_SHOWN = ("resolution.student", "temperature.value", "trainer.max_epochs", "student.architecture")
-MOST_METRICS, MOST_SETTINGS = 30, 15  # columns that can be chosen; everything is in a run's detail
-UNSPOKEN = ("seed", "name", "outputs", "tags", "ckpt_path", "baselines")
+MOST_METRICS, MOST_SETTINGS = 30, 15  # columns available; the details of a run show all values
+HIDDEN_PATHS = ("seed", "name", "outputs", "tags", "ckpt_path", "baselines")
 HIDDEN_GROUPS = ("logger", "callbacks")
 
 
 @dataclass(frozen=True)
 class Column:
-    """`key` is the flat name of a metric or a setting's path, by which a filter asks for it too."""
+    """A column. `key` is the flat name of a metric or the path of a setting; filters use it as well."""
 
     key: str
     head: str
@@ -34,17 +34,17 @@ class Column:
 
 @dataclass(frozen=True)
 class TableCell:
-    """`value` is what sorts: a number or a text; None sorts last. `under` is a second, smaller line."""
+    """A cell. Rows are sorted by `value`, a number or a text; None sorts last. `under` is a second, smaller line."""
 
     text: str
     value: float | str | None
     under: str = ""
-    mark: str = ""  # "better" or "worse" than the baseline, where the interval leaves no doubt
+    mark: str = ""  # "better" or "worse" than the baseline, if the interval of the difference excludes 0
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A run or a group; `target` is the run that opens."""
+    """A run or a group; a click opens the details of the run `target`."""
 
     id: str
     target: str
@@ -53,20 +53,20 @@ class TableRow:
     look: Look | None
     cells: Sequence[TableCell]
     note: str = ""
-    full: str = ""  # what is too long for the cell
+    full: str = ""  # the full label, if `label` is shortened
     under: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows; the first column, the name, is the row's label."""
+    """Columns and rows; an additional first column holds the row labels."""
 
     columns: Sequence[Column]
     rows: Sequence[TableRow]
 
 
 def run_table(material: Material) -> Table:
-    """A row per run, damaged ones too."""
+    """Return the table with a row per run, including damaged runs."""
     systems = {id(run): system for system in material.systems for run in system.group.runs}
     settings = varying(material.runs)
     columns = [
@@ -98,47 +98,49 @@ def run_table(material: Material) -> Table:
     return Table(columns, rows)
 
 
-def group_table(material: Material, found: Compared) -> Table:
-    """A row per group: mean ± standard deviation over its finished runs, and the paired difference to the baseline."""
+def group_table(material: Material, against_baseline: BaselineDifferences) -> Table:
+    """Return the table with a row per group: mean ± standard deviation over seeds, and the difference to the baseline."""
     metrics = _metric_columns(material)
-    columns = [Column("n", "n", "runs"), *metrics]
+    columns = [Column("n", "n", "seeds"), *metrics]
     rows = []
     for index, system in enumerate(material.systems):
         cells = [
             TableCell(str(len(system.done)), len(system.done), f"+ {len(system.others)} unfinished" if system.others else "")
         ]
-        cells += [_mean(system, column.key, found) for column in metrics]
+        cells += [_mean(system, column.key, against_baseline) for column in metrics]
         target = material.id(system.group.runs[0])
-        state = "finished" if not system.others else "going" if any(r.state == "going" for r in system.others) else "stopped"
+        state = (
+            "finished" if not system.others else "running" if any(r.state == "running" for r in system.others) else "stopped"
+        )
         rows.append(TableRow(f"group-{index}", target, system.short, state, system.look, cells, full=system.label))
     return Table(columns, rows)
 
 
 def varying(runs: Sequence[RunRecord]) -> list[str]:
-    """Config paths whose values differ between the runs, those that people vary most in front."""
+    """Return the config paths whose values differ between the runs, the most common ones first."""
     configs = [run.flat_config for run in runs if run.state != "damaged"]
     paths = dict.fromkeys(path for config in configs for path in config)
-    found = [path for path in paths if _spoken(path) and len({plain(config.get(path)) for config in configs}) > 1]
-    return sorted(found, key=lambda path: (path not in SETTINGS_SHOWN, path.endswith("_target_"), path))[:MOST_SETTINGS]
+    differing = [path for path in paths if _is_setting(path) and len({plain(config.get(path)) for config in configs}) > 1]
+    return sorted(differing, key=lambda path: (path not in SETTINGS_SHOWN, path.endswith("_target_"), path))[:MOST_SETTINGS]
 
 
 def plain(value: Any) -> str:
-    """A config value as a user would write it."""
+    """Return a config value as a user would write it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _spoken(path: str) -> bool:
-    return path not in UNSPOKEN and path.partition(".")[0] not in HIDDEN_GROUPS
+def _is_setting(path: str) -> bool:
+    return path not in HIDDEN_PATHS and path.partition(".")[0] not in HIDDEN_GROUPS
 
 
 def _metric_columns(material: Material) -> list[Column]:
-    there = {name for run in material.runs for name in run.metrics}
-    on_split = [name for name in there if name.startswith(f"{material.split}/")]
-    wanted = [f"{material.split}/{name}" for name in SHOWN]
-    costs = [name for name in (*(f"student/{cost}" for cost in COSTS), *COSTS, "images_per_second") if name in there]
-    names = [name for name in wanted if name in there] + [name for name in ordered(on_split) if name not in wanted]
+    available = {name for run in material.runs for name in run.metrics}
+    on_split = [name for name in available if name.startswith(f"{material.split}/")]
+    visible = [f"{material.split}/{name}" for name in SHOWN]
+    costs = [name for name in (*(f"student/{cost}" for cost in COSTS), *COSTS, "images_per_second") if name in available]
+    names = [name for name in visible if name in available] + [name for name in ordered(on_split) if name not in visible]
     chosen = [*names[: MOST_METRICS - len(costs)], *costs]
-    return [Column(name, what(name), _under(name), shown=name in wanted) for name in chosen]
+    return [Column(name, what(name), _under(name), shown=name in visible) for name in chosen]
 
 
 def _under(name: str) -> str:
@@ -164,7 +166,7 @@ def _measured(name: str, value: float | None) -> TableCell:
 
 
 def digits(name: str, value: float, spread: float | None = None) -> str:
-    """A value as a table has it: fractions to three digits, counts in thousands and millions."""
+    """Return a value as text: three significant digits; parameters and MACs in k, M or G."""
     if name.endswith(("parameters", "macs")):
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if value >= size:
@@ -172,11 +174,11 @@ def digits(name: str, value: float, spread: float | None = None) -> str:
     return number(value, spread)
 
 
-def _mean(system: System, name: str, found: Compared) -> TableCell:
+def _mean(system: System, name: str, against_baseline: BaselineDifferences) -> TableCell:
     values = system.values(name)
     if not values:
         return TableCell("", None)
     mean = sum(values) / len(values)
     spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
-    under, mark = found.differences.get((system.label, name), ("", ""))
+    under, mark = against_baseline.differences.get((system.label, name), ("", ""))
     return TableCell(digits(name, mean, spread), mean, under, mark)

@@ -1,4 +1,4 @@
-"""The page kept up to date while runs go on."""
+"""Update the page while runs are in progress."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ def watch(
     *,
     seconds: float = 10.0,
     find: Callable[[Sequence[str | Path]], Sequence[RunRecord]] = find_runs,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Looks at the runs under `roots` every so many seconds and writes the page when something has changed.
+    """Check the runs under `roots` every `seconds` and write the page when something has changed, until Ctrl-C.
 
-    It goes on until it is interrupted (Ctrl-C). `find` gives the runs, so that a caller may choose among them; `tell` says
-    what was written. An error of the disk is told, and tried again the next time.
+    If the page cannot be written, the error is reported and the next check tries again.
+
+    Args:
+        roots: Folders of runs, as for `find_runs`.
+        path: The HTML file.
+        title: The title of the page; by default the names of the runs.
+        against: The baseline, as for `compare`.
+        seconds: The time between two checks.
+        find: Returns the runs under the roots; a caller can pass a function that selects runs.
+        report: Receives a line of text after each write or error.
+        sleep: Waits for a number of seconds.
     """
     before: Signature | None = None
     while True:
@@ -37,22 +46,22 @@ def watch(
             try:
                 write(runs, path, title, against=against, refresh=seconds)
                 before = now
-                going = sum(run.state == "going" for run in runs)
-                tell(f"{path}: {len(runs)} runs, {going} going")
+                running = sum(run.state == "running" for run in runs)
+                report(f"{path}: {len(runs)} runs, {running} running")
             except OSError as error:
-                tell(f"{path} was not written: {error}; trying again")
+                report(f"{path} was not written: {error}; trying again")
         sleep(seconds)
 
 
 def signature(runs: Sequence[RunRecord]) -> Signature:
-    """What changes when one of the runs has something new to show."""
-    found: set[tuple[str, str, int, int]] = set()
+    """Return the states and file versions of the runs; the value changes if a run has new content."""
+    entries: set[tuple[str, str, int, int]] = set()
     for run in runs:
-        found.add((str(run.path), run.state, 0, 0))
+        entries.add((str(run.path), run.state, 0, 0))
         for name in WATCHED:
             try:
                 stat = (run.path / name).stat()
             except OSError:
                 continue
-            found.add((str(run.path), name, stat.st_mtime_ns, stat.st_size))
-    return frozenset(found)
+            entries.add((str(run.path), name, stat.st_mtime_ns, stat.st_size))
+    return frozenset(entries)

@@ -1,4 +1,4 @@
-"""The page as a file: data and charts put into the template, with a policy under which nothing else can run or be fetched."""
+"""Render the page into one file: data and charts in the template, with a policy that forbids other scripts and requests."""
 
 from __future__ import annotations
 
@@ -15,35 +15,42 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from kdx.compare.page import against as influences
-from kdx.compare.page import curves, reliability, scatter, shift
+from kdx.compare.page import curves, influences, reliability, scatter, shift
+from kdx.compare.page.baseline_differences import BaselineDifferences, baseline_differences
 from kdx.compare.page.charts import DARK, SHAPES, templates
-from kdx.compare.page.compared import Compared, compared
 from kdx.compare.page.details import details, hardware
 from kdx.compare.page.material import Material, gather
 from kdx.compare.page.table import group_table, run_table
 from kdx.compare.runs import RunRecord
 
 SCRIPTS = ("common.js", "table.js", "charts.js", "detail.js", "differences.js", "reload.js")
-SIZE = 7_900_000  # characters of a page of hundreds of runs; pictures are left out beyond it
-REST = 6_000  # characters of a run: its rows in the tables, its config and facts
+SIZE = 7_900_000  # maximum number of characters of a page; pictures beyond it are left out
+REST = 6_000  # characters per run for its table rows, config and facts
 SECTIONS = (
     ("results", "Results", (scatter.seeds, scatter.pareto)),
     ("training", "Training", (curves.training, curves.temperatures)),
     ("calibration", "Calibration", (reliability.chart, scatter.entropy)),
-    ("influences", "Influences", (influences.resolution, influences.temperature, influences.patience)),
-    ("shift", "Under shift", (shift.chart,)),
+    ("influences", "Effect of settings", (influences.resolution, influences.temperature, influences.patience)),
+    ("shift", "Distribution shift", (shift.chart,)),
 )
 
 
 def write(
     runs: Sequence[RunRecord], path: Path, title: str | None = None, *, against: str | None = None, refresh: float | None = None
 ) -> Path:
-    """Writes the page of these runs to `path`, in place of what is there, in one step; gives the path back.
+    """Write the page of these runs to `path` and return the path. An existing file is replaced atomically.
 
-    `against` says what groups are compared with, as for `compare`; ValueError if there is no such thing. With `refresh`, in
-    seconds, the page loads itself anew that often while one of the runs is going. Runs that are not whole are listed with what
-    is wrong; without any run the page says how to get some.
+    Damaged runs are listed with their problem. Without runs, the page explains how to train one.
+
+    Args:
+        runs: The runs, as `find_runs` returns them.
+        path: The HTML file.
+        title: The title of the page; by default the names of the runs.
+        against: The baseline, as for `compare`.
+        refresh: Seconds after which the page reloads itself while a run is in progress; None disables it.
+
+    Raises:
+        ValueError: If no run, group or baseline is named `against`.
     """
     path = Path(path)
     text = page(runs, path, title, against, refresh)
@@ -52,7 +59,7 @@ def write(
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(name, 0o644)  # mkstemp's own mode keeps colleagues out
+        os.chmod(name, 0o644)  # mkstemp creates files that only their owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -63,12 +70,12 @@ def write(
 def page(
     runs: Sequence[RunRecord], path: Path, title: str | None = None, against: str | None = None, refresh: float | None = None
 ) -> str:
-    """The page as text. `path` is where it will lie, for links to the runs' folders."""
+    """Return the page as text. `path` is its later location, for links to the run folders."""
     import jinja2
     from markupsafe import Markup
 
     material = gather(runs)
-    found = compared(material, against)
+    against_baseline = baseline_differences(material, against)
     sections = [(key, name, [c for build in builders if (c := build(material))]) for key, name, builders in SECTIONS]
     sections = [entry for entry in sections if entry[2]]
     charts = [chart for _, _, members in sections for chart in members]
@@ -78,17 +85,17 @@ def page(
     data = details(material, path.absolute(), room) | {"templates": templates(), "dark": DARK, "shapes": SHAPES}
     theme, script = asset("theme.js"), '(() => {\n"use strict";\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    every = max(2, round(refresh)) if refresh and any(run.state == "going" for run in runs) else None
+    every = max(2, round(refresh)) if refresh and any(run.state == "running" for run in runs) else None
     links = [("overview", "Overview"), *((key, name) for key, name, _ in sections), ("differences", "Config differences")]
     return environment.from_string(asset("page.html.j2")).render(
         shapes=SHAPES,
         title=title or titled(runs),
         facts=facts(material),
-        caveats=found.caveats,
+        caveats=against_baseline.caveats,
         runs=run_table(material),
-        groups=group_table(material, found),
+        groups=group_table(material, against_baseline),
         by_group=any(len(system.group.runs) > 1 for system in material.systems),
-        table_note=note(material, found),
+        table_note=note(material, against_baseline),
         chart_sections=sections,
         sections=links if runs else [],
         charts=charts,
@@ -106,7 +113,7 @@ def page(
 
 
 def embedded(data: Any) -> str:
-    """JSON that may stand inside a <script>: "<" and ">" are escaped, so nothing in it ends the element or opens one."""
+    """Return JSON for a <script> element: "<", ">" and "&" are escaped, so the data cannot end the element or open one."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     for sign in "&<>":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -114,7 +121,7 @@ def embedded(data: Any) -> str:
 
 
 def policy(scripts: Sequence[str]) -> str:
-    """A content security policy: these scripts run, no other; nothing is fetched, sent or framed."""
+    """Return a content security policy that allows only these scripts, and no requests, forms or frames."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts if s)
     rules = ["default-src 'none'", "script-src " + (hashes or "'none'"), "style-src 'unsafe-inline'", "img-src data: blob:"]
     return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
@@ -122,20 +129,20 @@ def policy(scripts: Sequence[str]) -> str:
 
 @cache
 def asset(name: str) -> str:
-    """A file of the page's own, as text."""
+    """Return an asset of the page as text."""
     return resources.files("kdx.compare.page").joinpath("assets", name).read_text("utf-8")
 
 
 @cache
 def library() -> str:
-    """Plotly's script, from its Python package."""
+    """Return Plotly's script from its Python package."""
     script = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text("utf-8")
     assert "</script" not in script.lower()
     return script
 
 
 def titled(runs: Sequence[RunRecord]) -> str:
-    """A title from the names of the runs."""
+    """Return a title made of the names of the runs."""
     names = list(dict.fromkeys(run.name for run in runs if run.state != "damaged"))
     if not names:
         return "Runs"
@@ -143,21 +150,21 @@ def titled(runs: Sequence[RunRecord]) -> str:
 
 
 def facts(material: Material) -> list[tuple[str, str]]:
-    """The head of the page: how many runs, n, the selection rule, the hardware, the version."""
+    """Return the (label, value) pairs in the head of the page: number of runs, n, selection rule, hardware, version."""
     states = Counter(run.state for run in material.runs)
     sizes = sorted({len(system.done) for system in material.systems if system.done})
     finished = material.done
     commits = {str(run.provenance.get("git_commit"))[:10] for run in finished if run.provenance.get("git_commit")}
-    found = [
+    pairs = [
         ("Runs", ", ".join(f"{count} {state}" for state, count in states.items())),
         ("Groups", str(len(material.systems)) if material.systems else ""),
-        ("n, seeds per group", " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1]))) if sizes else ""),
-        ("Selection", _several(str(run.selection.get("rule", "")) for run in finished)),
-        ("Compared on", material.split if finished else ""),
+        ("Seeds per group (n)", " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1]))) if sizes else ""),
+        ("Selection rule", _several(str(run.selection.get("rule", "")) for run in finished)),
+        ("Split", material.split if finished else ""),
         ("Hardware", _several(hardware(run) for run in finished)),
         ("Code", _several(["commit " + commit for commit in sorted(commits)] or [_versions(run) for run in finished])),
     ]  # fmt: skip
-    return [(label, value) for label, value in found if value]
+    return [(label, value) for label, value in pairs if value]
 
 
 def _versions(run: RunRecord) -> str:
@@ -168,11 +175,11 @@ def _versions(run: RunRecord) -> str:
 
 
 def _several(values: Any) -> str:
-    found = [value for value in dict.fromkeys(values) if value]
-    return " | ".join(found[:2]) + (f" | {len(found) - 2} others" if len(found) > 2 else "")
+    distinct = [value for value in dict.fromkeys(values) if value]
+    return " | ".join(distinct[:2]) + (f" | {len(distinct) - 2} others" if len(distinct) > 2 else "")
 
 
-def note(material: Material, found: Compared) -> str:
-    """What the numbers of the table of groups are."""
+def note(material: Material, against_baseline: BaselineDifferences) -> str:
+    """Return the note below the tables: what the numbers of the groups are."""
     text = f"Groups: mean ± standard deviation over seeds, on {material.split}, of the selected weights."
-    return f"{text} {found.note}" if found.note else text
+    return f"{text} {against_baseline.note}" if against_baseline.note else text

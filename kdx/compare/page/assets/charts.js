@@ -1,32 +1,32 @@
-// Charts are drawn when they come into sight, and again when the theme or a choice changes.
+// Charts are drawn when they become visible, and again when the theme or an option changes.
 const drawn = new Map(); // element -> the function that draws it
 const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
 
-// The figure in the colors of the theme that is on.
+// The figure in the colors of the current theme.
 function themed(figure, changes = {}) {
   const theme = document.documentElement.dataset.theme;
   let text = JSON.stringify(figure);
   if (theme === "dark") {
     for (const [light, dark] of Object.entries(page.dark)) text = text.replaceAll(light, dark);
   }
-  const found = JSON.parse(text);
-  found.layout = { ...found.layout, ...changes, template: page.templates[theme] };
-  return found;
+  const copy = JSON.parse(text);
+  copy.layout = { ...copy.layout, ...changes, template: page.templates[theme] };
+  return copy;
 }
 
 function plot(element, figure, { log = false } = {}) {
-  const found = themed(figure);
-  if (log && found.layout.yaxis) found.layout.yaxis = { ...found.layout.yaxis, type: "log" };
-  const height = found.layout.height ?? Math.max(300, Math.min(440, 0.6 * element.clientWidth));
+  const drawing = themed(figure);
+  if (log && drawing.layout.yaxis) drawing.layout.yaxis = { ...drawing.layout.yaxis, type: "log" };
+  const height = drawing.layout.height ?? Math.max(300, Math.min(440, 0.6 * element.clientWidth));
   element.style.minHeight = height + "px";
-  found.layout.height = height;
-  const least = found.layout.meta?.minWidth ?? 0;
-  if (element.clientWidth < least) found.layout.width = least;
-  legend(element, found.data);
-  return Plotly.react(element, found.data, found.layout, options);
+  drawing.layout.height = height;
+  const least = drawing.layout.meta?.minWidth ?? 0;
+  if (element.clientWidth < least) drawing.layout.width = least;
+  legend(element, drawing.data);
+  return Plotly.react(element, drawing.data, drawing.layout, options);
 }
 
-// A button per named line, which shows and hides what belongs to it: Plotly's own legend is out of reach of the keyboard.
+// A button per named line that shows or hides its traces: Plotly's own legend is not accessible by keyboard.
 function legend(element, traces) {
   const entries = new Map();
   traces.forEach((trace, i) => {
@@ -52,10 +52,10 @@ function legend(element, traces) {
     return button;
   });
   traces.forEach((trace) => { if (hidden.has(trace.legendgroup ?? trace.name)) trace.visible = false; });
-  element.after(make("div", { class: "legend", role: "group", "aria-label": "Lines: press to hide or show" }, ...buttons));
+  element.after(make("div", { class: "legend", role: "group", "aria-label": "Legend: press a button to hide or show a line" }, ...buttons));
 }
 
-// Names are escaped for Plotly, which reads some markup; here they are text.
+// Names are escaped for Plotly, which interprets some markup; here they are plain text.
 function plainly(name) {
   return name.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
 }
@@ -111,8 +111,8 @@ for (const chart of all(".chart")) {
     data ??= JSON.parse(byId("data-" + key).textContent);
     const places = [];
     for (const select of selects) places[Number(select.dataset.place)] = select.value;
-    const wanted = Array.from({ length: data.first.split(",").length }, (_, i) => places[i] ?? "0").join(",");
-    plot(chart.querySelector(".plot"), data.figures[wanted] ?? data.figures[data.first], { log: log?.checked });
+    const choice = Array.from({ length: data.first.split(",").length }, (_, i) => places[i] ?? "0").join(",");
+    plot(chart.querySelector(".plot"), data.figures[choice] ?? data.figures[data.first], { log: log?.checked });
   };
   selects.forEach((select, i) => {
     const before = kept[`choice-${key}-${i}`];
@@ -123,7 +123,7 @@ for (const chart of all(".chart")) {
   whenSeen(chart.querySelector(".plot"), draw);
 }
 
-// On paper everything is drawn, and light.
+// For printing, all charts are drawn in the light theme.
 let before = null;
 addEventListener("beforeprint", () => {
   before = document.documentElement.dataset.theme;
@@ -139,7 +139,7 @@ addEventListener("afterprint", () => {
 byId("theme").addEventListener("click", () => {
   const root = document.documentElement;
   root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-  try { localStorage.setItem("kdx-theme", root.dataset.theme); } catch { /* then it holds for this visit */ }
+  try { localStorage.setItem("kdx-theme", root.dataset.theme); } catch { /* without storage, the theme is not remembered */ }
   redraw();
 });
 redraw();

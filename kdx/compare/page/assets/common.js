@@ -1,4 +1,4 @@
-// What the other scripts share: the page's data, elements made of text (never of markup), and what is kept over a reload.
+// Shared by the other scripts: the data of the page, elements made of text (never of markup), and state kept over a reload.
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const byId = (id) => document.getElementById(id);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -14,10 +14,10 @@ function make(tag, attributes = {}, ...children) {
 
 const keptAs = "kdx-page:" + location.pathname;
 let kept = {};
-try { kept = JSON.parse(sessionStorage.getItem(keptAs)) || {}; } catch { /* then nothing is kept */ }
+try { kept = JSON.parse(sessionStorage.getItem(keptAs)) || {}; } catch { /* without storage, no state is kept */ }
 function keep(name, value) {
   kept[name] = value;
-  try { sessionStorage.setItem(keptAs, JSON.stringify(kept)); } catch { /* the same */ }
+  try { sessionStorage.setItem(keptAs, JSON.stringify(kept)); } catch { /* without storage, no state is kept */ }
 }
 
 const runs = new Map(page.runs.map((run) => [run.id, run]));
@@ -25,17 +25,17 @@ const place = new Map(page.names.map((name, i) => [name, i]));
 const groupOf = new Map(page.groups.flatMap((group) => group.runs.map((id) => [id, group])));
 
 function setting(run, path) {
-  if (Object.hasOwn(run.own, path)) return run.own[path];
+  if (Object.hasOwn(run.differing, path)) return run.differing[path];
   return Object.hasOwn(page.shared, path) && !run.lacks.includes(path) ? page.shared[path] : undefined;
 }
 
 function settings(run) {
-  const found = { ...page.shared, ...run.own };
-  for (const path of run.lacks) if (!Object.hasOwn(run.own, path)) delete found[path];
-  return found;
+  const merged = { ...page.shared, ...run.differing };
+  for (const path of run.lacks) if (!Object.hasOwn(run.differing, path)) delete merged[path];
+  return merged;
 }
 
-// Four decimals for fractions, counts as they are.
+// Four decimals for fractions; counts are not rounded.
 function digits(value) {
   if (value === null || value === undefined) return "";
   const size = Math.abs(value);

@@ -1,4 +1,4 @@
-// One run in full, in a dialog that a link #run-... opens.
+// The details of one run, in a dialog that a link #run-... opens.
 const dialog = byId("detail");
 
 function pairs(entries) {
@@ -8,42 +8,43 @@ function pairs(entries) {
 
 function metricTable(run) {
   const kinds = page.names.filter((_, i) => run.values[i] !== null && run.values[i] !== undefined);
-  const owners = new Map(), rows = new Map();
+  const networks = new Set(), rows = new Map(); // "student, test", ...; quantity -> network -> [value, name]
   for (const name of kinds) {
-    const [what, whose] = page.words[place.get(name)];
-    owners.set(whose, (owners.get(whose) ?? 0) + 1);
-    if (!rows.has(what)) rows.set(what, new Map());
-    rows.get(what).set(whose, [run.values[place.get(name)], name]);
+    const [quantity, network] = page.words[place.get(name)];
+    networks.add(network);
+    if (!rows.has(quantity)) rows.set(quantity, new Map());
+    rows.get(quantity).set(network, [run.values[place.get(name)], name]);
   }
-  const wide = [...owners].filter(([whose]) => /, (test|val|preflight)$/.test(whose)).map(([whose]) => whose);
-  const single = [...rows].flatMap(([what, held]) => [...held].filter(([whose]) => !wide.includes(whose))
-    .map(([whose, [value, name]]) => [whose ? `${what} (${whose})` : what, `${digits(value)} ${page.words[place.get(name)][2]}`]));
-  const body = [...rows].filter(([, held]) => [...held.keys()].some((whose) => wide.includes(whose))).map(([what, held]) =>
-    make("tr", {}, make("th", { scope: "row" }, what), ...wide.map((whose) =>
-      make("td", { class: "number", title: held.get(whose)?.[1] }, digits(held.get(whose)?.[0])))));
+  const wide = [...networks].filter((network) => /, (test|val|preflight)$/.test(network));
+  const single = [...rows].flatMap(([quantity, values]) => [...values].filter(([network]) => !wide.includes(network))
+    .map(([network, [value, name]]) => [network ? `${quantity} (${network})` : quantity, `${digits(value)} ${page.words[place.get(name)][2]}`]));
+  const body = [...rows].filter(([, values]) => [...values.keys()].some((network) => wide.includes(network))).map(([quantity, values]) =>
+    make("tr", {}, make("th", { scope: "row" }, quantity), ...wide.map((network) =>
+      make("td", { class: "number", title: values.get(network)?.[1] }, digits(values.get(network)?.[0])))));
   const parts = [];
   if (body.length) {
-    const head = make("tr", {}, make("th", { scope: "col" }, ""), ...wide.map((whose) => make("th", { scope: "col", class: "number" }, whose)));
+    const head = make("tr", {}, make("th", { scope: "col" }, ""), ...wide.map((network) => make("th", { scope: "col", class: "number" }, network)));
     parts.push(make("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Metrics" },
       make("table", {}, make("thead", {}, head), make("tbody", {}, ...body))));
   }
-  if (single.length) parts.push(make("h3", {}, "Cost and others"), pairs(single));
+  if (single.length) parts.push(make("h3", {}, "Cost and other metrics"), pairs(single));
   return parts;
 }
 
 function configTable(run) {
-  const found = settings(run);
+  const config = settings(run);
+  const differs = (path) => Object.hasOwn(run.differing, path);
   const search = make("input", { type: "search", placeholder: "part of a name or value", autocomplete: "off" });
-  const rows = Object.keys(found).sort((a, b) => (Object.hasOwn(run.own, b) - Object.hasOwn(run.own, a)) || a.localeCompare(b))
-    .map((path) => make("tr", { class: Object.hasOwn(run.own, path) ? "own" : null }, make("td", {}, path), make("td", {}, found[path])));
+  const rows = Object.keys(config).sort((a, b) => (differs(b) - differs(a)) || a.localeCompare(b))
+    .map((path) => make("tr", { class: differs(path) ? "differing" : null }, make("td", {}, path), make("td", {}, config[path])));
   search.addEventListener("input", () => {
-    const wanted = search.value.toLowerCase();
-    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    const text = search.value.toLowerCase();
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(text);
   });
   return [
     make("div", { class: "controls" }, make("label", { class: "grow" }, "Find ", search)),
     make("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Config" }, make("table", { class: "settings" }, make("tbody", {}, ...rows))),
-    make("p", { class: "note" }, "First, with a bar, what is not the same in all runs of this page."),
+    make("p", { class: "note" }, "Settings that differ between the runs of this page come first and are marked with a bar."),
   ];
 }
 
@@ -69,7 +70,7 @@ function open(run) {
     const { source, caption, width, height } = picture;
     parts.push(...section(caption, [make("figure", {}, make("img", { src: source, alt: caption, width, height, loading: "lazy" }))]));
   }
-  parts.push(...section("Where it comes from", [pairs(run.facts)]));
+  parts.push(...section("Provenance", [pairs(run.facts)]));
   if (run.folder) parts.push(make("p", { class: "note" }, make("a", { href: run.folder }, "Open the folder")));
   parts.push(...section("Config", Object.keys(settings(run)).length && run.state !== "damaged" ? configTable(run) : []));
   byId("detail-body").replaceChildren(...parts);
@@ -86,7 +87,7 @@ function follow() {
   else if (dialog.open) dialog.close();
 }
 
-// The rows' links lead here and back: the focus returns to the row by itself, as the dialog is modal.
+// The links in the rows open the dialog. It is modal, so the browser returns the focus to the row when it closes.
 byId("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   if (runs.has(location.hash.slice(1))) history.replaceState(null, "", location.pathname + location.search);

@@ -1,4 +1,4 @@
-// What two runs were told differently.
+// The settings in which two runs differ.
 const [first, second] = [byId("first"), byId("second")];
 for (const select of [first, second]) {
   for (const run of page.runs.filter((candidate) => candidate.state !== "damaged")) {
@@ -14,12 +14,12 @@ function compareConfigs() {
   const [a, b] = runsOf.map(settings);
   const paths = [...new Set([...Object.keys(a), ...Object.keys(b)])].sort();
   const different = paths.filter((path) => a[path] !== b[path]);
-  const cell = (held) => make("td", { class: held === undefined ? "gone" : null }, held === undefined ? "not set" : held);
+  const cell = (value) => make("td", { class: value === undefined ? "gone" : null }, value === undefined ? "not set" : value);
   const rows = different.map((path) => make("tr", {}, make("td", {}, path), cell(a[path]), cell(b[path])));
   const equal = paths.length - different.length;
   const note = different.length
     ? `${different.length} setting${different.length > 1 ? "s" : ""} differ${different.length > 1 ? "" : "s"}; the other ${equal} are equal.`
-    : `These two were told the same: all ${equal} settings are equal.`;
+    : `The configs are equal: all ${equal} settings have the same value.`;
   const head = make("tr", {}, ...["setting", "from", "to"].map((word) => make("th", { scope: "col" }, word)));
   const table = make("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Differing settings" },
     make("table", { class: "settings" }, make("thead", {}, head), make("tbody", {}, ...rows)));

@@ -1,4 +1,5 @@
-// While runs go on the page is loaded anew now and then, where the reader was; not while one reads a run, types or has paused.
+// While runs are in progress, the page reloads itself at its scroll position, but not while a dialog is open, while the user
+// types, or after Pause.
 const every = Number(document.documentElement.dataset.refresh || 0);
 if (kept.scroll !== undefined && !location.hash) scrollTo({ top: kept.scroll, behavior: "instant" });
 addEventListener("pagehide", () => keep("scroll", scrollY));
@@ -6,7 +7,7 @@ if (every > 0) {
   const pause = byId("pause");
   const paused = (value) => {
     pause.setAttribute("aria-pressed", String(value));
-    pause.textContent = value ? "Go on" : "Pause";
+    pause.textContent = value ? "Resume" : "Pause";
     keep("paused", value);
   };
   paused(kept.paused === true);

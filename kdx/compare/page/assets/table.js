@@ -1,4 +1,4 @@
-// The overview: sorting, filtering, choosing columns, opening a run.
+// The overview tables: sort, filter, choose columns, open a run.
 const tables = all("table.overview");
 const filter = byId("filter");
 const OPERATORS = {
@@ -6,11 +6,11 @@ const OPERATORS = {
   ">": (a, b) => a > b, "<": (a, b) => a < b, "=": (a, b) => a === b,
 };
 
-// The one that a condition's key means: a metric's or setting's full name, or the end of one.
-function meant(key) {
-  const names = [...page.names, ...new Set([...Object.keys(page.shared), ...page.runs.flatMap((run) => Object.keys(run.own))])];
-  const wanted = [key, `${page.split}/student/${key}`, `${page.split}/${key}`, `student/${key}`];
-  return wanted.find((name) => names.includes(name))
+// The metric or setting that the key of a condition refers to: a full name, or the end of one.
+function resolve(key) {
+  const names = [...page.names, ...new Set([...Object.keys(page.shared), ...page.runs.flatMap((run) => Object.keys(run.differing))])];
+  const candidates = [key, `${page.split}/student/${key}`, `${page.split}/${key}`, `student/${key}`];
+  return candidates.find((name) => names.includes(name))
     ?? names.find((name) => name.endsWith("/" + key)) ?? names.find((name) => name.endsWith("." + key)) ?? null;
 }
 
@@ -27,36 +27,36 @@ function textOf(row) {
   const group = page.groups.find((candidate) => candidate.id === row.dataset.id);
   const members = group ? group.runs.map((id) => runs.get(id)) : [runs.get(row.dataset.id)];
   const label = group ? group.label : groupOf.get(row.dataset.id)?.label ?? "";
-  const words = members.flatMap((run) => [run.name, run.state, run.baseline, ...Object.values(run.own)]);
+  const words = members.flatMap((run) => [run.name, run.state, run.baseline, ...Object.values(run.differing)]);
   return [label, row.textContent, ...words].join(" ").toLowerCase();
 }
 
-// A filter's text as tests of a row, and the keys that nothing has.
+// The text of a filter as tests of a row, and the unknown keys in it.
 function parse(text) {
   const tests = [], unknown = [];
   for (const token of text.trim().split(/\s+/).filter(Boolean)) {
-    const found = token.match(/^([^<>=!]+)(>=|<=|!=|>|<|=)(.+)$/);
-    if (!found) {
+    const condition = token.match(/^([^<>=!]+)(>=|<=|!=|>|<|=)(.+)$/);
+    if (!condition) {
       tests.push((row) => textOf(row).includes(token.toLowerCase()));
       continue;
     }
-    const [, key, operator, wanted] = found;
-    const name = key === "state" ? key : meant(key);
+    const [, key, operator, expected] = condition;
+    const name = key === "state" ? key : resolve(key);
     if (name === null) unknown.push(key);
     tests.push((row) => {
       if (name === null) return false;
-      const held = valueOf(row, name);
-      if (Array.isArray(held)) return held.some((one) => compare(one, operator, wanted));
-      return held !== null && held !== undefined && compare(held, operator, wanted);
+      const value = valueOf(row, name);
+      if (Array.isArray(value)) return value.some((one) => compare(one, operator, expected));
+      return value !== null && value !== undefined && compare(value, operator, expected);
     });
   }
   return { tests, unknown };
 }
 
-function compare(held, operator, wanted) {
-  const [a, b] = [Number(held), Number(wanted)];
+function compare(value, operator, expected) {
+  const [a, b] = [Number(value), Number(expected)];
   if (Number.isNaN(a) || Number.isNaN(b)) {
-    const [first, second] = [String(held).toLowerCase(), wanted.toLowerCase()];
+    const [first, second] = [String(value).toLowerCase(), expected.toLowerCase()];
     return operator === "!=" ? first !== second : operator === "=" && first === second;
   }
   return OPERATORS[operator](a, b);
@@ -74,7 +74,7 @@ function applyFilter() {
     if (table.closest(".scroller").hidden) continue;
     const what = table.dataset.name;
     byId("filter-status").textContent = unknown.length
-      ? `No run has “${unknown[0]}”: give a metric such as accuracy, or a setting such as seed.`
+      ? `Unknown metric or setting “${unknown[0]}”: try a metric such as accuracy, or a setting such as seed.`
       : tests.length ? `${shown} of ${rows.length} ${what} shown.` : "";
   }
   keep("filter", filter.value);

@@ -1,4 +1,4 @@
-// Runs before the page is drawn, so that it never flashes in the other theme.
+// Runs before the page is drawn, so that the page never appears in the wrong theme.
 (() => {
   let theme = null;
   try { theme = localStorage.getItem("kdx-theme"); } catch { /* storage may be forbidden for files */ }

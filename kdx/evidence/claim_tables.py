@@ -1,4 +1,4 @@
-"""Findings and systems as Markdown and CSV."""
+"""Tables of findings and systems as Markdown, CSV and plain data."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ MARKS = {"holds": "**holds**", "fails": "**fails**", "undecided": "undecided", "
 
 
 def claims_table(findings: Iterable[Finding]) -> str:
-    """Markdown: a row per comparison, the claim in words in front of its first."""
-    lines = ["| claim | verdict | compared | claimed | mean ± std | 95 % interval | n |", "|---|---|---|---|---|---|---|"]
+    """Return a Markdown table with a row per comparison; the first row of a claim has its sentence and verdict."""
+    lines = ["| claim | verdict | comparison | claimed | mean ± std | 95 % interval | n |", "|---|---|---|---|---|---|---|"]
     for finding in findings:
         words = f"**{finding.name.replace('_', ' ')}**: {finding.sentence}"
         if finding.missing:
             lines.append(f"| {_cell(words)} | not run | {_cell(finding.missing)} | | | | |")
         for i, comparison in enumerate(() if finding.missing else finding.comparisons):
             first = f"| {_cell(words)} | {MARKS[finding.verdict]} " if i == 0 else "| | "
-            own = f" ({comparison.verdict})" if len(finding.comparisons) > 1 else ""
-            found = comparison.estimate
-            numbers = f"{number(found.mean, found.std)} | [{number(found.interval.low)}, {number(found.interval.high)}]"
-            what = f"`{comparison.metric}` of {comparison.what}{own}"
-            lines.append(f"{first}| {what} | {comparison.claim} | {numbers} | {found.n} |")
+            verdict = f" ({comparison.verdict})" if len(finding.comparisons) > 1 else ""
+            estimate = comparison.estimate
+            interval = f"[{number(estimate.interval.low)}, {number(estimate.interval.high)}]"
+            numbers = f"{number(estimate.mean, estimate.std)} | {interval}"
+            what = f"`{comparison.metric}` of {comparison.what}{verdict}"
+            lines.append(f"{first}| {what} | {comparison.claim} | {numbers} | {estimate.n} |")
     return "\n".join(lines)
 
 
 def systems_table(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Markdown: a row per system, a column per metric; mean ± standard deviation over its seeds."""
+    """Return a Markdown table with a row per system and a column per metric: mean ± standard deviation over seeds."""
     metrics = list(dict.fromkeys(metric for values in systems.values() for metric in values))
     lines = ["| system | n | " + " | ".join(f"`{metric}`" for metric in metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     for name, values in systems.items():
-        count = max((len(found) for found in values.values()), default=0)
+        count = max((len(seeds) for seeds in values.values()), default=0)
         cells = [_summary(values.get(metric, ())) for metric in metrics]
         lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def claims_csv(findings: Iterable[Finding]) -> str:
-    """CSV: a row per comparison, with Student's and the bootstrap interval."""
+    """Return CSV with a row per comparison, with Student's and the bootstrap interval."""
     names = "family claim paper verdict comparison metric claimed comparison_verdict n mean std "
     names += "low high bootstrap_low bootstrap_high"
     rows = []
@@ -59,17 +60,17 @@ def claims_csv(findings: Iterable[Finding]) -> str:
 
 
 def values_csv(rows: Iterable[Sequence[Any]]) -> str:
-    """CSV: every number that was read, (family, system, seed, metric, value)."""
+    """Return CSV of (family, system, seed, metric, value) rows."""
     return _csv(["family", "system", "seed", "metric", "value"], rows)
 
 
 def as_data(finding: Finding) -> dict[str, Any]:
-    """A finding as plain data for JSON, with every seed's value."""
+    """Return a finding as plain data for JSON, with the value of every seed."""
     whole = {"family": finding.family, "claim": finding.name, "paper": finding.paper, "sentence": finding.sentence}
     whole |= {"verdict": finding.verdict, "missing": finding.missing, "note": finding.note}
     parts = []
     for comparison in () if finding.missing else finding.comparisons:
-        found = comparison.estimate
+        estimate = comparison.estimate
         parts.append(
             {
                 "compared": comparison.what,
@@ -77,11 +78,11 @@ def as_data(finding: Finding) -> dict[str, Any]:
                 "claimed": comparison.claim,
                 "verdict": comparison.verdict,
                 "by_seed": {str(seed): value for seed, value in comparison.values.items()},
-                "n": found.n,
-                "mean": found.mean,
-                "std": found.std,
-                "interval": [found.interval.low, found.interval.high],
-                "bootstrap_interval": [found.bootstrap.low, found.bootstrap.high],
+                "n": estimate.n,
+                "mean": estimate.mean,
+                "std": estimate.std,
+                "interval": [estimate.interval.low, estimate.interval.high],
+                "bootstrap_interval": [estimate.bootstrap.low, estimate.bootstrap.high],
             }
         )
     return {**whole, "comparisons": parts}
@@ -94,9 +95,9 @@ def _summary(values: Sequence[float]) -> str:
 
 
 def _numbers(comparison: ClaimComparison) -> list[Any]:
-    found = comparison.estimate
-    ends = [found.interval.low, found.interval.high, found.bootstrap.low, found.bootstrap.high]
-    return [comparison.verdict, found.n, found.mean, found.std, *ends]
+    estimate = comparison.estimate
+    bounds = [estimate.interval.low, estimate.interval.high, estimate.bootstrap.low, estimate.bootstrap.high]
+    return [comparison.verdict, estimate.n, estimate.mean, estimate.std, *bounds]
 
 
 def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

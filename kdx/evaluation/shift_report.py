@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as a table and as a picture."""
+"""Metrics of an evaluation, clean and under shift, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHAT = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "entropy": "entropy (nats)"}
-Row = Mapping[str, Any]  # corruption, severity, metrics; side where it is the resolution that is shifted
+Row = Mapping[str, Any]  # "corruption", "severity", "metrics"; "side" in px if the resolution is shifted
 
 
 def table(clean: Mapping[str, float], shift: Sequence[Row], split: str, title: str) -> Table:
-    """A line for the images as they are, and one per shift and severity: student, agreement, teacher."""
-    made = Table(title=title, title_justify="left")
-    whos = [who for who in ("student", "teacher") if f"{split}/{who}/entropy" in clean]
-    columns = [(who, name) for who in whos for name in WHAT if f"{split}/{who}/{name}" in clean]
-    made.add_column("shift")
-    made.add_column("severity", justify="right")
-    for who, name in columns:
-        made.add_column(f"{who}\n{WHAT[name].split(' ')[0]}", justify="right")
-    if "teacher" in whos:
-        made.add_column("\nagreement", justify="right")
-    names = [f"{split}/{who}/{name}" for who, name in columns] + ([f"{split}/agreement"] if "teacher" in whos else [])
+    """Return a table with a row for the clean images and one per shift and severity: student, teacher, agreement.
+
+    Args:
+        clean: Metrics of the clean images by flat name.
+        shift: One row per shift and severity.
+        split: The split in the metric names.
+        title: The title of the table.
+    """
+    metrics_table = Table(title=title, title_justify="left")
+    networks = [network for network in ("student", "teacher") if f"{split}/{network}/entropy" in clean]
+    columns = [(network, name) for network in networks for name in WHAT if f"{split}/{network}/{name}" in clean]
+    metrics_table.add_column("shift")
+    metrics_table.add_column("severity", justify="right")
+    for network, name in columns:
+        metrics_table.add_column(f"{network}\n{WHAT[name].split(' ')[0]}", justify="right")
+    if "teacher" in networks:
+        metrics_table.add_column("\nagreement", justify="right")
+    names = [f"{split}/{network}/{name}" for network, name in columns]
+    names += [f"{split}/agreement"] if "teacher" in networks else []
     extra = [name.split("/")[1] for name in clean if name.startswith(f"{split}/student_at_") and name.endswith("/entropy")]
-    made.add_row("none", "", *_numbers(clean, names))
-    for who in extra:
-        own = [name.replace(f"{split}/student/", f"{split}/{who}/") if "/student/" in name else "" for name in names]
-        made.add_row(who.replace("student_at_", "student at ") + " px", "", *_numbers(clean, own))
+    metrics_table.add_row("none", "", *_numbers(clean, names))
+    for network in extra:
+        at_px = [name.replace(f"{split}/student/", f"{split}/{network}/") if "/student/" in name else "" for name in names]
+        metrics_table.add_row(network.replace("student_at_", "student at ") + " px", "", *_numbers(clean, at_px))
     before = None
     for row in shift:
-        strength = f"{row['side']} px" if "side" in row else str(row["severity"])
-        made.add_row(row["corruption"] if row["corruption"] != before else "", strength, *_numbers(row["metrics"], names))
+        severity = f"{row['side']} px" if "side" in row else str(row["severity"])
+        corruption = row["corruption"] if row["corruption"] != before else ""
+        metrics_table.add_row(corruption, severity, *_numbers(row["metrics"], names))
         before = row["corruption"]
-    return made
+    return metrics_table
 
 
 def _numbers(metrics: Mapping[str, float], names: Sequence[str]) -> list[str]:
@@ -46,9 +55,12 @@ def _numbers(metrics: Mapping[str, float], names: Sequence[str]) -> list[str]:
 
 
 def picture(clean: Mapping[str, float], shift: Sequence[Row], split: str, title: str) -> Figure:
-    """Metrics against severity, a color per shift: the student's line is solid, the teacher's dashed; 0 is the clean image."""
-    taught = f"{split}/teacher/entropy" in clean
-    panels = [name for name in WHAT if f"{split}/student/{name}" in clean] + (["agreement"] if taught else [])
+    """Return a figure of metrics against severity, a color per shift; solid: student, dashed: teacher; 0: clean images.
+
+    The arguments are those of `table`.
+    """
+    has_teacher = f"{split}/teacher/entropy" in clean
+    panels = [name for name in WHAT if f"{split}/student/{name}" in clean] + (["agreement"] if has_teacher else [])
     drawing, axes = figure(len(panels), 1.0 + 2.9 * len(panels), 3.5, title)
     shifts = list(dict.fromkeys(row["corruption"] for row in shift))
     severities = sorted({0, *(row["severity"] for row in shift)})
@@ -76,6 +88,6 @@ def picture(clean: Mapping[str, float], shift: Sequence[Row], split: str, title:
         axes[0].plot([], [], color=COLORS[number % len(COLORS)], label=name)
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(shifts), fontsize=8)
     drawing.supxlabel(
-        "solid: student" + (" · dashed: teacher" if taught else ""), x=0.01, ha="left", fontsize=7.5, color="#777777"
+        "solid: student" + (" · dashed: teacher" if has_teacher else ""), x=0.01, ha="left", fontsize=7.5, color="#777777"
     )
     return drawing

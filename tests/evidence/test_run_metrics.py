@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdx.evidence.results import curve, value
+from kdx.evidence.run_metrics import curve, value
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import json
 import pytest
 
 from kdx.compare.statistics import Region
-from kdx.evidence.findings import Comparison, Finding
-from kdx.evidence.tables import as_data, claims_csv, claims_table, number, systems_table
+from kdx.evidence.claim_tables import as_data, claims_csv, claims_table, number, systems_table
+from kdx.evidence.findings import ClaimComparison, Finding
 
-GAIN = Comparison("kd − labels", "test/student/accuracy", {0: 0.02, 1: 0.03, 2: 0.04}, Region(low=0))
-NOISE = Comparison("kd − other", "test/student/accuracy", {0: -0.02, 1: 0.03, 2: 0.0}, Region(low=0))
+GAIN = ClaimComparison("kd − labels", "test/student/accuracy", {0: 0.02, 1: 0.03, 2: 0.04}, Region(low=0))
+NOISE = ClaimComparison("kd − other", "test/student/accuracy", {0: -0.02, 1: 0.03, 2: 0.0}, Region(low=0))
 HELD = Finding("cqkd", "better", "CQKD", "Distillation | helps.", (GAIN,))
 OPEN = Finding("cqkd", "best", "CQKD", "It is the best.", (GAIN, NOISE))
 ABSENT = Finding("cqkd", "never", "CQKD", "Nobody ran it.", missing="kd seed 2: RuntimeError: no memory")
@@ -71,4 +71,4 @@ def test_systems_table_leaves_what_a_system_lacks_empty() -> None:
 
 def test_the_claimed_region_in_words() -> None:
     regions = [Region(low=0), Region(high=0.01), Region(-1, 1)]
-    assert [Comparison("", "", {}, region).claim for region in regions] == ["> 0", "< 0.01", "in (-1, 1)"]
+    assert [ClaimComparison("", "", {}, region).claim for region in regions] == ["> 0", "< 0.01", "in (-1, 1)"]

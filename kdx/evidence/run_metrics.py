@@ -1,4 +1,4 @@
-"""Reads finished runs: final numbers from metrics.json, curves from metrics.csv; and which names there are to be read."""
+"""Read final metrics and curves of finished runs (metrics.json, metrics.csv), and check metric names before a run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,23 @@ END = "end"
 
 
 def check_metric(metric: str, parts: Parts, path: str) -> None:
-    """ConfigError if a run of `parts` writes no such metric; the message names the nearest that it writes."""
+    """Check that a run writes the metric.
+
+    Args:
+        metric: NAME in metrics.json, or NAME@end or NAME@EPOCH in metrics.csv.
+        parts: The objects of the run.
+        path: The config path of the claim, for the message.
+
+    Raises:
+        ConfigError: If it does not; the message suggests the nearest name.
+    """
     name, at, when = metric.partition("@")
     if at and when != END and not (when.isdigit() and int(when) < int(parts.config.trainer["max_epochs"])):
         last = int(parts.config.trainer["max_epochs"]) - 1
-        raise ConfigError(f"{path}: '{metric}' asks for epoch '{when}': give a number from 0 to {last}, or {END}")
-    known = list(_columns(parts) if at else _finals(parts))
-    if name not in known:
-        raise ConfigError(f"{path}: its runs write no metric '{name}'.{nearest(name, known)} They write: {', '.join(known)}.")
+        raise ConfigError(f"{path}: invalid epoch '{when}' in '{metric}': give a number from 0 to {last}, or {END}")
+    available = list(_columns(parts) if at else _finals(parts))
+    if name not in available:
+        raise ConfigError(f"{path}: unknown metric '{name}'.{nearest(name, available)} Available: {', '.join(available)}.")
 
 
 def _measured(parts: Parts) -> list[str]:
@@ -40,7 +49,7 @@ def _measured(parts: Parts) -> list[str]:
 def _finals(parts: Parts) -> Iterator[str]:
     labels = parts.source.labels
     what = [*functional.names(parts.num_classes, labels=labels), *(DEPTH if labels else ())]
-    assessed = [f"{who}/{name}" for who in assessed_networks(parts.config, labels=labels) for name in what]
+    assessed = [f"{network}/{name}" for network in assessed_networks(parts.config, labels=labels) for name in what]
     for split in ("val", "test"):
         yield from (f"{split}/{name}" for name in dict.fromkeys([*_measured(parts), *assessed]))
     yield from ("seconds", "images_per_second")
@@ -56,9 +65,9 @@ def _columns(parts: Parts) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=4096)
 def report(folder: Path) -> Mapping[str, Any]:
-    """What metrics.json says: metrics, selection, provenance."""
-    found: Mapping[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return found
+    """Return the content of metrics.json: "metrics", "selection", "provenance" and others."""
+    content: Mapping[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return content
 
 
 @functools.lru_cache(maxsize=4096)
@@ -68,13 +77,17 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 
 def curve(folder: Path, name: str) -> list[tuple[int, float]]:
-    """(epoch, value) of a column of metrics.csv, the last value that each epoch wrote; empty if there is none."""
+    """Return (epoch, value) pairs of a column of metrics.csv, with the last value of each epoch; empty if there are none."""
     values = {int(row["epoch"]): float(row[name]) for row in _rows(folder) if row.get(name)}
     return sorted(values.items())
 
 
 def value(folder: Path, metric: str) -> float:
-    """The number that `metric` names in a finished run. ValueError if it is not there, or not finite."""
+    """Return the value of `metric` (see `check_metric`) in a finished run.
+
+    Raises:
+        ValueError: If the metric is missing or not finite.
+    """
     name, at, when = metric.partition("@")
     if not at:
         number = report(folder)["metrics"].get(name, math.nan)
@@ -83,5 +96,5 @@ def value(folder: Path, metric: str) -> float:
         last = points[-1][0] if points else -1
         number = dict(points).get(last if when == END else int(when), math.nan)
     if not math.isfinite(number):
-        raise ValueError(f"{metric} of {folder} is {number}: look into its metrics and train.log")
+        raise ValueError(f"{metric} of {folder} is {number}: check its metrics.csv and train.log")
     return float(number)

@@ -1,4 +1,4 @@
-"""Metrics against a value that groups differ in: resolution, temperature, length of training."""
+"""Charts of metrics against a setting in which groups differ: resolution, temperature, number of epochs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from kdx.compare.page.charts import Chart, figure, name_of, trace
 from kdx.compare.page.material import MOST_GROUPS, Material, System
 
 METRICS = ("student/accuracy", "student/ece", "student/nll", "student/entropy")
-NOTE = "Dots: seeds. Line: mean over seeds, through groups that differ in nothing else; groups that fit no line are left out."
-WITHIN = "a student at other resolutions"
+NOTE = "Dots: seeds. Line: mean over seeds; it connects groups that differ only in this setting. Other groups are not shown."
+OTHER_RESOLUTIONS = "same student, other resolutions"
 
 
 def resolution(material: Material) -> Chart | None:
-    """Metrics against the student's resolution: over groups, and of one student shown other resolutions."""
+    """Return metrics against the student's resolution: over groups, and for one student tested at other resolutions."""
     return _chart(
-        material, "resolution", "Against the student's resolution", "pixels of the student's view, a side", _pixels,
-        ("resolution.student",), NOTE + " Dashed: one student, tested at other resolutions than its own.", within=True,
+        material, "resolution", "Student resolution", "student resolution, px", _pixels, ("resolution.student",),
+        NOTE + " Dashed: one student, tested at other resolutions than its training resolution.", within=True,
     )  # fmt: skip
 
 
 def temperature(material: Material) -> Chart | None:
-    """Metrics against the distillation temperature; groups without one are level lines."""
-    note = NOTE + " Level lines: groups without a distillation temperature."
-    drop = ("temperature",)
-    return _chart(material, "temperature", "Against the temperature", "temperature", _tau, drop, note, levels=True)
+    """Return metrics against the distillation temperature; groups without one are horizontal lines."""
+    note = NOTE + " Dashed horizontal lines: groups without a distillation temperature."
+    title, axis = "Distillation temperature", "distillation temperature"
+    return _chart(material, "temperature", title, axis, _tau, ("temperature",), note, levels=True)
 
 
 def patience(material: Material) -> Chart | None:
-    """Metrics against the number of epochs trained for."""
+    """Return metrics against the number of training epochs."""
     drop = ("trainer.max_epochs",)
-    return _chart(material, "patience", "Patience", "epochs trained for", _epochs, drop, NOTE)
+    return _chart(material, "patience", "Training length", "training epochs", _epochs, drop, NOTE)
 
 
 def _pixels(system: System) -> float | None:
@@ -61,26 +61,26 @@ def _chart(
     material: Material, key: str, title: str, axis: str, x_of: Callable[[System], float | None], drop: Sequence[str],
     note: str, *, within: bool = False, levels: bool = False,
 ) -> Chart | None:  # fmt: skip
-    """None unless a metric has values at two places of x."""
+    """Return the chart; None if no metric has values at two or more positions of x."""
     figures: dict[str, Any] = {}
     names: list[str] = []
     for metric in METRICS:
         name = f"{material.split}/{metric}"
         at = {i: x for i, system in enumerate(material.systems) if (x := x_of(system)) and system.values(name)}
-        shown = [shown_at(system, name) for system in material.systems] if within else []
-        if len(set(at.values()) | {x for lines in shown for x in lines}) < 2:
+        by_resolution = [metric_by_resolution(system, name) for system in material.systems] if within else []
+        if len(set(at.values()) | {x for means in by_resolution for x in means}) < 2:
             continue
         traces = []
         together = families([material.systems[i] for i in at], drop)
         lines = [members for members in together if len({x_of(system) for system in members}) > 1]
         for members in (lines or together)[:MOST_GROUPS]:
             traces += _line(sorted(((x_of(system) or 0.0, system) for system in members), key=lambda pair: pair[0]), name, drop)
-        for system, points in zip(material.drawn, shown, strict=False):
+        for system, points in zip(material.drawn, by_resolution, strict=False):
             traces += [_dashed(system, points)] if len(points) > 1 else []
         span = sorted(at.values())
         for i, system in enumerate(material.systems if levels else ()):
             traces += [_level(system, name, span)] if i not in at and system.values(name) else []
-        ticks = sorted(set(at.values()) | {x for lines in shown for x in lines})
+        ticks = sorted(set(at.values()) | {x for means in by_resolution for x in means})
         scale: dict[str, Any] = {"type": "log", "title": {"text": axis}}
         if len(ticks) <= 12:
             scale |= {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
@@ -90,28 +90,31 @@ def _chart(
 
 
 def families(systems: Sequence[System], drop: Sequence[str]) -> list[list[System]]:
-    """Groups put together that differ in nothing but the config values under the dropped paths (and in what groups ignore)."""
-    found: dict[frozenset[tuple[str, Any]], list[System]] = {}
+    """Return lists of groups whose configs differ only below the paths `drop` (and in values that groups ignore)."""
+    by_rest: dict[frozenset[tuple[str, Any]], list[System]] = {}
     for system in systems:
         rest = frozenset((path, value) for path, value in identity(system.group.runs[0]) if not _under(path, drop))
-        found.setdefault(rest, []).append(system)
-    return list(found.values())
+        by_rest.setdefault(rest, []).append(system)
+    return list(by_rest.values())
 
 
 def _under(path: str, prefixes: Sequence[str]) -> bool:
     return any(path == prefix or path.startswith(prefix + ".") for prefix in prefixes)
 
 
-def shown_at(system: System, name: str) -> dict[float, float]:
-    """Mean over seeds of `<split>/student_at_<px>/<what>`, by px; with the student's own resolution if there are others."""
+def metric_by_resolution(system: System, name: str) -> dict[float, float]:
+    """Return the mean over seeds of `<split>/student_at_<px>/<metric>` by px; empty if there is none.
+
+    If there are such metrics, the value at the student's training resolution is included.
+    """
     split, _, last = name.split("/")
     pattern = re.compile(rf"{split}/student_at_(\d+)/{last}")
     names = {metric for run in system.done for metric in run.metrics if pattern.fullmatch(metric)}
-    found = {float(pattern.fullmatch(metric).group(1)): system.mean(metric) for metric in names}  # type: ignore[union-attr]  # it matched above
-    own, mean = _pixels(system), system.mean(name)
-    if found and own and mean is not None:
-        found[own] = mean
-    return {x: y for x, y in sorted(found.items()) if y is not None}
+    means = {float(metric.split("/")[1].removeprefix("student_at_")): system.mean(metric) for metric in names}
+    trained_at, mean = _pixels(system), system.mean(name)
+    if means and trained_at and mean is not None:
+        means[trained_at] = mean
+    return {x: y for x, y in sorted(means.items()) if y is not None}
 
 
 def _line(members: Sequence[tuple[float, System]], name: str, drop: Sequence[str]) -> list[dict[str, Any]]:
@@ -124,7 +127,7 @@ def _line(members: Sequence[tuple[float, System]], name: str, drop: Sequence[str
     faint = {"color": style.color, "size": 6, "opacity": 0.4, "symbol": style.symbol}
     full = {"color": style.color, "size": 10, "symbol": style.symbol}
     return [
-        trace("markers", dots, "%{y:.4g}<extra>a seed</extra>", marker=faint, showlegend=False, legendgroup=key),
+        trace("markers", dots, "%{y:.4g}<extra>one seed</extra>", marker=faint, showlegend=False, legendgroup=key),
         trace(
             "lines+markers", means, "%{text}: %{y:.4g}<extra></extra>", text=hover, name=label, legendgroup=key,
             marker=full, line={"color": style.color, "width": 2},
@@ -133,16 +136,17 @@ def _line(members: Sequence[tuple[float, System]], name: str, drop: Sequence[str
 
 
 def without(system: System, drop: Sequence[str]) -> str:
-    """The label of a group less what changes along the line; the name of its runs if nothing is left."""
+    """Return the label of a group without the overrides that vary along the line; the run name if nothing is left."""
     parts = [part for part in system.label.split(" ") if not _under(part.partition("=")[0], drop)]
     return short(" ".join(parts)) or system.group.runs[0].name
 
 
 def _dashed(system: System, points: dict[float, float]) -> dict[str, Any]:
-    hover = f"{name_of(system.short)}, shown %{{x}} px: %{{y:.4g}}<extra></extra>"
+    hover = f"{name_of(system.short)}, tested at %{{x}} px: %{{y:.4g}}<extra></extra>"
     marker = {"color": system.look.color, "size": 6, "symbol": system.look.symbol + "-open"}
     line = {"color": system.look.color, "dash": "dash", "width": 1.3}
-    return trace("lines+markers", points.items(), hover, name=WITHIN, legendgroup=WITHIN, marker=marker, line=line)
+    name = OTHER_RESOLUTIONS
+    return trace("lines+markers", points.items(), hover, name=name, legendgroup=name, marker=marker, line=line)
 
 
 def _level(system: System, name: str, span: Sequence[float]) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""Differences to the baseline, as the table of groups shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdx.compare.comparison import PairedDifference, compare
+from kdx.compare.metric_names import direction
+from kdx.compare.page.material import Material
+from kdx.compare.statistics import number
+
+# Metrics of the student that get an interval. There are few, because each interval takes milliseconds.
+METRICS = ("accuracy", "ece", "nll", "entropy", "brier", "top5", "ece_mass")
+
+
+@dataclass(frozen=True)
+class BaselineDifferences:
+    """Caveats, a note for the table, and `differences` by (group label, metric): text and "better", "worse" or ""."""
+
+    caveats: Sequence[str]
+    note: str
+    differences: Mapping[tuple[str, str], tuple[str, str]]
+
+
+def baseline_differences(material: Material, against: str | None = None) -> BaselineDifferences:
+    """Return the paired differences of all groups to the baseline, with caveats.
+
+    Raises:
+        ValueError: If no run, group or baseline is named `against`.
+    """
+    if not any(system.done for system in material.systems):
+        caveats = [f"none of {len(material.runs)} runs is finished, so there is no comparison yet"] if material.runs else []
+        return BaselineDifferences(caveats, "", {})
+    there = {name for run in material.done for name in run.metrics}
+    metrics = [name for what in METRICS if (name := f"{material.split}/student/{what}") in there]
+    comparison = compare(material.runs, metrics, against)
+    differences = {
+        (row.label, metric): (worded(difference), clear(difference, metric))
+        for row in comparison.rows
+        for metric, difference in row.differences.items()
+    }
+    note = ""
+    if comparison.against and differences:
+        note = f"Second line: difference to {comparison.against}, paired by seed, with Student's 95 % interval. A triangle "
+        note += "marks intervals that exclude 0: ▲ better, ▼ worse. "
+        note += f"{comparison.intervals} intervals are shown; without any effect, one in twenty excludes 0 by chance."
+    return BaselineDifferences(list(comparison.caveats), note, differences)
+
+
+def worded(difference: PairedDifference) -> str:
+    """Return the difference as text: "+0.012 [0.004, 0.020]"; with one pair of seeds "+0.012, n = 1"."""
+    sign = "+" if difference.mean > 0 else ""
+    text = sign + number(difference.mean)
+    if difference.estimate is None:
+        return f"{text}, n = {len(difference.values)}"
+    interval = difference.estimate.interval
+    return f"{text} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def clear(difference: PairedDifference, metric: str) -> str:
+    """Return "better" or "worse" if the interval excludes 0 and the metric has a direction, else ""."""
+    good = direction(metric)
+    if difference.estimate is None or not good or difference.estimate.std == 0:
+        return ""
+    interval = difference.estimate.interval
+    if interval.low <= 0 <= interval.high:
+        return ""
+    return "better" if (interval.low > 0) == (good == "more") else "worse"
