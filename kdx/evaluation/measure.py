@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
-from kdx.data.source import Images
+from kdx.data.source import Images, check_labels
 from kdx.distiller import Distiller
 from kdx.evaluation.subjects import MeasuredNetworks
 from kdx.metrics.assessment import Assessment, AssessmentResult
@@ -71,6 +71,7 @@ class Bench:
 
         Logits are taken at the data's classes alone, so probabilities are renormalized over them.
         """
+        check_labels(images, len(self.outputs))
         taught = teacher and self.subject.teacher is not None
         suite = Suite(len(self.outputs), teacher=taught, labels=images.labels is not None).to(self.device)
         distiller = Distiller(self.subject.student, self.subject.teacher)
@@ -86,7 +87,8 @@ class Bench:
         """The networks' logits at the data's classes; the teacher's only if the batch has images for it."""
         outputs = forward(distiller, batch)
         student, teacher = outputs.student_logits[:, self.outputs], outputs.teacher_logits
-        return replace(outputs, student_logits=student, teacher_logits=None if teacher is None else teacher[:, self.outputs])
+        teacher = None if teacher is None else teacher[:, self.outputs]
+        return replace(outputs, student_logits=student, teacher_logits=teacher, member_logits=None)
 
     def _batches(self, images: Images, side: int, taught: bool) -> Iterator[Batch]:
         observer = Observer(

@@ -140,6 +140,4 @@ def _checked(name: str, value: Tensor, outputs: Outputs) -> Tensor:
             remedy = "average over classes, e.g. .mean(-1)"
         elif value.ndim == 1:
             remedy = "keep the order and number of examples, or return .mean()"
-    raise ShapeError(
-        f"losses.{name} returned {returned}; expected [] or [{batch_size}] (one value per example): {remedy}"
-    )
+    raise ShapeError(f"losses.{name} returned {returned}; expected [] or [{batch_size}] (one value per example): {remedy}")

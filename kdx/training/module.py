@@ -15,6 +15,7 @@ from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
+from kdx.training.callbacks.checkpoints import last_good_checkpoint
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
 from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
@@ -93,8 +94,8 @@ class DistillationModule(pl.LightningModule):
             self.distiller.teacher.to(self.device)
 
     def on_validation_start(self) -> None:
-        if self.final_pass is not None and self.distiller.teacher is not None:
-            self.distiller.teacher.to(self.device)
+        if self.final_pass is not None:
+            self.on_test_start()
 
     def on_train_epoch_start(self) -> None:
         self.telemetry.restart()
@@ -109,14 +110,10 @@ class DistillationModule(pl.LightningModule):
         return result.loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        learned = [p.grad for p in self.temperature_parameters if p.grad is not None]
-        if learned:
-            self.temperature_gradient = torch.nn.utils.get_total_norm(learned)
-
-    @property
-    def temperature_parameters(self) -> list[torch.nn.Parameter]:
-        """Parameters of a learned temperature."""
-        return list(self.distiller.temperature.parameters()) if self.distiller.temperature is not None else []
+        learned = self.distiller.temperature.parameters() if self.distiller.temperature is not None else []
+        gradients = [parameter.grad for parameter in learned if parameter.grad is not None]
+        if gradients:
+            self.temperature_gradient = torch.nn.utils.get_total_norm(gradients)
 
     @property
     def every(self) -> int:
@@ -133,7 +130,7 @@ class DistillationModule(pl.LightningModule):
         try:
             values = self.telemetry.read()
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"{error}. {self._last_good_checkpoint()}") from None
+            raise NonFiniteLossError(f"{error}. {last_good_checkpoint(self.trainer)}") from None
         if not values:
             return
         if self.distiller.temperature is not None:
@@ -153,12 +150,6 @@ class DistillationModule(pl.LightningModule):
         if complaint is not None:
             self.warned = True
             log.warning("at step %d: %s", self.global_step, complaint)
-
-    def _last_good_checkpoint(self) -> str:
-        paths = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
-        path = next((path for path in reversed(paths) if path), None)
-        last = f"The last good checkpoint is {path}" if path else "No checkpoint was written before"
-        return f"{last}; try a lower optimizer.lr, or trainer.gradient_clip_val=1.0"
 
     def log_now(self, values: dict[str, float]) -> None:
         """Write numbers to all loggers at this step, on the first rank."""
