@@ -59,7 +59,7 @@ class Distiller(nn.Module):
 
     def forward(self, batch: Batch, teacher_logits: Tensor | None = None) -> Outputs:
         """Return both networks' float32 logits [B,K]. With `teacher_logits` [B,K] the teacher is not run."""
-        logits = _logits(self.student, "student", batch)
+        logits = _logits(self.student, "student", batch, self.student.num_classes)
         outputs = Outputs(logits, teacher_logits, batch.label, batch.target, index=batch.index)
         outputs.student_features = self.student_taps.take() if self.student_taps is not None else {}
         if teacher_logits is None and self.teacher is not None and batch.teacher_images is not None:
@@ -107,8 +107,9 @@ class Cohort(nn.Module):
     def forward(self, batch: Batch, teacher_logits: Tensor | None = None) -> Outputs:
         """Return the float32 logits [B,K] of every network; for each, those of its peers are the teacher's."""
         assert teacher_logits is None, "a cohort has no teacher"
-        logits = {"student": _logits(self.student, "student", batch)}
-        logits |= {name: _logits(peer, f"peer {name}", batch) for name, peer in self.peers.items()}
+        num_classes = self.student.num_classes
+        logits = {"student": _logits(self.student, "student", batch, num_classes)}
+        logits |= {name: _logits(peer, f"peer {name}", batch, num_classes) for name, peer in self.peers.items()}
         outputs = {name: self._outputs(name, logits, batch) for name in logits}
         return replace(outputs.pop("student"), peers=outputs)
 
@@ -120,7 +121,6 @@ class Cohort(nn.Module):
         return outputs
 
 
-def _logits(network: nn.Module, role: str, batch: Batch) -> Tensor:
+def _logits(network: nn.Module, role: str, batch: Batch, num_classes: int) -> Tensor:
     """Float32 logits [B,K] of a network that sees the student's images."""
-    assert isinstance(network.num_classes, int)
-    return checked_logits(network(batch.student_images), role, network, (len(batch), network.num_classes)).float()
+    return checked_logits(network(batch.student_images), role, network, (len(batch), num_classes)).float()

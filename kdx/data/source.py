@@ -64,7 +64,8 @@ class Subset(Images):
 def image_name(images: Images, index: int) -> str:
     """Return "image INDEX of CLASS" with the class that reads the image and its index there."""
     while isinstance(images, Subset):
-        images, index = images.images, int(images.index[index])
+        index = int(images.index[index])
+        images = images.images
     return f"image {index} of {type(images).__name__}"
 
 

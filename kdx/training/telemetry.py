@@ -52,7 +52,7 @@ class Telemetry:
         means, (bad_step, *bad) = numbers[: len(self.names)], numbers[len(self.names) :]
         if bad_step >= 0:
             parts = ", ".join(f"{name} = {value:.6g}" for name, value in zip(self.names, bad, strict=True))
-            raise NonFiniteLossError(f"Non-finite loss at step {int(bad_step)}: {parts}")
+            raise NonFiniteLossError(f"Loss is not finite at step {int(bad_step)}: {parts}")
         seconds = max(time.perf_counter() - self.began, 1e-9)
         rate = self.images / seconds
         self.all_images += self.images
