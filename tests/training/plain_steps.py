@@ -29,13 +29,12 @@ def make(kind: str) -> tuple[Distiller | Cohort, Objective, list[Batch]]:
     torch.manual_seed(0)
     objective = Objective({"kl": Term(KL(), 0.5), "ce": Term(CE(), 0.5)})
     student, others = Network("cifar_resnet8", K), [Network("cifar_resnet8", K) for _ in range(2)]
-    teacher: Teacher = OnlineTeacher(others[0])
     distiller: Distiller | Cohort
     if kind == "cohort":
         distiller = Cohort(student, {"a": others[0], "b": others[1]}, Linear())
-    elif kind == "ensemble":
-        distiller = Distiller(student, Ensemble({"a": teacher, "b": OnlineTeacher(others[1])}, "losses"), Linear())
     else:
+        members = [OnlineTeacher(network) for network in others]
+        teacher: Teacher = Ensemble({"a": members[0], "b": members[1]}, "losses") if kind == "ensemble" else members[0]
         distiller = Distiller(student, teacher, InstanceCurriculum(ramp="constant") if kind == "learned" else Linear())
     if distiller.temperature is not None:
         distiller.temperature.connect(K)
