@@ -1,4 +1,4 @@
-"""The ranges that numbers in a signature may have, and the decorator that enforces them.
+"""The ranges that numbers in a signature may have, the decorator that enforces them, and the error of wrong shapes.
 
 A constructor's signature is the schema of its YAML. So a range is written once, as an annotation; `kdx.config.signatures`
 reads it without importing the module, and `validated` enforces it for whoever builds the object by hand.
@@ -20,6 +20,10 @@ Number = Annotated[int, Field(ge=0)]
 Resolution = Annotated[int, Field(ge=4, le=4096)]
 
 T = TypeVar("T", bound=type)
+
+
+class ShapeError(ValueError):
+    """A plug-in returned a tensor or array of the wrong shape or type; the message names it, both shapes and the remedy."""
 
 
 def explain(error: ValidationError) -> str:

@@ -15,10 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-class ShapeError(ValueError):
-    """A plug-in returned a tensor or array of the wrong shape or type; the message names it, both shapes and the remedy."""
-
-
 class TemperaturePair(NamedTuple):
     """A temperature for each network, each [] or [B,1], and the `squared` one that keeps the size of the gradient."""
 

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdx.data.sampler import Sampler
 from kdx.data.source import BadImageError, Images, checked_image, image_name
-from kdx.types import Draw, Examples, RenderedBatch, ShapeError
+from kdx.ranges import ShapeError
+from kdx.types import Draw, Examples, RenderedBatch
 
 Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it that is still to come
 Look = Callable[[Examples], RenderedBatch]  # how an observer looks at decoded examples

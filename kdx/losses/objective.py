@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdx.ranges import Count, NonNegative, Number, validated
-from kdx.types import LossContext, Outputs, Progress, ShapeError
+from kdx.ranges import Count, NonNegative, Number, ShapeError, validated
+from kdx.types import LossContext, Outputs, Progress
 
 
 class Loss(nn.Module, ABC):

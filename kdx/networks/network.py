@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - both register architectures with timm
 from kdx.networks import names, weights
-from kdx.ranges import Count, Finite, Positive, validated
-from kdx.types import ShapeError
+from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
 log = logging.getLogger("kdx")
 

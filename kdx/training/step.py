@@ -17,8 +17,9 @@ from torch import Tensor
 
 from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
+from kdx.ranges import ShapeError
 from kdx.temperatures.base import Temperature
-from kdx.types import Batch, Outputs, Progress, ShapeError, TemperaturePair, TemperatureValue
+from kdx.types import Batch, Outputs, Progress, TemperaturePair, TemperatureValue
 
 TRAINED = Progress(1.0, 0)  # where nothing is trained
 

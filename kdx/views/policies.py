@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.random import uniform
-from kdx.ranges import Count, validated
-from kdx.types import Draw, ShapeError, View
+from kdx.ranges import Count, ShapeError, validated
+from kdx.types import Draw, View
 from kdx.views.crops import Crop
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages, BadImageError, Images, Subset, check_labels
-from kdx.types import Examples, Pair, RenderedBatch, ShapeError
+from kdx.ranges import ShapeError
+from kdx.types import Examples, Pair, RenderedBatch
 from kdx.views.crops import Inception
 from kdx.views.mixing import Mixup
 from kdx.views.observer import Observer

@@ -22,13 +22,14 @@ from kdx.distiller import Cohort, Distiller
 from kdx.losses.kl import KL
 from kdx.losses.objective import Loss, Objective, Term
 from kdx.networks.network import Network
+from kdx.ranges import ShapeError
 from kdx.teachers.teacher import OnlineTeacher
 from kdx.temperatures.base import Temperature
 from kdx.temperatures.schedules import Constant
 from kdx.training.module import DistillationModule
 from kdx.training.optimizers.schedules import ConstantLr
 from kdx.training.step import forward, step
-from kdx.types import Batch, Outputs, Progress, ShapeError, TemperaturePair, TemperatureValue
+from kdx.types import Batch, Outputs, Progress, TemperaturePair, TemperatureValue
 
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:

@@ -11,7 +11,8 @@ from torch import Tensor
 from kdx.data.loaders import ResidentLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages
-from kdx.types import Batch, Draw, Pair, RenderedBatch, ShapeError, View
+from kdx.ranges import ShapeError
+from kdx.types import Batch, Draw, Pair, RenderedBatch, View
 from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Center, Crop, Inception, Pad, Resize
 from kdx.views.mixing import Mixup

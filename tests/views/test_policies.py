@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.check import conf_dir
-from kdx.types import Draw, ShapeError, View
+from kdx.ranges import ShapeError
+from kdx.types import Draw, View
 from kdx.views.crops import Center, Crop, Inception, Mild, Pad, Resize
 from kdx.views.policies import SeparateViews, SharedView, ViewPolicy
 
