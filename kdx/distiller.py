@@ -1,4 +1,4 @@
-"""The distiller turns a batch into outputs: student, teacher, temperature."""
+"""Student and teacher, or a cohort of students: batch -> logits of all networks. `kdx.training.step` shows their use."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from kdx.networks import features
-from kdx.networks.network import Network
+from kdx.networks.network import Network, checked_logits
 from kdx.teachers.ensemble import Combine, combine, disagreement
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.temperatures.base import Temperature
-from kdx.types import Batch, LossContext, Outputs, Progress
+from kdx.types import Batch, LossContext, Outputs
 
 
 class Distiller(nn.Module):
-    """(Batch, progress) -> Outputs. The temperature is computed once a step and travels with the outputs.
+    """A student, its teacher, if any, and the distillation temperature: Batch -> Outputs.
 
-    The teacher is not a submodule: it is no part of `state_dict`, `parameters` or `train`. Features are caught at the given
-    paths; a teacher of several members has none. ValueError names a path that does not exist.
+    The teacher is not a submodule, so `state_dict`, `parameters` and `train` exclude it.
+
+    Args:
+        student: the network to train.
+        teacher: a frozen network or an ensemble.
+        temperature: the rule for the distillation temperature; applied by `kdx.training.step.forward`.
+        student_features: paths of the student's modules whose outputs the losses need (see `kdx.networks.features`).
+        teacher_features: the same for the teacher, which must then be a single network.
+
+    Raises:
+        ValueError: the numbers of classes differ, a path does not exist, or an ensemble was asked for features.
     """
 
     def __init__(
@@ -34,44 +43,37 @@ class Distiller(nn.Module):
         super().__init__()
         if teacher is not None and teacher.num_classes != student.num_classes:
             raise ValueError(
-                f"the teacher knows {teacher.num_classes} classes and the student {student.num_classes}: "
-                "distillation compares class by class"
+                f"The teacher has {teacher.num_classes} classes and the student {student.num_classes}; expected equal numbers: "
+                "choose a teacher trained on the student's classes"
             )
         self.student = student
         self.temperature = temperature
         self.teacher = teacher
-        self.student_taps = features.FeatureTaps(student.model, student_features)
+        student_paths, teacher_paths = tuple(student_features), tuple(teacher_features)
+        if teacher_paths and not isinstance(teacher, OnlineTeacher):
+            raise ValueError("Losses that compare features need a single network as the teacher: use teacher=online")
+        self.student_taps = features.FeatureTaps(student.model, student_paths) if student_paths else None
         self.teacher_taps: features.FeatureTaps | None = None
-        if isinstance(teacher, OnlineTeacher):
-            self.teacher_taps = features.FeatureTaps(teacher.network.model, teacher_features)
-        elif list(teacher_features):
-            raise ValueError("losses that compare features need one teacher that is a network: use teacher=online")
+        if isinstance(teacher, OnlineTeacher) and teacher_paths:
+            self.teacher_taps = features.FeatureTaps(teacher.network.model, teacher_paths)
 
-    def forward(self, batch: Batch, progress: Progress, teacher_logits: Tensor | None = None) -> Outputs:
-        """Both networks' float32 logits [B,K]. `teacher_logits`, where they are known already, save the teacher's forward."""
-        outputs = Outputs(
-            self.student(batch.student_images).float(),
-            teacher_logits,
-            batch.label,
-            batch.target,
-            index=batch.index,
-            progress=progress,
-            student_features=self.student_taps.take(),
-        )
+    def forward(self, batch: Batch, teacher_logits: Tensor | None = None) -> Outputs:
+        """Return both networks' float32 logits [B,K]. With `teacher_logits` [B,K] the teacher is not run."""
+        logits = _logits(self.student, "student", batch, self.student.num_classes)
+        outputs = Outputs(logits, teacher_logits, batch.label, batch.target, index=batch.index)
+        outputs.student_features = self.student_taps.take() if self.student_taps is not None else {}
         if teacher_logits is None and self.teacher is not None and batch.teacher_images is not None:
             each = self.teacher.each(batch.teacher_images, batch.other_images)
             outputs.teacher_logits = self.teacher.combine(each)
             outputs.member_logits = each if self.teacher.separate else None
             outputs.disagreement = disagreement(each) if len(each) > 1 else None
             outputs.teacher_features = self.teacher_taps.take() if self.teacher_taps is not None else {}
-        if outputs.teacher_logits is not None and self.temperature is not None:
-            outputs.temperature = self.temperature(outputs.student_logits, outputs.teacher_logits, progress)
         return outputs
 
     def loss_context(
         self, student_images: Tensor, teacher_images: Tensor, train_labels: Tensor | None, train_size: int
     ) -> LossContext:
-        """What losses may know: shapes of features, found by a dry run on images [B,C,R,R] of both resolutions."""
+        """Return what losses may use, with shapes of features from a dry run on images [B,C,R,R] at both resolutions."""
         teacher = self.teacher.network if isinstance(self.teacher, OnlineTeacher) else None
         return LossContext(
             num_classes=self.student.num_classes,
@@ -84,11 +86,13 @@ class Distiller(nn.Module):
 
 
 class Cohort(nn.Module):
-    """Students that teach each other (deep mutual learning, Zhang et al., arXiv:1706.00384): (Batch, progress) -> Outputs.
+    """Students that teach each other (deep mutual learning): Batch -> Outputs of the first, with `peers` for the others.
 
-    The outputs are the first student's; `peers` holds the others'. Everyone's teacher is the rest of the cohort as it is in
-    this step, without a gradient: each with a loss of its own ("losses", DML), or their mean probability ("probs", DML_e).
-    All answer before anyone learns, so the update is synchronous.
+    The teacher of each network is the rest of the cohort at the same step, without a gradient. With `combine="losses"` (DML)
+    each of them has a loss of its own; with "probs" (DML_e) their mean probability is the target. All logits are computed
+    before any update, so the update is synchronous.
+
+    Reference: Zhang et al., arXiv:1706.00384.
     """
 
     teacher: Teacher | None = None
@@ -100,20 +104,23 @@ class Cohort(nn.Module):
         self.student, self.peers = student, nn.ModuleDict(peers)
         self.temperature, self.combine = temperature, combine
 
-    def forward(self, batch: Batch, progress: Progress, teacher_logits: Tensor | None = None) -> Outputs:
-        """Everyone's float32 logits [B,K], and what their peers say, which stands where a teacher's answer would."""
-        networks = {"student": self.student, **dict(self.peers.items())}
-        logits = {name: network(batch.student_images).float() for name, network in networks.items()}
-        everyone = {name: self._outputs(name, logits, batch, progress) for name in networks}
-        student = everyone.pop("student")
-        return replace(student, peers=everyone)
+    def forward(self, batch: Batch, teacher_logits: Tensor | None = None) -> Outputs:
+        """Return the float32 logits [B,K] of every network; for each, those of its peers are the teacher's."""
+        assert teacher_logits is None, "a cohort has no teacher"
+        num_classes = self.student.num_classes
+        logits = {"student": _logits(self.student, "student", batch, num_classes)}
+        logits |= {name: _logits(peer, f"peer {name}", batch, num_classes) for name, peer in self.peers.items()}
+        outputs = {name: self._outputs(name, logits, batch) for name in logits}
+        return replace(outputs.pop("student"), peers=outputs)
 
-    def _outputs(self, name: str, logits: dict[str, Tensor], batch: Batch, progress: Progress) -> Outputs:
-        others = torch.stack([other.detach() for who, other in logits.items() if who != name])
-        answer = combine(others, self.combine)
-        outputs = Outputs(logits[name], answer, batch.label, batch.target, index=batch.index, progress=progress)
+    def _outputs(self, name: str, logits: dict[str, Tensor], batch: Batch) -> Outputs:
+        others = torch.stack([value.detach() for other, value in logits.items() if other != name])
+        outputs = Outputs(logits[name], combine(others, self.combine), batch.label, batch.target, index=batch.index)
         outputs.member_logits = others if self.combine == "losses" else None
         outputs.disagreement = disagreement(torch.stack(list(logits.values())))
-        if self.temperature is not None:
-            outputs.temperature = self.temperature(logits[name], answer, progress)
         return outputs
+
+
+def _logits(network: nn.Module, role: str, batch: Batch, num_classes: int) -> Tensor:
+    """Float32 logits [B,K] of a network that sees the student's images."""
+    return checked_logits(network(batch.student_images), role, network, (len(batch), num_classes)).float()

@@ -1,4 +1,4 @@
-"""Annotated types for value ranges in constructor signatures, and the decorator that validates them.
+"""Annotated types for value ranges in constructor signatures, the decorator that validates them, and ShapeError.
 
 A constructor's signature is the schema of its YAML. A range is therefore written once, as an annotation:
 `kdx.config.signatures` reads it without importing the module, and `validated` checks it when the object is created.
@@ -20,6 +20,10 @@ Number = Annotated[int, Field(ge=0)]
 Resolution = Annotated[int, Field(ge=4, le=4096)]
 
 T = TypeVar("T", bound=type)
+
+
+class ShapeError(ValueError):
+    """A plug-in returned a tensor or array of the wrong shape or type; the message names it, both shapes and the remedy."""
 
 
 def explain(error: ValidationError) -> str:

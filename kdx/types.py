@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """What a random number may depend on: the seed, the epoch, the example [B], and the batch's number in the epoch."""
+    """The inputs of all random numbers: seed, epoch, number of the batch in the epoch, and indices of the examples [B]."""
 
     seed: int
     epoch: int
@@ -45,7 +45,7 @@ class Draw:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Where a network looks: `box` [B,4] = top, left, height, width in fractions of the image, and `flip` [B]."""
+    """One network's view of each example: `box` [B,4] = top, left, height, width in fractions of the image, and `flip` [B]."""
 
     box: NDArray[np.float64]
     flip: NDArray[np.bool_]
@@ -76,9 +76,9 @@ class Examples:
 
 @dataclass
 class RenderedBatch:
-    """The same examples as the networks look at them, not yet mixed: images [B,C,R,R], uint8 or float32 in [0,1].
+    """Rendered images of a batch, before mixing: [B,C,R,R], uint8 or float32 in [0,1].
 
-    `skipped` names the examples that could not be decoded and are left out: index -> why. `others` are the teacher's view at
+    `skipped` maps the index of each example that could not be decoded to the reason. `others` holds the teacher's view at
     further resolutions, `further` the student's.
     """
 
@@ -113,11 +113,11 @@ class RenderedBatch:
 
 @dataclass
 class Batch:
-    """What the networks see: images [B,C,R,R] in [0,1], `label` int64 [B], `target` probabilities [B,K].
+    """Input of the networks: images [B,C,R,R] in [0,1], `label` int64 [B], `target` probabilities [B,K].
 
-    `target` differs from the one-hot label only where images are mixed. `teacher_images` is None without a teacher;
-    `other_images` are the same at resolutions that members of an ensemble ask for, by side in px; `further_images` are the
-    student's at resolutions that it is measured at beside its own.
+    `target` is the one-hot label, unless images are mixed. `teacher_images` is None without a teacher. `other_images` holds the
+    teacher's images at the resolutions of the members of an ensemble, by side in px; `further_images` the student's at the
+    further resolutions at which it is measured.
     """
 
     student_images: Tensor
@@ -134,10 +134,10 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What the networks said of one batch: float32 logits [B,K], the target, and the distillation temperature.
+    """All inputs of the losses for one batch: float32 logits [B,K], the target, and the distillation temperature.
 
-    `member_logits` [M,B,K] are those of an ensemble whose members each teach with a loss of their own. Features are there where
-    a loss asks for them, by the path of the module that gave them.
+    `member_logits` [M,B,K] is set for an ensemble whose members each have a loss of their own. Features are those that the
+    losses ask for, by module path.
     """
 
     student_logits: Tensor
@@ -150,16 +150,16 @@ class Outputs:
     progress: Progress = Progress(1.0, 0)
     student_features: Mapping[str, Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
-    disagreement: Tensor | None = None  # how often the members of an ensemble or a cohort decide differently [B]
+    disagreement: Tensor | None = None  # share of the pairs of members or peers that predict different classes [B]
     peers: Mapping[str, Outputs] = field(default_factory=dict)  # of the other students in a cohort
 
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss may know of the networks and the data before the first step.
+    """Networks' and data's properties that a loss can use before the first step.
 
-    Shapes of features are without the batch. `train_labels` [N] are there where the data set has labels; `teacher_classifier`
-    is the teacher's frozen last layer, pooled features [B,F] -> logits [B,K], where there is one teacher.
+    Shapes of features exclude the batch dimension. `train_labels` [N] is None for unlabeled data. `teacher_classifier` is the
+    frozen last layer of a single teacher, pooled features [B,F] -> logits [B,K].
     """
 
     num_classes: int

@@ -14,6 +14,7 @@ from kdx.losses.objective import Objective, Term
 from kdx.networks.network import Network
 from kdx.teachers.ensemble import Combine
 from kdx.temperatures.schedules import Constant
+from kdx.training.step import forward
 from kdx.types import Batch, Progress
 
 PROGRESS = Progress(0.5, 3)
@@ -39,7 +40,7 @@ def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
 @pytest.mark.parametrize("how", ["losses", "probs"])
 def test_everyone_minimizes_cross_entropy_and_divergence_from_the_rest(how: Combine, batch: Batch) -> None:
     members = cohort(how)
-    outputs = members(batch, PROGRESS)
+    outputs = forward(members, batch, PROGRESS)
     objective = Objective({"kl": Term(KL(), 0.5), "ce": Term(CE(), 0.5)})
     logits = {name: said.student_logits.detach().double().numpy() for name, said in outputs.peers.items()}
     logits["student"] = outputs.student_logits.detach().double().numpy()
@@ -58,7 +59,7 @@ def test_everyone_minimizes_cross_entropy_and_divergence_from_the_rest(how: Comb
 def test_a_peer_teaches_without_learning_from_what_it_says(batch: Batch) -> None:
     members = cohort("losses")
     objective = Objective({"kl": Term(KL())})
-    objective(members(batch, PROGRESS)).loss.backward()
+    objective(forward(members, batch, PROGRESS)).loss.backward()
     assert all(p.grad is not None for p in members.student.parameters())
     assert all(p.grad is None for p in members.peers.parameters())
 
@@ -67,11 +68,11 @@ def test_the_update_is_synchronous(batch: Batch) -> None:
     """The gradient of everyone's sum is, for each, the gradient of its own loss against what the others said before."""
     members = cohort("losses")
     objective = Objective({"kl": Term(KL())})
-    outputs = members(batch, PROGRESS)
+    outputs = forward(members, batch, PROGRESS)
     torch.stack([objective(said).loss for said in (outputs, *outputs.peers.values())]).sum().backward()
     together = [p.grad.clone() for p in members.peers["a"].parameters() if p.grad is not None]
     members.zero_grad()
-    objective(members(batch, PROGRESS).peers["a"]).loss.backward()
+    objective(forward(members, batch, PROGRESS).peers["a"]).loss.backward()
     alone = [p.grad for p in members.peers["a"].parameters() if p.grad is not None]
     for x, y in zip(together, alone, strict=True):
         torch.testing.assert_close(x, y)

@@ -10,6 +10,7 @@ from kdx.distiller import Distiller
 from kdx.networks.network import Network
 from kdx.teachers.teacher import Teacher
 from kdx.temperatures.base import Temperature
+from kdx.training.step import forward
 from kdx.types import Batch, Progress
 
 PROGRESS = Progress(0.25, 3)
@@ -56,7 +57,7 @@ def student() -> Network:
 
 def test_each_network_sees_its_own_images_and_labels_travel_along(student: Network, batch: Batch) -> None:
     teacher = Recorder()
-    outputs = Distiller(student, teacher, Witness())(batch, PROGRESS)
+    outputs = forward(Distiller(student, teacher, Witness()), batch, PROGRESS)
     assert len(teacher.seen) == 1 and teacher.seen[0] is batch.teacher_images
     torch.testing.assert_close(outputs.student_logits, student(batch.student_images))
     assert outputs.teacher_logits is not None and outputs.teacher_logits.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
@@ -66,7 +67,7 @@ def test_each_network_sees_its_own_images_and_labels_travel_along(student: Netwo
 @pytest.mark.parametrize("known", [False, True])
 def test_the_temperature_is_computed_once_from_both_networks_logits(student: Network, batch: Batch, known: bool) -> None:
     witness = Witness()
-    outputs = Distiller(student, Recorder(), witness)(batch, PROGRESS, torch.ones(2, 5) if known else None)
+    outputs = forward(Distiller(student, Recorder(), witness), batch, PROGRESS, torch.ones(2, 5) if known else None)
     assert len(witness.asked) == 1
     student_logits, teacher_logits, progress = witness.asked[0]
     assert student_logits is outputs.student_logits and teacher_logits is outputs.teacher_logits and progress is PROGRESS
@@ -75,7 +76,7 @@ def test_the_temperature_is_computed_once_from_both_networks_logits(student: Net
 
 def test_a_teacher_whose_logits_are_known_is_not_asked(student: Network, batch: Batch) -> None:
     teacher, known = Recorder(), torch.ones(2, 5)
-    outputs = Distiller(student, teacher, Witness())(batch, PROGRESS, known)
+    outputs = forward(Distiller(student, teacher, Witness()), batch, PROGRESS, known)
     assert outputs.teacher_logits is known and not teacher.seen
 
 
@@ -84,18 +85,18 @@ def test_without_a_teachers_view_there_are_student_logits_alone(
     student: Network, batch: Batch, teacher: Recorder | None
 ) -> None:
     witness = Witness()
-    outputs = Distiller(student, teacher, witness)(Batch(batch.student_images, None), PROGRESS)
+    outputs = forward(Distiller(student, teacher, witness), Batch(batch.student_images, None), PROGRESS)
     assert outputs.teacher_logits is None and outputs.temperature is None and not witness.asked
     assert outputs.student_logits.shape == (2, 5)
 
 
 def test_logits_come_in_single_precision(student: Network, batch: Batch) -> None:
     half = Batch(batch.student_images.bfloat16(), batch.teacher_images)
-    outputs = Distiller(student.bfloat16(), Recorder(), Witness())(half, PROGRESS)
+    outputs = forward(Distiller(student.bfloat16(), Recorder(), Witness()), half, PROGRESS)
     assert outputs.teacher_logits is not None
     assert outputs.student_logits.dtype == outputs.teacher_logits.dtype == torch.float32
 
 
 def test_a_teacher_of_other_classes_is_refused_with_both_numbers(student: Network) -> None:
-    with pytest.raises(ValueError, match="teacher knows 7 classes and the student 5"):
+    with pytest.raises(ValueError, match="teacher has 7 classes and the student 5"):
         Distiller(student, Recorder(7))

@@ -1,7 +1,7 @@
-"""Two loaders, one contract: iterate RenderedBatch, in the sampler's order.
+"""Two loaders with one interface: iterate RenderedBatch in the sampler's order.
 
-Resident keeps a whole split, decoded once, on the device, and looks at it there. Streamed has workers decode, look, and ship
-uint8 images.
+ResidentLoader decodes a split once, keeps it on the device and renders there. StreamedLoader decodes and renders in worker
+processes, which send uint8 images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from kdx.data.sampler import Sampler
-from kdx.data.source import BadImageError, Images
+from kdx.data.source import BadImageError, Images, checked_image, image_name
+from kdx.ranges import ShapeError
 from kdx.types import Draw, Examples, RenderedBatch
 
 Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it that is still to come
@@ -28,16 +29,27 @@ Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indic
 
 
 def at_start() -> tuple[int, int]:
-    """The position of a loader that always begins at the beginning."""
+    """Return the position of a loader that always starts with the first batch of epoch 0."""
     return 0, 0
 
 
 def decode(images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage) -> tuple[list[torch.Tensor], dict[int, str]]:
-    """The named images that can be decoded, uint8 [C,H,W] each, and why the others cannot: index -> message."""
-    decoded, bad = [], {}
+    """Return the images that can be decoded, uint8 [C,H,W] each, and the errors of the others: index -> message.
+
+    Raises:
+        BadImageError: an image cannot be decoded, and `on_bad_image` is "raise".
+        ShapeError: an image is not uint8 [C,H,W], or has another number of channels than those before.
+    """
+    decoded: list[torch.Tensor] = []
+    bad: dict[int, str] = {}
     for i in index.tolist():
         try:
-            decoded.append(torch.from_numpy(images[i]))
+            decoded.append(torch.from_numpy(checked_image(images[i], images, i)))
+            if len(decoded[-1]) != len(decoded[0]):
+                raise ShapeError(
+                    f"{image_name(images, i)} has {len(decoded[-1])} channels; expected {len(decoded[0])} as before: "
+                    "convert all images to gray or all to RGB"
+                )
         except BadImageError as error:
             if on_bad_image == "raise":
                 raise
@@ -46,18 +58,18 @@ def decode(images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage) -
 
 
 def without(draw: Draw, halo: int, bad: dict[int, str]) -> Draw:
-    """The draw without bad examples. If the halo is bad, the first good example stands in for it."""
+    """Return the draw without bad examples. A bad halo is replaced by the first good example."""
     rows = np.flatnonzero(~np.isin(draw.index, list(bad))) if bad else np.arange(len(draw.index))
-    own = rows[rows >= halo]
-    if not len(own):
+    inner = rows[rows >= halo]
+    if not len(inner):
         raise BadImageError(f"no image of batch {draw.batch} can be decoded: {next(iter(bad.values()))}")
     if halo and not (rows < halo).any():
-        rows = np.concatenate([own[:1], own])
+        rows = np.concatenate([inner[:1], inner])
     return replace(draw, index=draw.index[rows])
 
 
 class Loader(ABC):
-    """Iterates one epoch of what the observer sees, from `position()` on. `skipped` collects images left out, and why."""
+    """Iterates one epoch of rendered batches, from `position()` on. `skipped`: index of each image left out -> error."""
 
     def __init__(self, images: Images, order: Sampler, look: Look, position: Position, on_bad_image: OnBadImage) -> None:
         self.images, self.order, self.look, self.position = images, order, look, position
@@ -68,24 +80,24 @@ class Loader(ABC):
         return len(self.order)
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing: `position` and the order's seed say all. Its presence tells Lightning that the loader can be resumed."""
+        """Return an empty state: `position` and the seed suffice. Lightning resumes only loaders that have a state."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:  # noqa: B027 - most loaders have no state
-        """Nothing to load."""
+        """Ignore `state`, which is empty."""
 
     def __iter__(self) -> Iterator[RenderedBatch]:
         epoch, first = self.position()
-        for seen in self._seen((epoch, number, index) for number, index in self.order.batches(epoch, first)):
-            self.skipped |= seen.skipped
-            yield seen
+        for rendered in self._rendered((epoch, number, index) for number, index in self.order.batches(epoch, first)):
+            self.skipped |= rendered.skipped
+            yield rendered
 
     @abstractmethod
-    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]: ...
+    def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]: ...
 
 
 class Resident:
-    """A whole split, decoded once, on `device`: one canvas uint8 [N,C,H,W], sizes [N,2], labels [N]; what is bad is 0."""
+    """A split decoded once, on `device`: one canvas uint8 [N,C,H,W], sizes [N,2], labels [N]; bad images are 0."""
 
     def __init__(self, images: Images, on_bad_image: OnBadImage = "raise", device: torch.device | str = "cpu") -> None:
         index = np.arange(len(images))
@@ -103,7 +115,7 @@ class Resident:
 
 
 class ResidentLoader(Loader):
-    """A batch is a gather from a split that lives on the device; several loaders may share what is `held` there."""
+    """Gathers batches from a split on the device, which several loaders may share as `held`."""
 
     def __init__(
         self,
@@ -119,7 +131,7 @@ class ResidentLoader(Loader):
         self.held = held or Resident(images, on_bad_image, device)
         self.skipped = dict(self.held.skipped)
 
-    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
+    def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
         held = self.held
         for epoch, number, index in tickets:
             draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, held.skipped)
@@ -129,7 +141,7 @@ class ResidentLoader(Loader):
 
 
 class StreamedLoader(Loader):
-    """Workers decode and look while the device computes. They are kept over epochs and ship uint8 images."""
+    """Workers decode and render while the device computes; they are kept over epochs and send uint8 images."""
 
     def __init__(
         self,
@@ -146,7 +158,7 @@ class StreamedLoader(Loader):
         self._loader = DataLoader(
             _Work(images, order, look, on_bad_image),
             batch_sampler=self._tickets,
-            collate_fn=_as_is,  # type: ignore[arg-type]  # what is collated already is no list
+            collate_fn=_as_is,  # type: ignore[arg-type]  # gets a whole batch, not a list of examples
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             **options,
@@ -155,13 +167,16 @@ class StreamedLoader(Loader):
         # queues, it would wait 5 s for each worker. So nothing in it may refer back to this loader.
         weakref.finalize(self, lambda held: None, self._loader)
 
-    def _seen(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
+    def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
         self._tickets.coming = tickets
-        yield from self._loader
+        try:
+            yield from self._loader
+        except (BadImageError, ShapeError) as error:
+            raise type(error)(_message(error)) from None
 
 
 class _Tickets:
-    """The batch sampler of a DataLoader that outlives epochs: what is to come in the current one."""
+    """The batch sampler of a DataLoader that outlives epochs: the batches still to come in the current one."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -175,7 +190,7 @@ class _Tickets:
 
 
 class _Work(Dataset[RenderedBatch]):
-    """Does a whole batch in one call of a worker."""
+    """Decodes and renders a whole batch in one call of a worker."""
 
     def __init__(self, images: Images, order: Sampler, look: Look, on_bad_image: OnBadImage) -> None:
         self.images, self.order, self.look, self.on_bad_image = images, order, look, on_bad_image
@@ -192,5 +207,10 @@ class _Work(Dataset[RenderedBatch]):
         return replace(self.look(Examples(kept, chosen, sizes, label, self.order.halo)), skipped=bad)
 
 
-def _as_is(seen: RenderedBatch) -> RenderedBatch:
-    return seen
+def _as_is(rendered: RenderedBatch) -> RenderedBatch:
+    return rendered
+
+
+def _message(error: Exception) -> str:
+    """The error's own message, without the traceback that DataLoader puts before one from a worker."""
+    return str(error).rpartition(f"{type(error).__name__}: ")[2].strip() if str(error).startswith("Caught ") else str(error)

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kdx.ranges import ShapeError
+
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -57,6 +59,46 @@ class Subset(Images):
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self.images[int(self.index[index])]
+
+
+def image_name(images: Images, index: int) -> str:
+    """Return "image INDEX of CLASS" with the class that reads the image and its index there."""
+    while isinstance(images, Subset):
+        index = int(images.index[index])
+        images = images.images
+    return f"image {index} of {type(images).__name__}"
+
+
+def checked_image(pixels: NDArray[np.uint8], images: Images, index: int) -> NDArray[np.uint8]:
+    """Return `pixels` if they are uint8 [C,H,W]; else raise ShapeError, which names the class and the index."""
+    if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3:
+        return pixels
+    returned, remedy = f"a {type(pixels).__name__}", "return np.asarray(...)"
+    if isinstance(pixels, np.ndarray):
+        returned = f"{pixels.dtype} {list(pixels.shape)}"
+        remedy = "scale it to 0-255 and use .astype(np.uint8)" if pixels.ndim == 3 else "give gray images a channel, [None]"
+    raise ShapeError(f"{image_name(images, index)} is {returned}; expected uint8 [C, H, W]: {remedy}")
+
+
+def check_labels(images: Images, num_classes: int) -> None:
+    """Raise ShapeError unless the labels are integers [N] from 0 to `num_classes` - 1, or None. Reads no image."""
+    labels, reader = images.labels, images
+    while isinstance(reader, Subset):
+        reader = reader.images
+    name = type(reader).__name__
+    if labels is None:
+        return
+    if not isinstance(labels, np.ndarray) or labels.shape != (len(images),) or labels.dtype != np.int64:
+        returned = f"{getattr(labels, 'dtype', type(labels).__name__)} {list(np.shape(labels))}"
+        raise ShapeError(
+            f"labels of {name} are {returned}; expected int64 [{len(images)}]: use np.array(labels, np.int64), one per image"
+        )
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if len(outside):
+        raise ShapeError(
+            f"labels of {name} contain {outside[0]}; expected 0 to {num_classes - 1} ({num_classes} classes): "
+            "number the classes from 0, or correct num_classes of the source"
+        )
 
 
 class Source(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch import Tensor
 from kdx.config.schema import DataConfig
 from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
-from kdx.data.source import Images
+from kdx.data.source import Images, check_labels
+from kdx.distiller import Distiller
 from kdx.evaluation.measured_networks import MeasuredNetworks
 from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.suite import Suite
+from kdx.training.step import forward
 from kdx.types import Batch, Outputs, Pair
 from kdx.views.crops import Crop
 from kdx.views.observer import Observer
@@ -70,23 +72,24 @@ class Bench:
 
         Logits are taken at the data's classes alone, so probabilities are renormalized over them.
         """
+        check_labels(images, len(self.outputs))
         taught = teacher and self.subject.teacher is not None
         suite = Suite(len(self.outputs), teacher=taught, labels=images.labels is not None).to(self.device)
+        distiller = Distiller(self.subject.student, self.subject.teacher)
         for batch in self._batches(images, side, taught):
-            outputs = self._outputs(batch, taught)
+            outputs = self._outputs(distiller, batch)
             for sink in (suite, *sinks):
                 sink.update(outputs)
             self.tick()
         found: dict[str, float] = suite.compute()
         return found
 
-    def _outputs(self, batch: Batch, taught: bool) -> Outputs:
-        student = self.subject.student(batch.student_images).float()[:, self.outputs]
-        said: Tensor | None = None
-        if taught:
-            assert self.subject.teacher is not None and batch.teacher_images is not None
-            said = self.subject.teacher(batch.teacher_images, batch.other_images)[:, self.outputs]
-        return Outputs(student, said, batch.label, batch.target, index=batch.index)
+    def _outputs(self, distiller: Distiller, batch: Batch) -> Outputs:
+        """The networks' logits at the data's classes; the teacher's only if the batch has images for it."""
+        outputs = forward(distiller, batch)
+        student, teacher = outputs.student_logits[:, self.outputs], outputs.teacher_logits
+        teacher = None if teacher is None else teacher[:, self.outputs]
+        return replace(outputs, student_logits=student, teacher_logits=teacher, member_logits=None)
 
     def _batches(self, images: Images, side: int, taught: bool) -> Iterator[Batch]:
         observer = Observer(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - both register architectures with timm
 from kdx.networks import names, weights
-from kdx.ranges import Count, Finite, Positive, validated
+from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
 log = logging.getLogger("kdx")
 
@@ -92,6 +92,21 @@ class Network(nn.Module):
             "model_args": {"num_classes": self.num_classes, "in_chans": self.in_channels, **self.args},
             "pretrained_cfg": {"num_classes": self.num_classes, "mean": mean, "std": std},
         }
+
+
+def checked_logits(logits: Tensor, role: str, network: object, shape: tuple[int, int]) -> Tensor:
+    """Return `logits` if they are floating point of `shape` (B, K); else raise ShapeError, which names role and class."""
+    name = f"{role} network {type(network).__name__}"
+    if not isinstance(logits, Tensor):
+        raise ShapeError(f"{name} returned a {type(logits).__name__}; expected a tensor of logits: return the logits alone")
+    if logits.shape != shape:
+        raise ShapeError(
+            f"{name} returned logits of shape {list(logits.shape)}; expected {list(shape)} (examples, classes): "
+            "return one value per class, e.g. by a last layer with num_classes outputs and .flatten(1)"
+        )
+    if not logits.is_floating_point():
+        raise ShapeError(f"{name} returned logits of type {logits.dtype}; expected floating point: return logits.float()")
+    return logits
 
 
 def _per_channel(name: str, values: Sequence[float], in_channels: int) -> list[float]:

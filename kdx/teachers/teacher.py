@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.networks import weights
-from kdx.networks.network import Network
+from kdx.networks.network import Network, checked_logits
 
 Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in px
 
@@ -78,8 +78,8 @@ class OnlineTeacher(Teacher):
         return super().each(images if resized is None else resized)
 
     def logits(self, images: Tensor) -> Tensor:
-        assert not any(module.training for module in self.network.modules()), "the teacher has left eval mode"
-        return self.network(images)
+        assert not any(module.training for module in self.network.modules()), "the teacher left eval mode"
+        return checked_logits(self.network(images), "teacher", self.network, (len(images), self.num_classes))
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)

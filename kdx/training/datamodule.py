@@ -11,7 +11,7 @@ import torch
 
 from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, at_start
 from kdx.data.sampler import Sampler
-from kdx.data.source import Images, SplitName
+from kdx.data.source import Images, SplitName, check_labels
 from kdx.types import Batch, RenderedBatch
 from kdx.views.observer import Observer
 
@@ -37,6 +37,8 @@ class DataModule(pl.LightningDataModule):
         on_bad_image: OnBadImage = "raise",
     ) -> None:
         super().__init__()
+        for name, images in splits.items():
+            check_labels(images, observers[name].num_classes)
         self.splits, self.observers = splits, observers
         self.batch_size, self.seed = batch_size, seed
         self.kind, self.num_workers, self.budget, self.on_bad_image = loader, num_workers, budget, on_bad_image

@@ -1,4 +1,4 @@
-"""How strongly each loss pulls at the student's logits."""
+"""Gradients of each loss at the student's logits: which loss dominates the step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 
-def pulls(weighted: Mapping[str, Tensor], logits: Tensor, taught: Iterable[str]) -> dict[str, Tensor]:
-    """Norms [] of the gradient of each weighted term [] with respect to the logits [B,K]: `gradient_NAME`.
+def gradient_norms(weighted: Mapping[str, Tensor], logits: Tensor, taught: Iterable[str]) -> dict[str, Tensor]:
+    """Return the norm [] of each weighted loss's gradient with respect to the logits [B,K], as `gradient_NAME`.
 
-    `gradient_ratio` is the norm of all `taught` terms together over that of all others, where there are both. Terms that
-    do not look at the logits have none. Nothing goes through the network, so it costs about as much as the losses; the graph
-    is kept for the step's own backward pass.
+    `gradient_ratio` is the norm of the sum over the `taught` losses, which compare with a teacher, divided by that of the sum
+    over all others; absent if either is empty. Losses that do not depend on the logits are left out. Nothing is propagated
+    through the network, so the cost is about that of the losses. The graph is kept for the step's backward pass.
     """
-    found: dict[str, Tensor] = {}
-    sums: dict[bool, Tensor] = {}
+    norms: dict[str, Tensor] = {}
+    sums: dict[bool, Tensor] = {}  # by whether the loss compares with a teacher
     taught = set(taught)
     for name, value in weighted.items():
         if not value.requires_grad:
@@ -24,9 +24,9 @@ def pulls(weighted: Mapping[str, Tensor], logits: Tensor, taught: Iterable[str])
         (gradient,) = torch.autograd.grad(value, logits, retain_graph=True, allow_unused=True)
         if gradient is None:
             continue
-        found[f"gradient_{name}"] = gradient.norm()
+        norms[f"gradient_{name}"] = gradient.norm()
         side = name in taught
         sums[side] = sums[side] + gradient if side in sums else gradient
     if len(sums) == 2:
-        found["gradient_ratio"] = sums[True].norm() / sums[False].norm().clamp(min=torch.finfo(torch.float32).tiny)
-    return found
+        norms["gradient_ratio"] = sums[True].norm() / sums[False].norm().clamp(min=torch.finfo(torch.float32).tiny)
+    return norms

@@ -1,4 +1,4 @@
-"""The Lightning module: one training step, and the metrics of val and test."""
+"""The Lightning module around `kdx.training.step`: optimizers, logging, and metrics of val and test."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
+from kdx.training.callbacks.checkpoints import last_good_checkpoint
 from kdx.training.final_pass import FinalPass, FinalPassResult
-from kdx.training.gradients import pulls
+from kdx.training.gradients import gradient_norms
 from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.optimizers.schedules import LrSchedule
 from kdx.training.preflight import Preflight
+from kdx.training.step import forward, step
 from kdx.training.telemetry import NonFiniteLossError, Telemetry
-from kdx.types import Batch, Outputs, Progress, TemperaturePair
+from kdx.types import Batch, Progress
 
 log = logging.getLogger("kdx")
 
 
 class DistillationModule(pl.LightningModule):
-    """Trains `distiller.student` (and its peers, a learned temperature and what losses learn) on the objective.
+    """Trains `distiller.student`, its peers, a learned temperature and the parameters of losses on the objective.
 
-    `inspect_teacher` runs once before the first step and gives the Preflight; then `store_targets`, if the teacher's views on
-    train never change, gives its logits there, and it is not run in training. Checkpoints hold the student, the
-    temperature and what losses learn; never the teacher. A `final_pass`, once there, looks along at one split that is
-    validated or tested, and leaves its `findings`.
+    `inspect_teacher` runs once before the first step and returns the Preflight. `store_targets` then returns the teacher's
+    logits on train, if its views never change, and the teacher is not run in training. Checkpoints hold the student, the
+    temperature and the parameters of losses; never the teacher. If `final_pass` is set, it receives the outputs of the next
+    split that is validated or tested, and `findings` is its result.
     """
 
     def __init__(
@@ -64,16 +66,16 @@ class DistillationModule(pl.LightningModule):
         self.findings: FinalPassResult | None = None
         self.total_steps = 0
         self.temperature_gradient: Tensor | None = None
-        self.pulls: dict[str, Tensor] = {}  # of the losses at the student's logits, at steps that are logged
+        self.gradient_norms: dict[str, Tensor] = {}  # of the last step that is logged
         self.warned = False
 
     @property
     def progress(self) -> Progress:
-        """How far training is; 1 where nothing is trained."""
+        """How far training is; 1 outside of training."""
         return Progress(self.global_step / self.total_steps if self.total_steps else 1.0, self.current_epoch)
 
     def configure_optimizers(self) -> Any:
-        self.trainer.fit_loop.setup_data()  # or the number of batches is not known yet
+        self.trainer.fit_loop.setup_data()  # or the number of batches is still unknown
         self.total_steps = int(self.trainer.estimated_stepping_batches)
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         learner = torch.nn.ModuleList([self.distiller, self.objective])
@@ -92,52 +94,30 @@ class DistillationModule(pl.LightningModule):
             self.distiller.teacher.to(self.device)
 
     def on_validation_start(self) -> None:
-        if self.final_pass is not None and self.distiller.teacher is not None:
-            self.distiller.teacher.to(self.device)
+        if self.final_pass is not None:
+            self.on_test_start()
 
     def on_train_epoch_start(self) -> None:
         self.telemetry.restart()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        known = None if self.targets is None or batch.index is None else self.targets[batch.index]
-        outputs = self.distiller(batch, self.progress, known)
-        loss, values = self._score(outputs)
-        self.telemetry.add(values, self.global_step, len(batch) * self.trainer.world_size)
-        return loss
-
-    def _score(self, outputs: Outputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of what everyone minimizes, and the step's numbers."""
-        scored = self.objective(outputs)
-        loss = scored.loss
+        stored = None if self.targets is None or batch.index is None else self.targets[batch.index]
+        result = step(self.distiller, self.objective, batch, self.progress, stored)
         if (self.global_step + 1) % self.every == 0:
-            self.pulls = pulls(scored.weighted, outputs.student_logits, self.objective.needs_teacher)
-        values = {"loss": loss, **{f"loss_{name}": part for name, part in scored.parts.items()}}
-        for peer, said in outputs.peers.items():
-            other = self.objective(said)
-            loss = loss + other.loss
-            values[f"loss_peer_{peer}"] = other.loss
-        if isinstance(outputs.temperature, TemperaturePair):
-            values |= spread("temperature_teacher", outputs.temperature.teacher)
-            values |= spread("temperature_student", outputs.temperature.student)
-        elif outputs.temperature is not None:
-            values |= spread("temperature", outputs.temperature)
-        if outputs.disagreement is not None:
-            values["disagreement"] = outputs.disagreement
-        return loss, values
+            logits, taught = result.outputs.student_logits, self.objective.needs_teacher
+            self.gradient_norms = gradient_norms(result.weighted, logits, taught)
+        self.telemetry.add(result.numbers, self.global_step, len(batch) * self.trainer.world_size)
+        return result.loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        learned = [p.grad for p in self.temperature_parameters if p.grad is not None]
-        if learned:
-            self.temperature_gradient = torch.nn.utils.get_total_norm(learned)
-
-    @property
-    def temperature_parameters(self) -> list[torch.nn.Parameter]:
-        """What a learned temperature learns."""
-        return list(self.distiller.temperature.parameters()) if self.distiller.temperature is not None else []
+        learned = self.distiller.temperature.parameters() if self.distiller.temperature is not None else []
+        gradients = [parameter.grad for parameter in learned if parameter.grad is not None]
+        if gradients:
+            self.temperature_gradient = torch.nn.utils.get_total_norm(gradients)
 
     @property
     def every(self) -> int:
-        """After how many steps the curves get a point."""
+        """Number of steps from one point of the curves to the next."""
         steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # it has, and does not declare it
         return max(steps, 1)
 
@@ -146,35 +126,30 @@ class DistillationModule(pl.LightningModule):
             self.log_training()
 
     def log_training(self) -> None:
-        """Means since the last call to all loggers: the one place in training where the host waits for the device."""
+        """Write means since the last call to all loggers: the only place in training where the host waits for the device."""
         try:
             values = self.telemetry.read()
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"{error}. {self._last_good_checkpoint()}") from None
+            raise NonFiniteLossError(f"{error}. {last_good_checkpoint(self.trainer)}") from None
         if not values:
             return
         if self.distiller.temperature is not None:
             values |= self.distiller.temperature.telemetry(self.progress)
-            self._warn_of_temperature(self.distiller.temperature)
+            self._warn_once(self.distiller.temperature)
         if self.temperature_gradient is not None:
             values["temperature_gradient"] = self.temperature_gradient.item()
-        if self.pulls:
-            values |= dict(zip(self.pulls, torch.stack(list(self.pulls.values())).tolist(), strict=True))
-            self.pulls = {}
+        if self.gradient_norms:
+            norms = torch.stack(list(self.gradient_norms.values())).tolist()
+            values |= dict(zip(self.gradient_norms, norms, strict=True))
+            self.gradient_norms = {}
         values["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]  # one optimizer
         self.log_now({f"train/{name}": value for name, value in values.items()})
 
-    def _warn_of_temperature(self, temperature: Temperature) -> None:
+    def _warn_once(self, temperature: Temperature) -> None:
         complaint = None if self.warned else temperature.complaint()
         if complaint is not None:
             self.warned = True
             log.warning("at step %d: %s", self.global_step, complaint)
-
-    def _last_good_checkpoint(self) -> str:
-        kept = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
-        path = next((path for path in reversed(kept) if path), None)
-        good = f"The last good checkpoint is {path}" if path else "No checkpoint was written before"
-        return f"{good}; try a lower optimizer.lr, or trainer.gradient_clip_val=1.0"
 
     def log_now(self, values: dict[str, float]) -> None:
         """Write numbers to all loggers at this step, on the first rank."""
@@ -182,51 +157,42 @@ class DistillationModule(pl.LightningModule):
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        known = self.preflight.logits[batch_idx] if self.preflight is not None else None
-        outputs = self.distiller(batch, self.progress, known)
-        self.val_suites.update(outputs)
-        self._look_along(batch, outputs)
+        stored = self.preflight.logits[batch_idx] if self.preflight is not None else None
+        self._measure(self.val_suites, batch, stored)
 
-    def _look_along(self, batch: Batch, outputs: Outputs) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._measure(self.test_suites, batch)
+
+    def _measure(self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None) -> None:
+        outputs = forward(self.distiller, batch, self.progress, teacher_logits)
+        suites.update(outputs)
         if self.final_pass is not None:
             self.final_pass.add(self.distiller, batch, outputs)
 
-    def _conclude(self) -> None:
-        """Gather the findings, here, where the ranks can still talk."""
+    def _finish_final_pass(self) -> None:
+        """Gather the findings of all ranks while they still run."""
         if self.final_pass is not None:
             self.findings = self.final_pass.finish()
             self.final_pass = None
 
     def on_validation_epoch_end(self) -> None:
         self.val_metrics = self.val_suites.compute()
-        self._conclude()
+        self._finish_final_pass()
         numbers = {f"val/{name}": value for name, value in self.val_metrics.items()}
-        self.log_dict(numbers, logger=False)  # for whoever monitors; the same on all ranks
+        self.log_dict(numbers, logger=False)  # for callbacks that monitor them; the same on all ranks
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log_now(numbers)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        outputs = self.distiller(batch, self.progress)
-        self.test_suites.update(outputs)
-        self._look_along(batch, outputs)
-
     def on_test_epoch_end(self) -> None:
         self.test_metrics = self.test_suites.compute()
-        self._conclude()
+        self._finish_final_pass()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A cut-off run finds its calibration again, though it is also fitted anew from the same val."""
+        """Store the calibration, for readers of the checkpoint; a resumed run fits it again on the same val."""
         if self.preflight is not None:
             checkpoint["calibration_temperatures"] = self.preflight.calibration_temperatures
 
 
-def spread(name: str, values: Tensor) -> dict[str, Tensor]:
-    """The mean of a temperature; and how it is spread over the examples, where each has its own."""
-    if values.numel() == 1:
-        return {name: values}
-    return {name: values, f"{name}_min": values.min(), f"{name}_max": values.max(), f"{name}_std": values.std()}
-
-
 def seed_everything(seed: int) -> None:
-    """Seed torch, NumPy and Python, for initial weights and dropout; views and order have seeds of their own."""
+    """Seed torch, NumPy and Python, for initial weights and dropout. Views and order use counter-based random numbers."""
     pl.seed_everything(seed, workers=True, verbose=False)

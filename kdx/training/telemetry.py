@@ -1,4 +1,4 @@
-"""Training curves without a host sync per step: sums stay on the device until it is time to log."""
+"""Means of training numbers without a host sync per step: sums stay on the device until they are logged."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Telemetry:
         self.first_bad: Tensor | None = None
 
     def restart(self) -> None:
-        """Forget the sums and start the clock anew."""
+        """Reset the sums and the clock."""
         self.total: Tensor | None = None
         self.steps = self.images = 0
         self.began = time.perf_counter()
 
     def add(self, values: dict[str, Tensor], step: int, num_images: int) -> None:
-        """Add one step's scalars; no value leaves the device."""
+        """Add one step's numbers, each by its mean; no value leaves the device."""
         self.names = list(values)
         row = torch.stack([value.detach().float().mean() for value in values.values()])
         self.total = row if self.total is None else self.total + row
@@ -41,14 +41,18 @@ class Telemetry:
         self.first_bad = torch.where(is_first, now, self.first_bad)
 
     def read(self) -> dict[str, float]:
-        """Means since the last reading, and images/s; one transfer from the device. NonFiniteLossError names the step."""
+        """Return means since the last reading, and images per second; one transfer from the device.
+
+        Raises:
+            NonFiniteLossError: a number was NaN or infinite; names the first such step and its numbers.
+        """
         if self.total is None or self.first_bad is None:
             return {}
         numbers = torch.cat([self.total / self.steps, self.first_bad]).tolist()
         means, (bad_step, *bad) = numbers[: len(self.names)], numbers[len(self.names) :]
         if bad_step >= 0:
             parts = ", ".join(f"{name} = {value:.6g}" for name, value in zip(self.names, bad, strict=True))
-            raise NonFiniteLossError(f"the loss is not finite at step {int(bad_step)}: {parts}")
+            raise NonFiniteLossError(f"Loss is not finite at step {int(bad_step)}: {parts}")
         seconds = max(time.perf_counter() - self.began, 1e-9)
         rate = self.images / seconds
         self.all_images += self.images
@@ -58,5 +62,5 @@ class Telemetry:
 
     @property
     def images_per_second(self) -> float:
-        """Training throughput over all steps so far, validation and start-up left out; 0 before the first."""
+        """Training throughput over all steps so far, without validation and start-up; 0 before the first step."""
         return self.all_images / self.all_seconds if self.all_seconds else 0.0

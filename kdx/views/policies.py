@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.random import uniform
-from kdx.ranges import Count, validated
+from kdx.ranges import Count, ShapeError, validated
 from kdx.types import Draw, View
 from kdx.views.crops import Crop
 
@@ -35,7 +35,21 @@ def look(crop: Crop, stream: str, draw: Draw, sizes: NDArray[np.int64], flip: bo
     mirror = flip and crop.draws > 0
     numbers = uniform(draw.seed, stream, draw.epoch, draw.index, crop.draws + mirror)
     flips = numbers[:, -1] < 0.5 if mirror else np.zeros(len(draw.index), bool)
-    return View(crop.boxes(numbers[:, : crop.draws], sizes), flips)
+    boxes = crop.boxes(numbers[:, : crop.draws], sizes)
+    return checked_view(View(boxes, flips), f"crop {type(crop).__name__}", len(draw.index))
+
+
+def checked_view(view: View, name: str, batch_size: int) -> View:
+    """Return `view` if its boxes are [B,4] and its flips [B]; else raise ShapeError, which names what gave it."""
+    boxes, flips = np.shape(view.box), np.shape(view.flip)
+    if boxes != (batch_size, 4):
+        raise ShapeError(
+            f"{name} returned boxes of shape {list(boxes)}; expected [{batch_size}, 4]: "
+            "return top, left, height and width of each image, in fractions of it"
+        )
+    if flips != (batch_size,):
+        raise ShapeError(f"{name} returned flips of shape {list(flips)}; expected [{batch_size}]: return one bool per image")
+    return view
 
 
 @validated

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
-from kdx.data.source import ArrayImages, BadImageError, Images
+from kdx.data.source import ArrayImages, BadImageError, Images, Subset, check_labels
+from kdx.ranges import ShapeError
 from kdx.types import Examples, Pair, RenderedBatch
 from kdx.views.crops import Inception
 from kdx.views.mixing import Mixup
@@ -188,3 +189,58 @@ def test_resident_and_streamed_show_the_same_pixels_within_a_step_of_uint8() -> 
         assert a.teacher_images is not None and b.teacher_images is not None
         for x, y in ((a.student_images, b.student_images), (a.teacher_images, b.teacher_images)):
             assert (x - y).abs().max() <= 1 / 255 + 1e-6
+
+
+class Made(Images):
+    """Images that a user wrote: `shape` and `dtype` of the one at `bad`, gray and well-formed elsewhere."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type = np.uint8, bad: int = 21) -> None:
+        self.shape, self.dtype, self.bad, self.labels = shape, dtype, bad, np.arange(50) % 7
+
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return np.zeros(self.shape, self.dtype) if index == self.bad else np.zeros((1, 6, 7), np.uint8)
+
+
+class MadeToo(Made):
+    """A sibling."""
+
+
+WRONG = {
+    "floats": (Made((1, 6, 7), np.float32), r"image 21 of Made is float32 \[1, 6, 7\]; expected uint8 \[C, H, W\]: scale it"),
+    "no channel": (MadeToo((6, 7)), r"image 21 of MadeToo is uint8 \[6, 7\]; expected uint8 \[C, H, W\]: give gray images"),
+    "channels": (Made((3, 6, 7)), r"image 21 of Made has 3 channels; expected 1 as before: convert"),
+    "a subset": (
+        Subset(Made((6, 7)), np.arange(49, -1, -1)),
+        r"image 21 of Made is uint8 \[6, 7\]; expected uint8 \[C, H, W\]",
+    ),
+}
+
+
+@every_loader
+@pytest.mark.parametrize("case", WRONG)
+def test_images_of_another_shape_are_refused_in_one_line_by_the_name_of_their_class(build: Build, case: str) -> None:
+    images, message = WRONG[case]
+    with pytest.raises(ShapeError, match=f"^{message}") as refused:
+        list(build(images, Sampler(50, 8), positions((0, 0))))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(50) % 7 + 1, r"labels of ArrayImages contain 7; expected 0 to 6 \(7 classes\): number the classes from 0"),
+        (np.arange(50) % 7 - 1, "labels of ArrayImages contain -1; expected 0 to 6"),
+        (np.zeros((50, 7), np.int64), r"labels of ArrayImages are int64 \[50, 7\]; expected int64 \[50\]"),
+        (np.zeros(50), r"labels of ArrayImages are float64 \[50\]; expected int64 \[50\]: use np.array\(labels, np.int64\)"),
+        (np.zeros(49, np.int64), r"labels of ArrayImages are int64 \[49\]; expected int64 \[50\]"),
+    ],
+    ids=["from one", "negative", "one-hot", "floats", "too few"],
+)
+def test_labels_that_are_no_classes_are_refused(labels: NDArray[np.int64], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        check_labels(ArrayImages(EVEN.images, labels), 7)
+    check_labels(EVEN, 7)
+    check_labels(ArrayImages(EVEN.images, None), 7)

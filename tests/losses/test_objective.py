@@ -34,7 +34,7 @@ def outputs() -> Outputs:
 
 
 def test_the_loss_is_the_weighted_sum_of_means_and_the_parts_are_unweighted(outputs: Outputs) -> None:
-    objective = Objective({"a": Term(Given(torch.tensor([1.0, 3.0])), 0.5), "b": Term(Given(torch.tensor([10.0])), 3)})
+    objective = Objective({"a": Term(Given(torch.tensor([1.0, 3.0] * 4)), 0.5), "b": Term(Given(torch.tensor(10.0)), 3)})
     loss, parts, _ = objective(outputs)
     assert loss.shape == () and loss.item() == 0.5 * 2 + 3 * 10
     assert {name: part.item() for name, part in parts.items()} == {"a": 2, "b": 10}
@@ -46,7 +46,7 @@ def test_a_loss_over_the_whole_batch_may_be_a_scalar(outputs: Outputs) -> None:
 
 
 def test_a_weight_scales_the_gradient(outputs: Outputs) -> None:
-    given = Given(torch.tensor([1.0, 3.0]))
+    given = Given(torch.tensor([1.0, 3.0] * 4))
     Objective({"a": Term(given, 0.5)})(outputs).loss.backward()
     assert given.one.grad is not None and given.one.grad.item() == 0.5 * 2
 
@@ -57,7 +57,7 @@ def test_parameters_of_a_loss_are_the_objectives() -> None:
 
 
 def test_an_objective_without_terms_names_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"nothing to minimize.*losses=\[ce\]"):
+    with pytest.raises(ValueError, match=r"No losses to minimize.*losses=\[ce\]"):
         Objective({})
 
 

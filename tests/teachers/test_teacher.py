@@ -12,6 +12,7 @@ from kdx.losses.objective import Objective, Term
 from kdx.networks.network import Network
 from kdx.teachers.teacher import OnlineTeacher
 from kdx.temperatures.curriculum import Curriculum
+from kdx.training.step import forward
 from kdx.types import Batch, Progress
 
 
@@ -36,7 +37,7 @@ def test_training_a_student_leaves_weights_statistics_and_mode_of_the_teacher_al
     for _ in range(5):
         distiller.train()
         optimizer.zero_grad()
-        objective(distiller(Batch(images, images), Progress(0.5, 9))).loss.backward()
+        objective(forward(distiller, Batch(images, images), Progress(0.5, 9))).loss.backward()
         optimizer.step()
     assert not torch.equal(distiller.student.model.conv1.weight, student_before), "nothing was trained"
     assert distiller.student.training and not any(module.training for module in teacher.network.modules())

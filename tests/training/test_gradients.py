@@ -1,4 +1,4 @@
-"""How strongly each loss pulls at the logits."""
+"""Norms of the losses' gradients at the logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from kdx.losses.ce import CE
 from kdx.losses.kl import KL
 from kdx.losses.objective import Objective, Term
-from kdx.training.gradients import pulls
+from kdx.training.gradients import gradient_norms
 from kdx.types import Outputs
 
 
@@ -21,10 +21,10 @@ def outputs() -> Outputs:
     return Outputs(student, teacher, label, torch.eye(5)[label], temperature=torch.tensor(2.0))
 
 
-def test_pulls_are_the_gradients_in_closed_form() -> None:
+def test_norms_are_the_gradients_in_closed_form() -> None:
     said = outputs()
     scored = Objective({"kl": Term(KL(), 0.9), "ce": Term(CE(), 0.1)})(said)
-    found = pulls(scored.weighted, said.student_logits, ["kl"])
+    found = gradient_norms(scored.weighted, said.student_logits, ["kl"])
     probs = said.student_logits.softmax(-1)
     ce = 0.1 * (probs - torch.eye(5)[said.label]) / 6
     kl = 0.9 * 2.0 * ((said.student_logits / 2).softmax(-1) - (said.teacher_logits / 2).softmax(-1)) / 6
@@ -37,7 +37,7 @@ def test_the_steps_own_backward_pass_is_what_it_was() -> None:
     said, other = outputs(), outputs()
     objective = Objective({"kl": Term(KL()), "ce": Term(CE())})
     scored = objective(said)
-    pulls(scored.weighted, said.student_logits, ["kl"])
+    gradient_norms(scored.weighted, said.student_logits, ["kl"])
     scored.loss.backward()
     objective(other).loss.backward()
     assert torch.equal(said.student_logits.grad, other.student_logits.grad)
@@ -46,7 +46,7 @@ def test_the_steps_own_backward_pass_is_what_it_was() -> None:
 @pytest.mark.parametrize("terms", [{"ce": Term(CE())}, {"kl": Term(KL()), "ce": Term(CE(), 0.0)}])
 def test_the_ratio_needs_both_sides_and_never_divides_by_zero(terms: dict[str, Term]) -> None:
     said = outputs()
-    found = pulls(Objective(terms)(said).weighted, said.student_logits, ["kl"])
+    found = gradient_norms(Objective(terms)(said).weighted, said.student_logits, ["kl"])
     assert ("gradient_ratio" in found) == (len(terms) == 2)
     assert all(torch.isfinite(value) for value in found.values())
 
@@ -54,4 +54,4 @@ def test_the_ratio_needs_both_sides_and_never_divides_by_zero(terms: dict[str, T
 def test_what_does_not_look_at_the_logits_has_no_pull() -> None:
     said = outputs()
     other = torch.ones(3, requires_grad=True)
-    assert pulls({"hint": other.sum(), "fixed": torch.ones(())}, said.student_logits, ["hint"]) == {}
+    assert gradient_norms({"hint": other.sum(), "fixed": torch.ones(())}, said.student_logits, ["hint"]) == {}

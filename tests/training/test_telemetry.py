@@ -36,7 +36,7 @@ def test_the_first_step_that_is_not_finite_is_named_with_its_parts(at: int, bad:
         telemetry.add(values(bad if later_too else 0.5, ce=float(step)), step, 8)
     with pytest.raises(NonFiniteLossError) as error:
         telemetry.read()
-    assert str(error.value) == f"the loss is not finite at step {at}: loss = {bad}, loss_kl = {bad}, loss_ce = {at}"
+    assert str(error.value) == f"Loss is not finite at step {at}: loss = {bad}, loss_kl = {bad}, loss_ce = {at}"
 
 
 def test_a_bad_step_after_a_good_reading_is_still_found() -> None:

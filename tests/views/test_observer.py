@@ -11,7 +11,8 @@ from torch import Tensor
 from kdx.data.loaders import ResidentLoader
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages
-from kdx.types import Batch, Pair, RenderedBatch
+from kdx.ranges import ShapeError
+from kdx.types import Batch, Draw, Pair, RenderedBatch, View
 from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Center, Crop, Inception, Pad, Resize
 from kdx.views.mixing import Mixup
@@ -164,3 +165,32 @@ def test_augmentation_is_drawn_once_under_a_shared_view_and_twice_under_separate
     student = (plain.student_images - shaded.student_images).mean((1, 2, 3))
     assert torch.allclose(teacher, student, atol=1e-5) == alike
     assert student.std() > 0.1
+
+
+class Mirrored(SharedView):
+    """A policy that a user wrote, whose flips have an axis too many."""
+
+    def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
+        view, _ = super().views(draw, sizes, flip)
+        return view, View(view.box, view.flip[:, None])
+
+
+class Boxless(SharedView):
+    """A sibling that gives one box for all."""
+
+    def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
+        view, _ = super().views(draw, sizes, flip)
+        return View(view.box[0], view.flip), view
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Mirrored(Inception()), r"policy Mirrored returned flips of shape \[8, 1\]; expected \[8\]: return one bool"),
+        (Boxless(Inception()), r"policy Boxless returned boxes of shape \[4\]; expected \[8, 4\]: return top, left"),
+    ],
+    ids=["flips", "boxes"],
+)
+def test_views_of_another_shape_are_refused_by_the_policys_name(policy: SharedView, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        first(Observer(policy, Pair(16, 16), 5))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.check import conf_dir
+from kdx.ranges import ShapeError
 from kdx.types import Draw, View
 from kdx.views.crops import Center, Crop, Inception, Mild, Pad, Resize
 from kdx.views.policies import SeparateViews, SharedView, ViewPolicy
@@ -197,3 +198,26 @@ def test_funmatch_is_same_ic_and_mixup_and_the_command_line_wins() -> None:
     _, mild = named("views=funmatch", "crop@views.crop=mild")
     assert OmegaConf.to_container(mild.views) == OmegaConf.to_container(named("views=same_rc")[1].views)
     assert not named("views=same_ic")[1].mixing
+
+
+class Column(Crop):
+    """A crop that a user wrote, which forgets an axis."""
+
+    def boxes(self, uniform: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        return np.ones(4)
+
+
+class Narrow(Column):
+    """A sibling with two numbers per image."""
+
+    def boxes(self, uniform: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        return np.ones((len(sizes), 2))
+
+
+@pytest.mark.parametrize(("crop", "shape"), [(Column(), r"\[4\]"), (Narrow(), r"\[6, 2\]")], ids=["column", "narrow"])
+def test_boxes_of_another_shape_are_refused_by_the_crops_name(crop: Crop, shape: str) -> None:
+    for policy in (SharedView(crop), SeparateViews(Resize(), crop)):
+        with pytest.raises(
+            ShapeError, match=rf"crop {type(crop).__name__} returned boxes of shape {shape}; expected \[6, 4\]: "
+        ):
+            views(policy, np.arange(6))

@@ -16,6 +16,14 @@ from kdx.ranges import NonNegative, validated
 from kdx.training.telemetry import NonFiniteLossError
 
 
+def last_good_checkpoint(trainer: pl.Trainer) -> str:
+    """Return what to do after a loss that is not finite: the last checkpoint, if any, and settings to change."""
+    paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+    path = next((path for path in reversed(paths) if path), None)
+    last = f"The last good checkpoint is {path}" if path else "No checkpoint was written before"
+    return f"{last}; try a lower optimizer.lr, or trainer.gradient_clip_val=1.0"
+
+
 class Moving(ModelCheckpoint):
     """ModelCheckpoint that keeps its best score if the run is resumed in another folder; Lightning discards it."""
 
