@@ -9,6 +9,7 @@ import numpy as np
 
 from kdx.compare import caveats
 from kdx.compare.groups import Group, baselines_of, differences, group_runs
+from kdx.compare.metric_names import directions
 from kdx.compare.metric_selection import asked_metrics, default_metrics, nearest, numbers
 from kdx.compare.runs import RunRecord
 from kdx.compare.statistics import Estimate, estimate, paired
@@ -62,12 +63,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All groups, the metrics they are compared in, what they are compared with, and what has to be said beside it."""
+    """All groups, the metrics they are compared in, what they are compared with, and the caveats.
+
+    `higher_is_better` says it of each quantity ("accuracy"); None where neither is.
+    """
 
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     against: str | None
     caveats: tuple[str, ...]
+    higher_is_better: Mapping[str, bool | None]
 
     @property
     def intervals(self) -> int:
@@ -94,7 +99,13 @@ def compare(runs: Sequence[RunRecord], metrics: Iterable[str] | None = None, aga
     rows = tuple(_row(group, baseline, names) for group, baseline in zip(groups, baselines, strict=True))
     said = [stand_in, *caveats.of_tasks(groups), *unpaired, *caveats.of_seeds(groups, baselines), *caveats.of_facts(groups)]
     said += [*caveats.of_states(runs, everyone), _single(rows)]
-    return Comparison(tuple(names), rows, chosen, tuple(caveat for caveat in said if caveat))
+    return Comparison(
+        tuple(names),
+        rows,
+        chosen,
+        tuple(caveat for caveat in said if caveat),
+        directions(run.higher_is_better for run in finished),
+    )
 
 
 def _row(group: Group, baseline: Group | None, names: Sequence[str]) -> Row:

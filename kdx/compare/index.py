@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 FILE = ".kdx-index.sqlite"
-VERSION = 1  # of the table and of what a record holds: an index of another version is written anew
+VERSION = 2  # of the table and of what a record holds: an index of another version is written anew
 Stamp = str  # of a folder's files; a record counts only while it is the same
 
 

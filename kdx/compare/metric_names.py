@@ -1,4 +1,4 @@
-"""Metric names in words, with the unit and whether less is better."""
+"""Metric names in words, with the unit and which of two values is better."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ UNITS = {
     "energy_joules": "J",
     "seconds": "s",
 }
+# Of what a run does not say itself: costs, and runs of an older kdx.
 MORE_IS_BETTER = ("accuracy", "top5", "agreement", "auroc", "images_per_second")
 SPOKEN = {
     "resolution.student": "px",
@@ -80,13 +81,29 @@ def titled(name: str) -> str:
     return what(name) + (f" ({owner})" if owner else "") + (f", {measured}" if measured else "")
 
 
-def direction(name: str) -> str:
-    """Says "more" or "less": which of two values is better. Empty where neither is, such as entropy."""
+def direction(name: str, higher_is_better: Mapping[str, bool | None] | None = None) -> str:
+    """Return "more" or "less": which of two values is better. Empty where neither is, such as entropy.
+
+    Args:
+        name: Flat name, "test/student/accuracy".
+        higher_is_better: What the runs say, by quantity ("accuracy"); see `directions`.
+    """
     last = name.rpartition("/")[2]
+    if higher_is_better is not None and last in higher_is_better:
+        return {True: "more", False: "less", None: ""}[higher_is_better[last]]
     if last in MORE_IS_BETTER:
         return "more"
     worse = ("nll", "brier", "kl", "loss", *COSTS)
     return "less" if last in worse or "ece" in last or last in ("mce", "rms_ce", "brier_reliability") else ""
+
+
+def directions(runs: Iterable[Mapping[str, bool | None]]) -> dict[str, bool | None]:
+    """Return by quantity whether higher is better, from what each run says; None where runs contradict each other."""
+    merged: dict[str, bool | None] = {}
+    for higher_is_better in runs:
+        for name, value in higher_is_better.items():
+            merged[name] = value if merged.get(name, value) == value else None
+    return merged
 
 
 def split_of(metrics: Iterable[str]) -> str:

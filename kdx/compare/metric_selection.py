@@ -27,11 +27,17 @@ def numbers(run: RunRecord) -> dict[str, float]:
     return {**run.metrics, **{LAST + name: value for name, value in run.last.items()}}
 
 
+def added_metrics(runs: Iterable[RunRecord]) -> list[str]:
+    """What the runs measure beside the built-in metrics, without the split: "student/margin", or "nontarget_kl" of a pair."""
+    names = dict.fromkeys(name for run in runs for name in run.added_metrics)
+    return [form for name in names for form in (f"student/{name}", name)]
+
+
 def default_metrics(runs: Sequence[RunRecord]) -> tuple[list[str], str]:
-    """Quality on test and cost, as far as there are any; and a caveat if val has to stand in for test."""
+    """Quality on test, added metrics and cost, as far as there are any; and a caveat if val has to stand in for test."""
     known = _known(runs)
     split = "test" if any(name.startswith("test/") for name in known) else "val"
-    names = [f"{split}/{name}" for name in QUALITY] + list(COST)
+    names = [f"{split}/{name}" for name in (*QUALITY, *added_metrics(runs))] + list(COST)
     found = [name for name in names if name in known]
     if split == "test" or not found:
         return found, ""

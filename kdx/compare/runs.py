@@ -32,7 +32,8 @@ RUN_FILES = ("run.json", "config.yaml")  # either makes a folder a run's
 class RunRecord:
     """One run folder. `problem` says what is wrong with it and what to do; it is empty if nothing is.
 
-    Metrics by flat name; `last` are those of the last weights on val, where other weights were selected.
+    Metrics by flat name; `last` are those of the last weights on val, where other weights were selected. `higher_is_better`
+    says it of each quantity ("accuracy"); None where neither is; empty for a run of an older kdx.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class RunRecord:
     data: Mapping[str, Any]
     provenance: Mapping[str, Any]
     cost: Mapping[str, Any]
+    higher_is_better: Mapping[str, bool | None]
     started: str | None
     group: str | None
 
@@ -63,6 +65,12 @@ class RunRecord:
     def baseline(self) -> str | None:
         """Which equal-budget baseline the run is, if it is one."""
         return self.config.get("baseline")
+
+    @property
+    def added_metrics(self) -> list[str]:
+        """Names of the metrics that the run measures beside the built-in ones."""
+        metrics = self.config.get("metrics")
+        return list(metrics) if isinstance(metrics, dict) else []
 
     @cached_property
     def flat_config(self) -> dict[str, Any]:

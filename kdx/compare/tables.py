@@ -119,7 +119,7 @@ def ordered(comparison: Comparison, metric: str) -> Comparison:
     """The same with the best mean of a metric first; the largest, where none is better. ValueError if it is not shown."""
     if metric not in comparison.metrics:
         raise ValueError(f"--sort {metric}: the table has no such column.{nearest(metric, comparison.metrics)}")
-    sign = 1 if direction(metric) == "less" else -1
+    sign = 1 if direction(metric, comparison.higher_is_better) == "less" else -1
     worst = float("inf")
     rows = sorted(comparison.rows, key=lambda row: sign * row.cells[metric].mean if metric in row.cells else worst)
     return replace(comparison, rows=tuple(rows))
@@ -183,7 +183,7 @@ def _best(comparison: Comparison) -> dict[str, int]:
     """Metric -> the row with its best mean, if that row differs from its baseline for the better."""
     found = {}
     for name in comparison.metrics:
-        sign = {"more": 1, "less": -1}.get(direction(name), 0) if name.startswith(SPLITS) else 0
+        sign = {"more": 1, "less": -1}.get(direction(name, comparison.higher_is_better), 0) if name.startswith(SPLITS) else 0
         means = {i: sign * row.cells[name].mean for i, row in enumerate(comparison.rows) if name in row.cells}
         if not sign or len(means) < 2:
             continue

@@ -45,7 +45,7 @@ def check(cfg: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
     plain: Node = {
-        key: value if value != {} or key == "losses" else None for key, value in container.items()
+        key: value if value != {} or key in ("losses", "metrics") else None for key, value in container.items()
     }  # none.yaml is empty
     _check_ranges(RunConfig, plain)
     plain = _as_baseline(plain)

@@ -106,6 +106,7 @@ class RunConfig:
     calibration: Node | None = None
     temperature: Node | None = None
     losses: dict[str, Any] = MISSING
+    metrics: dict[str, Any] = field(default_factory=dict)
     optimizer: Node = MISSING
     decay: str = ranged(Literal["kernels", "all"])
     lr_schedule: Node = MISSING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from kdx.data.sampler import Sampler
 from kdx.data.source import Images
 from kdx.evaluation.subjects import MeasuredNetworks
 from kdx.metrics.assessment import Assessment, AssessmentResult
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suite
 from kdx.types import Batch, Outputs, Pair
 from kdx.views.crops import Crop
@@ -32,9 +33,10 @@ class Sink(Protocol):
 class InDepth:
     """What can be said of each network in depth: `student/ece_mass`, ..., and its classes one by one."""
 
-    def __init__(self, num_classes: int, *, teacher: bool, labels: bool, device: torch.device) -> None:
-        names = ("student", "teacher") if teacher else ("student",)
-        self.assessments = {name: Assessment(num_classes, labels=labels).to(device) for name in names}
+    def __init__(self, bench: Bench, *, labels: bool) -> None:
+        names = ("student",) if bench.subject.teacher is None else ("student", "teacher")
+        num_classes = len(bench.outputs)
+        self.assessments = {name: Assessment(num_classes, bench.metrics, labels=labels).to(bench.device) for name in names}
 
     def update(self, outputs: Outputs) -> None:
         """Add a batch."""
@@ -61,6 +63,7 @@ class Bench:
     data: Any
     device: torch.device
     tick: Callable[[], None] = lambda: None  # after each batch
+    metrics: Mapping[str, EvaluationMetric] = field(default_factory=dict)  # beside the built-in ones
     skipped: dict[int, str] = field(default_factory=dict)  # images that could not be decoded, and why; filled by `measure`
 
     @torch.no_grad()
@@ -70,14 +73,14 @@ class Bench:
         Logits are taken at the data's classes alone, so probabilities are renormalized over them.
         """
         taught = teacher and self.subject.teacher is not None
-        suite = Suite(len(self.outputs), teacher=taught, labels=images.labels is not None).to(self.device)
+        suite = Suite(len(self.outputs), self.metrics, teacher=taught, labels=images.labels is not None).to(self.device)
         for batch in self._batches(images, side, taught):
             outputs = self._outputs(batch, taught)
             for sink in (suite, *sinks):
                 sink.update(outputs)
             self.tick()
-        found: dict[str, float] = suite.compute()
-        return found
+        numbers: dict[str, float] = suite.compute()
+        return numbers
 
     def _outputs(self, batch: Batch, taught: bool) -> Outputs:
         student = self.subject.student(batch.student_images).float()[:, self.outputs]

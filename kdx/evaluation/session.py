@@ -28,7 +28,9 @@ from kdx.evaluation.request import EvaluationRequest
 from kdx.evaluation.results import EvaluationResult
 from kdx.evaluation.subjects import MeasuredNetworks, subject
 from kdx.experiment import build
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.disagreement import Disagreement
+from kdx.metrics.selection import applicable
 from kdx.run.folder import RunFolder
 from kdx.run.provenance import provenance
 
@@ -56,7 +58,8 @@ def evaluate(
         cfg.data, {key: value for key in ("batch_size", "num_workers") if (value := getattr(asked, key)) is not None}
     )
     crop = build.make(cfg.data.eval_crop, "data.eval_crop")
-    bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device())
+    metrics = added_metrics(run, len(outputs), labels=images.labels is not None)
+    bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device(), metrics=metrics)
     sides = asked.sides or [networks.resolution.student]
     console = Console() if Console().is_terminal else Console(width=150)
     with Predictions(folder / f"{name}.parquet") if asked.predictions else nullcontext() as predictions:
@@ -74,6 +77,13 @@ def evaluate(
     names = source.names if source.names is not None and len(source.names) == len(outputs) else None
     results.show(found, images, split, title, names, folder / name, console)
     return folder / f"{name}.json"
+
+
+def added_metrics(run: DictConfig | None, num_classes: int, *, labels: bool) -> dict[str, EvaluationMetric]:
+    """The metrics that the run adds to the built-in ones, as far as these data allow them."""
+    metrics = build.unchecked(run).metrics if run is not None else {}
+    possible = applicable(metrics, num_classes, labels=labels, teacher=True)
+    return {name: metric for name, metric in metrics.items() if name in possible}
 
 
 def steps_of(shifts: Mapping[str, Shift], asked: EvaluationRequest, side: int) -> list[tuple[str, Step]]:
@@ -96,7 +106,7 @@ def everything(
 ) -> EvaluationResult:
     """The clean images in depth, then every step, while a bar says how long it will take."""
     taught = bench.subject.teacher is not None
-    depth = InDepth(len(bench.outputs), teacher=taught, labels=images.labels is not None, device=bench.device)
+    depth = InDepth(bench, labels=images.labels is not None)
     furthest = Disagreement().to(bench.device) if taught else None
     passes = sum(len(sides) if step.side is None else 1 for _, step in steps) + len(sides)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -15,8 +15,7 @@ from omegaconf import DictConfig
 from kdx.config.check import ConfigError, nearest
 from kdx.experiment.build import Parts, count_classes
 from kdx.experiment.final_metrics import cast
-from kdx.metrics import functional
-from kdx.metrics.assessment import DEPTH
+from kdx.metrics.selection import CALIBRATION, applicable
 from kdx.metrics.suite import Suite
 from kdx.types import Progress
 
@@ -35,13 +34,16 @@ def check_metric(metric: str, cfg: DictConfig, parts: Parts, path: str) -> None:
 
 
 def _measured(cfg: DictConfig, parts: Parts) -> list[str]:
-    suite = Suite(count_classes(cfg, parts), teacher=cfg.teacher is not None, labels=parts.source.labels)
-    return [*suite.names, *(f"{network}/ece" for network in suite.networks if parts.source.labels)]
+    teacher = cfg.teacher is not None
+    return Suite(count_classes(cfg, parts), parts.metrics, teacher=teacher, labels=parts.source.labels).names
 
 
 def _finals(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     labels = parts.source.labels
-    what = [*functional.names(count_classes(cfg, parts), labels=labels), *(DEPTH if labels else ())]
+    what = [
+        *applicable(parts.metrics, count_classes(cfg, parts), labels=labels, teacher=False),
+        *(CALIBRATION if labels else ()),
+    ]
     assessed = [f"{who}/{name}" for who in cast(cfg, labels=labels) for name in what]
     for split in ("val", "test"):
         yield from (f"{split}/{name}" for name in dict.fromkeys([*_measured(cfg, parts), *assessed]))

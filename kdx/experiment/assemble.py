@@ -186,7 +186,7 @@ def assemble(
         assert teacher is not None
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
-        return preflight.inspect(teacher, batches, parts.calibration, num_classes)
+        return preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics)
 
     def store_targets(module: DistillationModule) -> Tensor:
         assert teacher is not None
@@ -208,6 +208,7 @@ def assemble(
         parts.lr_schedule,
         cfg.decay,
         labels=parts.source.labels,
+        added_metrics=parts.metrics,
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
     )

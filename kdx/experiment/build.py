@@ -13,9 +13,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
-from kdx.config.check import ConfigError, members
+from kdx.config.check import ConfigError, members, nearest
 from kdx.data.source import Source
 from kdx.losses.objective import Objective
+from kdx.metrics.base import EvaluationMetric
+from kdx.metrics.selection import applicable, check_added
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
@@ -51,6 +53,7 @@ class Parts:
     augmentation: Augmentation | None
     eval_crop: Crop
     objective: Objective
+    metrics: dict[str, EvaluationMetric]  # beside the built-in ones
     temperature: Temperature | None
     calibration: TemperatureScaling | None
     lr_schedule: LrSchedule
@@ -136,6 +139,7 @@ def unchecked(cfg: DictConfig) -> Parts:
         augmentation=make(cfg.augmentation, "augmentation"),
         eval_crop=make(cfg.data.eval_crop, "data.eval_crop"),
         objective=Objective({name: make(term, f"losses.{name}") for name, term in cfg.losses.items()}),
+        metrics={name: make(metric, f"metrics.{name}") for name, metric in cfg.metrics.items()},
         temperature=make(cfg.temperature, "temperature"),
         calibration=make(cfg.calibration, "calibration"),
         lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
@@ -160,6 +164,7 @@ def parts(cfg: DictConfig) -> Parts:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     num_classes = count_classes(cfg, built)
+    _check_metrics(cfg, built, num_classes)
     for name, term in built.objective.terms.items():
         if num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
@@ -198,8 +203,27 @@ def _check_terms(cfg: DictConfig, parts: Parts) -> None:
             "views with stored teacher crops need a teacher that gives one answer per image: "
             "use augmentation=none, and combine=logits or probs in an ensemble"
         )
-    if not parts.source.labels and cfg.monitor.startswith("val/student/") and not cfg.monitor.endswith("entropy"):
+
+
+def _check_metrics(cfg: DictConfig, parts: Parts, num_classes: int) -> None:
+    """What is added can be measured, and so can what is monitored on the student."""
+    labels = parts.source.labels
+    try:
+        check_added(parts.metrics, num_classes, labels=labels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    prefix, name = "val/student/", cfg.monitor.removeprefix("val/student/")
+    if not cfg.monitor.startswith(prefix):
+        return
+    if name in applicable(parts.metrics, num_classes, labels=labels, teacher=False):
+        return
+    if name in applicable(parts.metrics, num_classes, labels=True, teacher=False):
         raise ConfigError(f"monitor={cfg.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+    names = [prefix + known for known in applicable(parts.metrics, num_classes, labels=labels, teacher=False)]
+    raise ConfigError(
+        f"monitor={cfg.monitor}: no such metric.{nearest(cfg.monitor, names)} Choose one of {', '.join(names)}, or add it with "
+        f"metrics=[{name}]"
+    )
 
 
 def _check_devices(cfg: DictConfig) -> None:

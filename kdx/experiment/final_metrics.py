@@ -128,7 +128,9 @@ def _look(
     """What the final pass finds while `go`, the trainer's validate or test, shows a split to the module."""
     module = experiment.module
     module.findings = None
-    module.final_pass = FinalPass(who, module.distiller.student.num_classes, temperatures, labels=parts.source.labels)
+    module.final_pass = FinalPass(
+        who, module.distiller.student.num_classes, temperatures, labels=parts.source.labels, added_metrics=parts.metrics
+    )
     go(module, datamodule=experiment.datamodule, verbose=False)
     return module.findings or FinalPassResult({}, {})  # nothing where trainer.limit_val_batches=0 leaves nothing to see
 

@@ -22,7 +22,7 @@ from kdx.training.ranks import rank
 log = logging.getLogger("kdx")
 
 # What a trained network's weights do not depend on.
-IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "baseline", "baselines")
+IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "metrics", "baseline", "baselines")
 
 # What of the data settings they do; the images themselves have a fingerprint of their own.
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
@@ -62,6 +62,9 @@ def key(cfg: DictConfig, splits: Mapping[SplitName, Images], source: Any) -> str
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     config = {name: value for name, value in plain.items() if name not in IRRELEVANT}
+    monitored = plain["monitor"].rpartition("/")[2]
+    if monitored in plain["metrics"]:  # it chooses the weights
+        config["metrics"] = {monitored: plain["metrics"][monitored]}
     config["resolution"] = plain["resolution"]["student"]
     hardware = ("devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar", "log_every_n_steps")
     config["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}

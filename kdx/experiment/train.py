@@ -19,6 +19,7 @@ from kdx.distiller import Cohort
 from kdx.experiment import build, final_metrics, loggers, teacher
 from kdx.experiment.assemble import Experiment, assemble, carve_splits, check_features, warn_of_duplicates
 from kdx.experiment.cost import priced
+from kdx.metrics.selection import directions
 from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.report.panel import draw_views
@@ -117,6 +118,7 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
             costs = priced(cfg, parts, experiment, trainer, metrics["images_per_second"])
             metrics |= costs.metrics
             report = {"metrics": metrics, "last": last or validated(metrics), "selection": selected, "data": data}
+            report["higher_is_better"] = directions(parts.metrics)
             cost = {"protocol": costs.protocol, "repetitions": costs.repetitions}
             folder.write("metrics.json", {**report, "cost": cost, "provenance": source})
             loggers.conclude(opened, known, report, best_score(trainer))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.metrics.assessment import Assessment, AssessmentResult
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.disagreement import Disagreement
 from kdx.metrics.gathering import everywhere
 from kdx.teachers.calibration import TemperatureScaling
@@ -45,14 +46,20 @@ class FinalPass(nn.Module):
     """
 
     def __init__(
-        self, cast: Mapping[str, int], num_classes: int, temperatures: Mapping[str, float] | None = None, *, labels: bool = True
+        self,
+        cast: Mapping[str, int],
+        num_classes: int,
+        temperatures: Mapping[str, float] | None = None,
+        *,
+        labels: bool = True,
+        added_metrics: Mapping[str, EvaluationMetric] | None = None,
     ) -> None:
         super().__init__()
         known = SCALED if temperatures is None else temperatures
         self.cast = {who: side for who, side in cast.items() if who in known or who not in SCALED}
         self.scaled = {who: base for who, base in SCALED.items() if who in self.cast}
         self.temperatures = dict(temperatures or {})
-        self.assessments = nn.ModuleDict({who: Assessment(num_classes, labels=labels) for who in self.cast})
+        self.assessments = nn.ModuleDict({who: Assessment(num_classes, added_metrics, labels=labels) for who in self.cast})
         self.disagreement = Disagreement() if "teacher" in cast else None
         self.kept: dict[str, list[Tensor]] = {who: [] for who in self.scaled if who not in self.temperatures}
         self.labels: list[Tensor] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kdx.compare.comparison import PairedDifference, compare
 from kdx.compare.metric_names import direction
+from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.material import Material
 from kdx.compare.statistics import number
 
@@ -31,10 +32,11 @@ def compared(material: Material, against: str | None = None) -> Compared:
         states = "; none of them is finished, so there is nothing to compare yet" if material.runs else ""
         return Compared([f"{len(material.runs)} runs{states}"] if states else [], "", {})
     there = {name for run in material.done for name in run.metrics}
-    metrics = [name for what in METRICS if (name := f"{material.split}/student/{what}") in there]
+    quality = [*(f"student/{name}" for name in METRICS), *added_metrics(material.done)]
+    metrics = [name for what in quality if (name := f"{material.split}/{what}") in there]
     found = compare(material.runs, metrics, against)
     differences = {
-        (row.label, metric): (worded(difference), clear(difference, metric))
+        (row.label, metric): (worded(difference), clear(difference, direction(metric, found.higher_is_better)))
         for row in found.rows
         for metric, difference in row.differences.items()
     }
@@ -56,9 +58,8 @@ def worded(difference: PairedDifference) -> str:
     return f"{text} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def clear(difference: PairedDifference, metric: str) -> str:
-    """Says "better" or "worse" where the interval excludes 0 and the metric has a direction, else nothing."""
-    good = direction(metric)
+def clear(difference: PairedDifference, good: str) -> str:
+    """Return "better" or "worse" where the interval excludes 0; nothing if neither "more" nor "less" is good."""
     if difference.estimate is None or not good or difference.estimate.std == 0:
         return ""
     interval = difference.estimate.interval

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdx.compare.metric_names import direction, finite, titled, unit, what
+from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.charts import NEUTRAL, Chart, Figure, figure, name_of, trace
 from kdx.compare.page.material import MOST_GROUPS, Material, System
 
@@ -27,7 +28,11 @@ HOVER = "%{text}<br>teacher %{x:.4g}, student %{y:.4g} nats<extra>"
 def seeds(material: Material) -> Chart | None:
     """A row per group: every seed as a dot, the mean as a line. None for a single group."""
     shown = [system for system in material.drawn if system.done]
-    names = [name for metric in SEEN if any(system.values(name := f"{material.split}/{metric}") for system in shown)]
+    names = [
+        name
+        for metric in (*SEEN, *added_metrics(material.done))
+        if any(system.values(name := f"{material.split}/{metric}") for system in shown)
+    ]
     if len(shown) < 2 or not names:
         return None
     figures = {str(place): _strip(shown, name) for place, name in enumerate(names)}
@@ -100,7 +105,7 @@ def pareto(material: Material) -> Chart | None:
 def _trade(material: Material, cost: str, gain: str) -> Figure:
     points = [(system, system.mean(cost), system.mean(gain)) for system in material.systems]
     found = [(system, x, y) for system, x, y in points if x is not None and y is not None]
-    sign = -1.0 if direction(gain) == "less" else 1.0
+    sign = -1.0 if direction(gain, material.higher_is_better) == "less" else 1.0
     front = non_dominated([(x, sign * y) for _, x, y in found])
     line = sorted((found[i][1], found[i][2]) for i in front)
     front_line = {"color": NEUTRAL, "width": 1.2, "dash": "dot"}
