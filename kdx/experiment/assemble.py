@@ -201,6 +201,11 @@ def assemble(
         passes = (datamodule.batches("train", look, module.device) for look in looks)
         return stored.table(teacher, passes, len(splits["train"]), module.device)
 
+    unused = (
+        [name for name, metric in parts.metrics.items() if metric.needs_teacher] if cfg.teacher is cfg.peers is None else []
+    )
+    if unused:
+        log.warning("no teacher: metrics.%s is left out", unused[0])
     module = DistillationModule(
         distiller,
         parts.objective,

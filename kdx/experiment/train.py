@@ -130,7 +130,14 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     finally:
         loggers.close(opened, failed)
     if trainer.is_global_zero and not quiet:
-        show(metrics, pixels(cfg), "test" if cfg.test else "val", f"{cfg.name} · {selected['text']}", str(folder.path))
+        show(
+            metrics,
+            pixels(cfg),
+            "test" if cfg.test else "val",
+            f"{cfg.name} · {selected['text']}",
+            str(folder.path),
+            list(parts.metrics),
+        )
     return metrics
 
 
@@ -251,5 +258,5 @@ def evaluate(cfg: DictConfig, folder: RunFolder, split: SplitName) -> dict[str, 
     known = folder.read("metrics.json")["metrics"]
     metrics = final_metrics.again(cfg, parts, experiment, trainer, split, known) | parameters(experiment)
     if trainer.is_global_zero:
-        show(metrics, pixels(cfg), split, f"{cfg.name} · {split}", str(folder.path))
+        show(metrics, pixels(cfg), split, f"{cfg.name} · {split}", str(folder.path), list(parts.metrics))
     return metrics
