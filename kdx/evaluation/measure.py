@@ -1,4 +1,4 @@
-"""One pass over one split: batches to numbers."""
+"""Metrics of the networks under test, from one pass over a split."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from kdx.views.policies import SharedView
 
 
 class Sink(Protocol):
-    """Whatever wants to see the outputs of each batch."""
+    """Receives the outputs of each batch."""
 
     def update(self, outputs: Outputs) -> None:
-        """Take a batch of outputs in."""
+        """Add a batch of outputs."""
 
 
 class InDepth:
-    """What can be said of each network in depth: `student/ece_mass`, ..., and its classes one by one."""
+    """Collects calibration metrics and per-class results of each network: `student/ece_mass`, ..."""
 
     def __init__(self, bench: Bench, *, labels: bool) -> None:
         names = ("student",) if bench.subject.teacher is None else ("student", "teacher")
@@ -46,13 +46,13 @@ class InDepth:
             assessment.update(logits, outputs.label)
 
     def compute(self) -> dict[str, AssessmentResult]:
-        """By network."""
+        """Return the results by network."""
         return {name: assessment.compute() for name, assessment in self.assessments.items()}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The networks under test, the outputs [K] that stand for the data's classes, and how images are seen and loaded.
+    """The networks under test, their outputs [K] for the classes of the data, and how images are cropped and loaded.
 
     `data` has the keys of conf/data/base.yaml.
     """
@@ -68,9 +68,9 @@ class Bench:
 
     @torch.no_grad()
     def measure(self, images: Images, side: int, *, teacher: bool = True, sinks: Sequence[Sink] = ()) -> dict[str, float]:
-        """`student/accuracy`, `teacher/ece`, `agreement`, ... of the images, all of them seen once, by a student at `side` px.
+        """Return `student/accuracy`, `teacher/ece`, `agreement`, ... over all images, for a student at `side` px.
 
-        Logits are taken at the data's classes alone, so probabilities are renormalized over them.
+        Only the logits of the data's classes are used, so probabilities are renormalized over them.
         """
         taught = teacher and self.subject.teacher is not None
         suite = Suite(len(self.outputs), self.metrics, teacher=taught, labels=images.labels is not None).to(self.device)
@@ -84,11 +84,11 @@ class Bench:
 
     def _outputs(self, batch: Batch, taught: bool) -> Outputs:
         student = self.subject.student(batch.student_images).float()[:, self.outputs]
-        said: Tensor | None = None
+        teacher_logits: Tensor | None = None
         if taught:
             assert self.subject.teacher is not None and batch.teacher_images is not None
-            said = self.subject.teacher(batch.teacher_images, batch.other_images)[:, self.outputs]
-        return Outputs(student, said, batch.label, batch.target, index=batch.index)
+            teacher_logits = self.subject.teacher(batch.teacher_images, batch.other_images)[:, self.outputs]
+        return Outputs(student, teacher_logits, batch.label, batch.target, index=batch.index)
 
     def _batches(self, images: Images, side: int, taught: bool) -> Iterator[Batch]:
         observer = Observer(
@@ -105,12 +105,12 @@ class Bench:
             loader = ResidentLoader(images, order, observer.look, on_bad_image=bad, device=self.device)
         else:
             loader = StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=self.data.num_workers)
-        for seen in loader:
-            yield observer.finish(seen.to(self.device))
+        for rendered in loader:
+            yield observer.finish(rendered.to(self.device))
         self.skipped.update(loader.skipped)
 
     def _fits(self, images: Images) -> bool:
-        """Whether the decoded pixels are kept on the device, as a run would have it."""
+        """Return whether the decoded pixels are kept on the device, by the rule of a run."""
         if self.data.loader != "auto":
             return bool(self.data.loader == "resident")
         try:
@@ -120,10 +120,10 @@ class Bench:
 
 
 def device() -> torch.device:
-    """The GPU where there is one."""
+    """Return the GPU, if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def num_batches(images: Images, batch_size: int) -> int:
-    """How many batches a pass has."""
+    """Return the number of batches of a pass."""
     return int(np.ceil(len(images) / batch_size))

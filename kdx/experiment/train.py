@@ -130,14 +130,8 @@ def train(cfg: DictConfig, folder: RunFolder, quiet: bool = False) -> dict[str, 
     finally:
         loggers.close(opened, failed)
     if trainer.is_global_zero and not quiet:
-        show(
-            metrics,
-            pixels(cfg),
-            "test" if cfg.test else "val",
-            f"{cfg.name} · {selected['text']}",
-            str(folder.path),
-            list(parts.metrics),
-        )
+        title = f"{cfg.name} · {selected['text']}"
+        show(metrics, pixels(cfg), "test" if cfg.test else "val", title, str(folder.path), list(parts.metrics))
     return metrics
 
 

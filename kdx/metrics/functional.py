@@ -1,4 +1,4 @@
-"""Metrics per example [B], from log-probabilities [B,K]."""
+"""Built-in metrics per example [B], from log-probabilities [B,K] and labels [B]."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def accuracy(log_probs: Tensor, label: Tensor) -> Tensor:
-    """1 where the likeliest class is the label."""
+    """Return 1 where the likeliest class is the label, else 0."""
     return (log_probs.argmax(-1) == label).to(log_probs.dtype)
 
 
 def topk(log_probs: Tensor, label: Tensor, k: int) -> Tensor:
-    """1 where the label is among the k likeliest classes."""
+    """Return 1 where the label is among the k likeliest classes, else 0."""
     return (log_probs.topk(k, -1).indices == label[:, None]).any(-1).to(log_probs.dtype)
 
 
@@ -33,7 +33,7 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 
 def agreement(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
-    """1 where student and teacher predict the same class."""
+    """Return 1 where student and teacher predict the same class, else 0."""
     return (student_log_probs.argmax(-1) == teacher_log_probs.argmax(-1)).to(student_log_probs.dtype)
 
 
