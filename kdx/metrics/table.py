@@ -20,17 +20,13 @@ class MetricTable:
         num_classes: K.
 
     Raises:
-        ValueError: A metric returns the wrong shape, or reads what it does not declare; the message begins with its name.
+        ValueError: A metric fails, returns a wrong shape, or reads what it does not declare; the message begins with its name.
     """
 
     def __init__(self, metrics: Mapping[str, EvaluationMetric], num_classes: int) -> None:
         self.metrics = dict(metrics)
         trial = made_up(num_classes)
-        self.shapes: dict[str, torch.Size] = {}
-        for name, metric in self.metrics.items():
-            sums = _sums(name, metric, trial)
-            self.shapes[name] = sums.shape
-            _number(name, metric.result(sums.to(torch.float64), torch.tensor(float(len(trial)), dtype=torch.float64)))
+        self.shapes = {name: _try_out(name, metric, trial) for name, metric in self.metrics.items()}
         self.size = sum(shape.numel() for shape in self.shapes.values())
 
     def sums(self, batch: PredictionBatch) -> Tensor:
@@ -66,6 +62,21 @@ def made_up(num_classes: int) -> PredictionBatch:
     logits = torch.arange(2 * size * num_classes, dtype=torch.float64).sin().view(2, size, num_classes)
     log_probs, teacher_log_probs = logits.log_softmax(-1)
     return PredictionBatch(log_probs, torch.arange(size) % num_classes, teacher_log_probs)
+
+
+def _try_out(name: str, metric: EvaluationMetric, trial: PredictionBatch) -> torch.Size:
+    """Return the shape of the metric's sums."""
+    try:
+        sums = _sums(name, metric, trial)
+        _number(name, metric.result(sums.to(torch.float64), torch.tensor(float(len(trial)), dtype=torch.float64)))
+    except ValueError:
+        raise
+    except Exception as error:  # of any kind, as the code is the user's
+        raise ValueError(
+            f"metrics.{name} failed on a trial batch of shape {list(trial.log_probs.shape)}: {type(error).__name__}: {error}; "
+            "set HYDRA_FULL_ERROR=1 for the traceback"
+        ) from error
+    return sums.shape
 
 
 def _sums(name: str, metric: EvaluationMetric, batch: PredictionBatch) -> Tensor:

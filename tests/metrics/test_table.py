@@ -126,6 +126,10 @@ def test_a_number_counts_for_every_example_of_its_batch(value: Tensor | float) -
         (Computed(lambda batch: batch.probs[:, :1]), r"metrics\.mine: returned shape \[\d, 1\].*change what `per_example`"),
         (Computed(lambda batch: batch.label), r"metrics\.mine: .*reads `label`.*set `needs_label = True`"),
         (Computed(lambda batch: batch.teacher_log_probs), r"metrics\.mine: .*set `needs_teacher = True`"),
+        (
+            Computed(lambda batch: batch.probs @ batch.probs),
+            r"metrics\.mine failed on a trial batch of shape \[\d, {K}\]: RuntimeE",
+        ),
         (Vector(), r"metrics\.mine: result has shape \[2\]; expected \[\] \(a number\)"),
     ],
 )
