@@ -15,8 +15,7 @@ import pytest
 def test_two_ranks_equal_one_and_share_folder_and_teacher(
     train: Callable[..., Path], teachers: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
-    options = ["experiment=funmatch_digits", "teacher.recipe.seed=3", "teacher.recipe.trainer.max_epochs=2"]
-    options += ["metrics=[margin,nontarget_kl,confidence_when_wrong]", *tiny]
+    options = ["experiment=funmatch_digits", "teacher.recipe.seed=3", "teacher.recipe.trainer.max_epochs=2", *tiny]
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.run.dir={tmp_path}/two"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("KDX_", "HYDRA_"))}
     done = subprocess.run(
