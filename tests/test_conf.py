@@ -58,7 +58,7 @@ def test_option_composes_and_fits_its_constructors(config: Callable[..., DictCon
         pytest.importorskip("pytorch_optimizer")
     if option == "teacher=run":  # wants a finished run, which tests/test_teachers.py has
         return
-    text = option.replace("losses=", "losses=[") + "]" if option.startswith("losses") else option
+    text = option.replace("=", "=[") + "]" if option.startswith(("losses=", "metrics=")) else option
     experiment = [] if option.startswith("experiment") else ["experiment=none"]
     if option.startswith("data=") and "digits" not in option and "glyphs" not in option:  # tests/test_formats.py has files
         config(*experiment, text, "data.root=somewhere")

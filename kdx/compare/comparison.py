@@ -9,6 +9,7 @@ import numpy as np
 
 from kdx.compare import caveats
 from kdx.compare.groups import Group, baselines_of, differences, group_runs
+from kdx.compare.metric_names import directions
 from kdx.compare.metric_selection import default_metrics, matching_metrics, nearest, numbers
 from kdx.compare.runs import RunRecord
 from kdx.compare.statistics import Estimate, estimate, paired
@@ -62,12 +63,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All groups with their metrics, the name or label of the baseline (None if there is none), and caveats."""
+    """All groups with their metrics, the name or label of the baseline (None if there is none), and caveats.
+
+    `higher_is_better` gives the direction of each quantity ("accuracy"); None if neither direction is better.
+    """
 
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     against: str | None
     caveats: tuple[str, ...]
+    higher_is_better: Mapping[str, bool | None]
 
     @property
     def intervals(self) -> int:
@@ -100,7 +105,8 @@ def compare(runs: Sequence[RunRecord], metrics: Iterable[str] | None = None, aga
     rows = tuple(_row(group, baseline, names) for group, baseline in zip(groups, baselines, strict=True))
     texts = [split_caveat, *caveats.of_tasks(groups), *unpaired, *caveats.of_seeds(groups, baselines)]
     texts += [*caveats.of_facts(groups), *caveats.of_states(runs, all_groups), _single_seed(rows)]
-    return Comparison(tuple(names), rows, chosen, tuple(text for text in texts if text))
+    better = directions(run.higher_is_better for run in finished)
+    return Comparison(tuple(names), rows, chosen, tuple(text for text in texts if text), better)
 
 
 def _row(group: Group, baseline: Group | None, names: Sequence[str]) -> Row:

@@ -18,6 +18,7 @@ IGNORED = (
     "tags",
     "outputs",
     "logger",
+    "metrics",
     "ckpt_path",
     "baselines",
     "hydra",

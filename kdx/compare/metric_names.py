@@ -1,4 +1,4 @@
-"""Metric names in words, with the unit and whether less is better."""
+"""Metric names in words, with the unit and which of two values is better."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ UNITS = {
     "energy_joules": "J",
     "seconds": "s",
 }
+# For costs, and for runs of older versions, whose metrics.json has no `higher_is_better`.
 MORE_IS_BETTER = ("accuracy", "top5", "agreement", "auroc", "images_per_second")
 SPOKEN = {
     "resolution.student": "px",
@@ -56,13 +57,13 @@ PREFERRED = (
 
 
 def what(name: str) -> str:
-    """The quantity in words: "test/student/ece" -> "ECE"."""
+    """Return the quantity in words: "test/student/ece" -> "ECE"."""
     last = name.rpartition("/")[2]
     return WHAT.get(last, last.replace("_", " "))
 
 
 def whose(name: str) -> str:
-    """Whose it is and on which split: "test/student_at_4/ece" -> "student at 4, test"; empty where neither is said."""
+    """Return network and split: "test/student_at_4/ece" -> "student at 4, test"; empty if the name has neither."""
     parts = name.split("/")[:-1]
     if parts and parts[0] in ("val", "test", "train", "preflight"):
         parts = [*parts[1:], parts[0]]
@@ -70,32 +71,48 @@ def whose(name: str) -> str:
 
 
 def unit(name: str) -> str:
-    """The unit, or nothing for a fraction or a count."""
+    """Return the unit; empty for a fraction or a count."""
     return UNITS.get(name.rpartition("/")[2], "")
 
 
 def titled(name: str) -> str:
-    """Quantity, owner and unit: "ECE (student, test)", "entropy (student, val), nats"."""
-    owner, measured = whose(name), unit(name)
-    return what(name) + (f" ({owner})" if owner else "") + (f", {measured}" if measured else "")
+    """Return quantity, network, split and unit: "ECE (student, test)", "entropy (student, val), nats"."""
+    network, in_unit = whose(name), unit(name)
+    return what(name) + (f" ({network})" if network else "") + (f", {in_unit}" if in_unit else "")
 
 
-def direction(name: str) -> str:
-    """Says "more" or "less": which of two values is better. Empty where neither is, such as entropy."""
+def direction(name: str, higher_is_better: Mapping[str, bool | None] | None = None) -> str:
+    """Return "more" or "less": which of two values is better. Empty where neither is, such as entropy.
+
+    Args:
+        name: Flat name, "test/student/accuracy".
+        higher_is_better: What the runs say, by quantity ("accuracy"); see `directions`.
+    """
     last = name.rpartition("/")[2]
+    if higher_is_better is not None and last in higher_is_better:
+        return {True: "more", False: "less", None: ""}[higher_is_better[last]]
     if last in MORE_IS_BETTER:
         return "more"
     worse = ("nll", "brier", "kl", "loss", *COSTS)
     return "less" if last in worse or "ece" in last or last in ("mce", "rms_ce", "brier_reliability") else ""
 
 
+def directions(runs: Iterable[Mapping[str, bool | None]]) -> dict[str, bool | None]:
+    """Return by quantity whether higher is better, from what each run says; None where runs contradict each other."""
+    merged: dict[str, bool | None] = {}
+    for higher_is_better in runs:
+        for name, value in higher_is_better.items():
+            merged[name] = value if merged.get(name, value) == value else None
+    return merged
+
+
 def split_of(metrics: Iterable[str]) -> str:
-    """Says "test" where the student was tested, else "val"."""
+    """Return "test" if the student was tested, else "val"."""
     return "test" if any(name.startswith("test/student/") for name in metrics) else "val"
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Metric names without repeats, those that readers want first in front."""
+    """Return the names without repeats, the most important first."""
 
     def place(name: str) -> tuple[int, int, str]:
         split, _, rest = name.partition("/")
@@ -106,7 +123,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def finite(metrics: Mapping[str, float], name: str) -> float | None:
-    """The metric, or None where it is missing or not a finite number."""
+    """Return the metric, or None if it is missing or not a finite number."""
     value = metrics.get(name)
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -114,7 +131,7 @@ def finite(metrics: Mapping[str, float], name: str) -> float | None:
 
 
 def short(label: str, most: int = 60) -> str:
-    """A group's label for a legend: an override's path is cut to its last word, or to what people call it."""
+    """Return the label of a group for a legend: the path of an override is shortened to its last part or a common name."""
     parts = []
     for part in label.split(" "):
         path, equals, value = part.partition("=")

@@ -27,6 +27,12 @@ def numbers(run: RunRecord) -> dict[str, float]:
     return {**run.metrics, **{LAST + name: value for name, value in run.last.items()}}
 
 
+def added_metrics(runs: Iterable[RunRecord]) -> list[str]:
+    """What the runs measure beside the built-in metrics, without the split: "student/margin", or "nontarget_kl" of a pair."""
+    names = dict.fromkeys(name for run in runs for name in run.added_metrics)
+    return [form for name in names for form in (f"student/{name}", name)]
+
+
 def default_metrics(runs: Sequence[RunRecord]) -> tuple[list[str], str]:
     """Return the default metrics that the runs have (quality on test, then cost), and a caveat ("" if there is none).
 
@@ -34,7 +40,7 @@ def default_metrics(runs: Sequence[RunRecord]) -> tuple[list[str], str]:
     """
     available = _available(runs)
     split = "test" if any(name.startswith("test/") for name in available) else "val"
-    names = [f"{split}/{name}" for name in QUALITY] + list(COST)
+    names = [f"{split}/{name}" for name in (*QUALITY, *added_metrics(runs))] + list(COST)
     chosen = [name for name in names if name in available]
     if split == "test" or not chosen:
         return chosen, ""

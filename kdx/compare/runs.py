@@ -42,6 +42,7 @@ class RunRecord:
     data: Mapping[str, Any]
     provenance: Mapping[str, Any]
     cost: Mapping[str, Any]
+    higher_is_better: Mapping[str, bool | None]
     started: str | None
     group: str | None
 
@@ -60,6 +61,12 @@ class RunRecord:
     def baseline(self) -> str | None:
         """The name of the equal-budget baseline that the run is; None if it is not a baseline."""
         return self.config.get("baseline")
+
+    @property
+    def added_metrics(self) -> list[str]:
+        """Names of the metrics that the run measures beside the built-in ones."""
+        metrics = self.config.get("metrics")
+        return list(metrics) if isinstance(metrics, dict) else []
 
     @cached_property
     def flat_config(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def ordered(comparison: Comparison, metric: str) -> Comparison:
     """
     if metric not in comparison.metrics:
         raise ValueError(f"Unknown column in --sort {metric}.{nearest(metric, comparison.metrics)}")
-    sign = 1 if direction(metric) == "less" else -1
+    sign = 1 if direction(metric, comparison.higher_is_better) == "less" else -1
     worst = float("inf")
     rows = sorted(comparison.rows, key=lambda row: sign * row.cells[metric].mean if metric in row.cells else worst)
     return replace(comparison, rows=tuple(rows))
@@ -189,7 +189,7 @@ def _best(comparison: Comparison) -> dict[str, int]:
     """Return, per metric, the index of the row with the best mean, if that row is significantly better than its baseline."""
     best = {}
     for name in comparison.metrics:
-        sign = {"more": 1, "less": -1}.get(direction(name), 0) if name.startswith(SPLITS) else 0
+        sign = {"more": 1, "less": -1}.get(direction(name, comparison.higher_is_better), 0) if name.startswith(SPLITS) else 0
         means = {i: sign * row.cells[name].mean for i, row in enumerate(comparison.rows) if name in row.cells}
         if not sign or len(means) < 2:
             continue

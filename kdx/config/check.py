@@ -59,7 +59,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         container: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
-    return {key: value if value != {} or key == "losses" else None for key, value in container.items()}  # none.yaml is empty
+    may_be_empty = ("losses", "metrics")
+    return {key: value if value != {} or key in may_be_empty else None for key, value in container.items()}  # none.yaml: {}
 
 
 def check_plain(config: Mapping[str, Any]) -> RunConfig:

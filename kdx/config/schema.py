@@ -122,6 +122,7 @@ class RunConfig:
     calibration: Node | None = None
     temperature: Node | None = None
     losses: dict[str, Node]
+    metrics: dict[str, Node] = field(default_factory=dict)
     optimizer: Node
     decay: Literal["kernels", "all"]
     lr_schedule: Node

@@ -1,8 +1,8 @@
-"""One pass over one split: batches to numbers."""
+"""Metrics of the networks under test, from one pass over a split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from kdx.data.source import Images, check_labels
 from kdx.distiller import Distiller
 from kdx.evaluation.measured_networks import MeasuredNetworks
 from kdx.metrics.assessment import Assessment, AssessmentResult
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suite
 from kdx.training.step import forward
 from kdx.types import Batch, Outputs, Pair
@@ -26,18 +27,19 @@ from kdx.views.policies import SharedView
 
 
 class Sink(Protocol):
-    """Whatever wants to see the outputs of each batch."""
+    """Receives the outputs of each batch."""
 
     def update(self, outputs: Outputs) -> None:
-        """Take a batch of outputs in."""
+        """Add a batch of outputs."""
 
 
 class InDepth:
-    """What can be said of each network in depth: `student/ece_mass`, ..., and its classes one by one."""
+    """Collects calibration metrics and per-class results of each network: `student/ece_mass`, ..."""
 
-    def __init__(self, num_classes: int, *, teacher: bool, labels: bool, device: torch.device) -> None:
-        names = ("student", "teacher") if teacher else ("student",)
-        self.assessments = {name: Assessment(num_classes, labels=labels).to(device) for name in names}
+    def __init__(self, bench: Bench, *, labels: bool) -> None:
+        names = ("student",) if bench.subject.teacher is None else ("student", "teacher")
+        num_classes = len(bench.outputs)
+        self.assessments = {name: Assessment(num_classes, bench.metrics, labels=labels).to(bench.device) for name in names}
 
     def update(self, outputs: Outputs) -> None:
         """Add a batch."""
@@ -47,13 +49,13 @@ class InDepth:
             assessment.update(logits, outputs.label)
 
     def compute(self) -> dict[str, AssessmentResult]:
-        """By network."""
+        """Return the results by network."""
         return {name: assessment.compute() for name, assessment in self.assessments.items()}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The networks under test, the outputs [K] that stand for the data's classes, and how images are seen and loaded.
+    """The networks under test, their outputs [K] for the classes of the data, and how images are cropped and loaded.
 
     `data` has the keys of conf/data/base.yaml.
     """
@@ -64,25 +66,26 @@ class Bench:
     data: DataConfig
     device: torch.device
     tick: Callable[[], None] = lambda: None  # after each batch
+    metrics: Mapping[str, EvaluationMetric] = field(default_factory=dict)  # beside the built-in ones
     skipped: dict[int, str] = field(default_factory=dict)  # images that could not be decoded, and why; filled by `measure`
 
     @torch.no_grad()
     def measure(self, images: Images, side: int, *, teacher: bool = True, sinks: Sequence[Sink] = ()) -> dict[str, float]:
-        """`student/accuracy`, `teacher/ece`, `agreement`, ... of the images, all of them seen once, by a student at `side` px.
+        """Return `student/accuracy`, `teacher/ece`, `agreement`, ... over all images, for a student at `side` px.
 
-        Logits are taken at the data's classes alone, so probabilities are renormalized over them.
+        Only the logits of the data's classes are used, so probabilities are renormalized over them.
         """
         check_labels(images, len(self.outputs))
         taught = teacher and self.subject.teacher is not None
-        suite = Suite(len(self.outputs), teacher=taught, labels=images.labels is not None).to(self.device)
+        suite = Suite(len(self.outputs), self.metrics, teacher=taught, labels=images.labels is not None).to(self.device)
         distiller = Distiller(self.subject.student, self.subject.teacher)
         for batch in self._batches(images, side, taught):
             outputs = self._outputs(distiller, batch)
             for sink in (suite, *sinks):
                 sink.update(outputs)
             self.tick()
-        found: dict[str, float] = suite.compute()
-        return found
+        numbers: dict[str, float] = suite.compute()
+        return numbers
 
     def _outputs(self, distiller: Distiller, batch: Batch) -> Outputs:
         """The networks' logits at the data's classes; the teacher's only if the batch has images for it."""
@@ -106,12 +109,12 @@ class Bench:
             loader = ResidentLoader(images, order, observer.look, on_bad_image=bad, device=self.device)
         else:
             loader = StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=self.data.num_workers)
-        for seen in loader:
-            yield observer.finish(seen.to(self.device))
+        for rendered in loader:
+            yield observer.finish(rendered.to(self.device))
         self.skipped.update(loader.skipped)
 
     def _fits(self, images: Images) -> bool:
-        """Whether the decoded pixels are kept on the device, as a run would have it."""
+        """Return whether the decoded pixels are kept on the device, by the rule of a run."""
         if self.data.loader != "auto":
             return bool(self.data.loader == "resident")
         try:
@@ -121,10 +124,10 @@ class Bench:
 
 
 def device() -> torch.device:
-    """The GPU where there is one."""
+    """Return the GPU, if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def num_batches(images: Images, batch_size: int) -> int:
-    """How many batches a pass has."""
+    """Return the number of batches of a pass."""
     return int(np.ceil(len(images) / batch_size))

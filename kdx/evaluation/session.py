@@ -28,7 +28,9 @@ from kdx.evaluation.predictions import Predictions
 from kdx.evaluation.request import EvaluationRequest
 from kdx.evaluation.results import EvaluationResult
 from kdx.experiment import build
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.disagreement import Disagreement
+from kdx.metrics.selection import applicable
 from kdx.run.folder import RunFolder
 from kdx.run.provenance import provenance
 
@@ -62,7 +64,8 @@ def evaluate(
     outputs = outputs_of(request, source, networks)
     folder, name = results_path(request, data_name, split, list(shifts))
     crop = build.make(config.data.eval_crop, "data.eval_crop")
-    bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device())
+    metrics = added_metrics(run, len(outputs), labels=images.labels is not None)
+    bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device(), metrics=metrics)
     sides = request.sides or [networks.resolution.student]
     console = Console() if Console().is_terminal else Console(width=150)
     with Predictions(folder / f"{name}.parquet") if request.predictions else nullcontext() as predictions:
@@ -89,6 +92,13 @@ def evaluate(
     return folder / f"{name}.json"
 
 
+def added_metrics(run: RunConfig | None, num_classes: int, *, labels: bool) -> dict[str, EvaluationMetric]:
+    """Return the metrics that the run adds to the built-in ones, as far as these data allow them."""
+    metrics = build.unchecked(run).metrics if run is not None else {}
+    possible = applicable(metrics, num_classes, labels=labels, teacher=True)
+    return {name: metric for name, metric in metrics.items() if name in possible}
+
+
 def steps_of(shifts: Mapping[str, Shift], request: EvaluationRequest, side: int) -> list[tuple[str, Step]]:
     """Return all steps of the shifts, as (name of the shift, step); log a warning for a shift without steps."""
     steps = [(name, step) for name, shift in shifts.items() for step in shift.steps(request.severities, side)]
@@ -111,7 +121,7 @@ def measure_all(
 ) -> EvaluationResult:
     """Measure the clean images in depth, then every step of the shifts, with a progress bar."""
     has_teacher = bench.subject.teacher is not None
-    depth = InDepth(len(bench.outputs), teacher=has_teacher, labels=images.labels is not None, device=bench.device)
+    depth = InDepth(bench, labels=images.labels is not None)
     furthest = Disagreement().to(bench.device) if has_teacher else None
     passes = sum(len(sides) if step.side is None else 1 for _, step in steps) + len(sides)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

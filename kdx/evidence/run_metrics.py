@@ -13,8 +13,7 @@ from typing import Any
 from kdx.config.check import ConfigError, nearest
 from kdx.experiment.build import Parts
 from kdx.experiment.final_metrics import assessed_networks
-from kdx.metrics import functional
-from kdx.metrics.assessment import DEPTH
+from kdx.metrics.selection import CALIBRATION, applicable
 from kdx.metrics.suite import Suite
 from kdx.types import Progress
 
@@ -42,13 +41,14 @@ def check_metric(metric: str, parts: Parts, path: str) -> None:
 
 
 def _measured(parts: Parts) -> list[str]:
-    suite = Suite(parts.num_classes, teacher=parts.config.teacher is not None, labels=parts.source.labels)
-    return [*suite.names, *(f"{network}/ece" for network in suite.networks if parts.source.labels)]
+    teacher = parts.config.teacher is not None
+    return Suite(parts.num_classes, parts.metrics, teacher=teacher, labels=parts.source.labels).names
 
 
 def _finals(parts: Parts) -> Iterator[str]:
     labels = parts.source.labels
-    what = [*functional.names(parts.num_classes, labels=labels), *(DEPTH if labels else ())]
+    measured = applicable(parts.metrics, parts.num_classes, labels=labels, teacher=False)
+    what = [*measured, *(CALIBRATION if labels else ())]
     assessed = [f"{network}/{name}" for network in assessed_networks(parts.config, labels=labels) for name in what]
     for split in ("val", "test"):
         yield from (f"{split}/{name}" for name in dict.fromkeys([*_measured(parts), *assessed]))

@@ -191,13 +191,17 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         assert teacher is not None
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
-        return preflight.inspect(teacher, batches, parts.calibration, num_classes)
+        return preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics)
 
     def store_targets(module: DistillationModule) -> Tensor:
         assert teacher is not None
         passes = (datamodule.batches("train", look, module.device) for look in stored_views(parts, num_classes))
         return stored.table(teacher, passes, len(splits["train"]), module.device)
 
+    if config.teacher is None and config.peers is None:
+        for name, metric in parts.metrics.items():
+            if metric.needs_teacher:
+                log.warning("metrics.%s needs a teacher, and there is none; it is not measured", name)
     module = DistillationModule(
         distiller,
         parts.objective,
@@ -205,6 +209,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         parts.lr_schedule,
         config.decay,
         labels=parts.source.labels,
+        added_metrics=parts.metrics,
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
     )

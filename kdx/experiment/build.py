@@ -13,10 +13,12 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from kdx.config.check import ConfigError
+from kdx.config.check import ConfigError, nearest
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.losses.objective import Objective
+from kdx.metrics.base import EvaluationMetric
+from kdx.metrics.selection import applicable, check_added
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
@@ -53,6 +55,7 @@ class Parts:
     augmentation: Augmentation | None
     eval_crop: Crop
     objective: Objective
+    metrics: dict[str, EvaluationMetric]  # beside the built-in ones
     temperature: Temperature | None
     calibration: TemperatureScaling | None
     lr_schedule: LrSchedule
@@ -133,6 +136,7 @@ def unchecked(config: RunConfig) -> Parts:
         calibration=make(config.calibration, "calibration"),
         lr_schedule=make(config.lr_schedule, "lr_schedule"),
         optimizer=make(config.optimizer, "optimizer"),
+        metrics={name: make(metric, f"metrics.{name}") for name, metric in config.metrics.items()},
     )
 
 
@@ -153,6 +157,7 @@ def parts(config: RunConfig) -> Parts:
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
+    _check_metrics(built)
     for path, member in config.members.items():
         if member.checkpoint is not None:
             _check_checkpoint(path, Path(member.checkpoint), built.num_classes)
@@ -188,8 +193,26 @@ def _check_terms(parts: Parts) -> None:
             "views with stored teacher crops need a teacher that gives one answer per image: "
             "use augmentation=none, and combine=logits or probs in an ensemble"
         )
-    if not parts.source.labels and config.monitor.startswith("val/student/") and not config.monitor.endswith("entropy"):
-        raise ConfigError(f"monitor={config.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+
+
+def _check_metrics(parts: Parts) -> None:
+    """What is added can be measured, and so can what is monitored on the student."""
+    labels, num_classes, monitor = parts.source.labels, parts.num_classes, parts.config.monitor
+    try:
+        check_added(parts.metrics, num_classes, labels=labels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    prefix, name = "val/student/", monitor.removeprefix("val/student/")
+    measured = applicable(parts.metrics, num_classes, labels=labels, teacher=False)
+    if not monitor.startswith(prefix) or name in measured:
+        return
+    if name in applicable(parts.metrics, num_classes, labels=True, teacher=False):
+        raise ConfigError(f"monitor={monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+    names = [prefix + available for available in measured]
+    raise ConfigError(
+        f"Unknown metric monitor={monitor}.{nearest(monitor, names)} Available: {', '.join(names)}; or add it with "
+        f"metrics=[{name}]"
+    )
 
 
 def _check_devices(config: RunConfig) -> None:

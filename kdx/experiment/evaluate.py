@@ -34,7 +34,7 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
     metrics = measured_again(parts, experiment, trainer, split, stored) | count_parameters(experiment)
     if trainer.is_global_zero and not quiet:
         pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
-        show(metrics, pixels, split, f"{config.name} · {split}", str(folder.path))
+        show(metrics, pixels, split, f"{config.name} · {split}", str(folder.path), list(parts.metrics))
     return metrics
 
 

@@ -119,7 +119,9 @@ def _look(
     """The result of a final pass while `go`, the trainer's validate or test, shows a split to the module."""
     module = experiment.module
     module.findings = None
-    module.final_pass = FinalPass(networks, module.distiller.student.num_classes, temperatures, labels=parts.source.labels)
+    module.final_pass = FinalPass(
+        networks, module.distiller.student.num_classes, temperatures, labels=parts.source.labels, added_metrics=parts.metrics
+    )
     go(module, datamodule=experiment.datamodule, verbose=False)
     return module.findings or FinalPassResult({}, {})  # empty with trainer.limit_val_batches=0
 

@@ -21,7 +21,7 @@ from kdx.training.ranks import rank
 log = logging.getLogger("kdx")
 
 # What a trained network's weights do not depend on.
-IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "baseline", "baselines")
+IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "metrics", "baseline", "baselines")
 
 # What of the data settings they do; the images themselves have a fingerprint of their own.
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
@@ -66,6 +66,9 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     if config.student.get("init"):
         with open(config.student["init"], "rb") as file:
             relevant["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
+    monitored = config.monitor.rpartition("/")[2]
+    if monitored in config.metrics:  # it selects the weights
+        relevant["metrics"] = {monitored: plain["metrics"][monitored]}
     return fingerprint({"config": relevant, "data": data_fingerprint(splits), "kdx": kdx.__version__})
 
 

@@ -18,6 +18,7 @@ from kdx.experiment.cost import measure_cost
 from kdx.experiment.final_metrics import final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select
+from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
 from kdx.run.folder import RunFolder, peak_memory_mb
@@ -82,6 +83,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
                 "metrics": metrics,
                 "last": last or {name: value for name, value in metrics.items() if name.startswith("val/")},
                 "selection": selected,
+                "higher_is_better": directions(parts.metrics),
                 "data": {
                     "fingerprint": fingerprint(given),
                     "duplicates_in_test": duplicates,
@@ -102,7 +104,8 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     if trainer.is_global_zero and not quiet:
         pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
         split = "test" if config.test else "val"
-        show(metrics, pixels, split, f"{config.name} · {selected['text']}", str(folder.path))
+        title = f"{config.name} · {selected['text']}"
+        show(metrics, pixels, split, title, str(folder.path), list(parts.metrics))
     return metrics
 
 

@@ -1,1 +1,1 @@
-"""Outputs into numbers: accuracy, calibration and entropy of student and teacher, and how far apart the two are."""
+"""Metrics: accuracy, calibration and entropy of each network, agreement and KL of student and teacher, and added ones."""

@@ -1,4 +1,4 @@
-"""How far confidence is from accuracy: from sums over bins of confidence, fixed in memory and exact under any sharding."""
+"""Calibration errors from sums over bins of confidence, which have a fixed size and are exact on any number of ranks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from torchmetrics.functional.classification import binary_auroc
 
 
 def bin_index(confidence: Tensor, num_bins: int) -> Tensor:
-    """The equal-width bin of each confidence in [0,1], int64: bin i holds (i/n, (i+1)/n], and the first one 0 too."""
+    """Return the equal-width bin of each confidence in [0,1], int64: bin i holds (i/n, (i+1)/n], and the first one also 0."""
     return (torch.ceil(confidence * num_bins).long() - 1).clamp(0, num_bins - 1)
 
 
 def bins(log_probs: Tensor, label: Tensor, num_bins: int) -> Tensor:
-    """Sums [3,num_bins] float64 per bin of the confidence: how many examples, their confidence, how many are right.
+    """Return sums [3,num_bins] float64 per bin of confidence: number of examples, their confidence, number of right ones.
 
-    Bin i holds confidences in (i/n, (i+1)/n], as in Guo et al. 2017 (arXiv:1706.04599).
+    Bin i holds confidences in (i/n, (i+1)/n].
+
+    Reference:
+        Guo et al. 2017, arXiv:1706.04599.
     """
     confidence, predicted = log_probs.exp().to(torch.float64).max(-1)
     index = bin_index(confidence, num_bins)
@@ -25,10 +28,10 @@ def bins(log_probs: Tensor, label: Tensor, num_bins: int) -> Tensor:
 
 
 def equal_mass_bins(confidence: Tensor, correct: Tensor, num_bins: int) -> Tensor:
-    """Sums [3,num_bins] like those of `bins`, over bins that hold N/num_bins examples each, from confidence and correct [N].
+    """Return sums [3,num_bins] like `bins`, over bins of N/num_bins examples each, from confidence and correct [N].
 
-    Examples with the same confidence are spread evenly over the mass that they take up, so their order does not matter, and a
-    bin may hold part of an example: cumulative sums are piecewise linear in the mass, and a bin is what they gain in it.
+    Examples with equal confidence are spread evenly over the mass that they occupy, so their order does not matter, and a bin
+    may hold part of an example: cumulative sums are piecewise linear in the mass, and a bin is their increase over its range.
     """
     zero = confidence.new_zeros(1, dtype=torch.float64)
     if not len(confidence):
@@ -45,28 +48,36 @@ def equal_mass_bins(confidence: Tensor, correct: Tensor, num_bins: int) -> Tenso
 
 
 def expected_calibration_error(sums: Tensor) -> Tensor:
-    """Σ_bins n_b/N · |mean confidence - accuracy|, [], from the sums of `bins` or `equal_mass_bins`; NaN of nothing."""
+    """Return Σ_bins n_b/N · |mean confidence - accuracy| [] from sums of `bins` or `equal_mass_bins`; NaN without examples."""
     count, confidence, correct = sums
     return (confidence - correct).abs().sum() / count.sum()
 
 
 def maximum_calibration_error(sums: Tensor) -> Tensor:
-    """The largest |mean confidence - accuracy| of a bin that is not empty, [] (Guo et al. 2017, eq. 5); NaN of nothing."""
+    """Return the largest |mean confidence - accuracy| of all bins that are not empty, []; NaN without examples.
+
+    Reference:
+        Guo et al. 2017, arXiv:1706.04599, eq. 5.
+    """
     count, confidence, correct = sums
     gaps = (confidence - correct).abs() / count.clamp(min=1)  # those of empty bins are 0
     return torch.where(count.sum() > 0, gaps.max(), torch.nan)
 
 
 def rms_calibration_error(sums: Tensor) -> Tensor:
-    """√(Σ_bins n_b/N · (mean confidence - accuracy)²), [] (Hendrycks et al., arXiv:1812.04606); NaN of nothing."""
+    """Return √(Σ_bins n_b/N · (mean confidence - accuracy)²) []; NaN without examples.
+
+    Reference:
+        Hendrycks et al. 2019, arXiv:1812.04606.
+    """
     count, confidence, correct = sums
     return ((confidence - correct).square() / count.clamp(min=1)).sum().div(count.sum()).sqrt()
 
 
 def auroc(confidence: Tensor, correct: Tensor) -> Tensor:
-    """How often an example that is right has a higher confidence [N] than one that is wrong, ties half; [], exact.
+    """Return the area under the ROC curve of confidence [N] as a predictor of correctness [], exact, ties count half.
 
-    NaN where all are right or all are wrong.
+    NaN if all examples are right, or all are wrong.
     """
     right = correct.to(torch.int64)
     if not 0 < right.sum() < len(right):

@@ -1,4 +1,4 @@
-"""Calibration of every class's probability, not only the likeliest one's: class-wise ECE, and the parts of the Brier score."""
+"""Calibration of the probabilities of all classes: class-wise ECE and the decomposition of the Brier score."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from kdx.metrics.calibration import bin_index
 
 
 def class_bins(log_probs: Tensor, label: Tensor, num_bins: int) -> Tensor:
-    """Sums [5,K,num_bins] float64 per class k and equal-width bin of its probability p, with y = 1 where the label is k.
+    """Return sums [5,K,num_bins] float64 per class k and equal-width bin of its probability p, with y = 1 where the label is k.
 
-    They are: how many, Σp, Σy, Σp², Σpy. Every example [B] adds one to each of its K classes.
+    The sums are: number of examples, Σp, Σy, Σp², Σpy. Every example [B] counts once for each of the K classes.
     """
     probs = log_probs.exp().to(torch.float64)
     num_classes = probs.shape[-1]
@@ -24,20 +24,26 @@ def class_bins(log_probs: Tensor, label: Tensor, num_bins: int) -> Tensor:
 
 
 def classwise_calibration_error(sums: Tensor) -> Tensor:
-    """The mean over the classes of each one's binary ECE, Σ_bins n_b/N · |mean p - frequency|, [], from `class_bins`.
+    """Return the mean over classes of the binary ECE, Σ_bins n_b/N · |mean p - frequency| [], from `class_bins`.
 
-    Kull et al. 2019 (arXiv:1910.12656, eq. 2); NaN of nothing.
+    NaN without examples.
+
+    Reference:
+        Kull et al. 2019, arXiv:1910.12656, eq. 2.
     """
     count, prob, hit, *_ = sums
     return ((prob - hit).abs().sum(-1) / count.sum(-1)).mean()
 
 
 def brier_parts(sums: Tensor) -> dict[str, Tensor]:
-    """The Brier score taken apart, [] each, summed over classes: reliability - resolution + uncertainty + within, exactly.
+    """Return the parts of the Brier score, [] each, summed over classes: reliability - resolution + uncertainty + within.
 
-    `reliability` is the squared distance of probability and frequency in each bin, `resolution` how far the bins' frequencies
-    lie from the class's, `uncertainty` the Brier score of the class frequencies; `within` is what binning hides, the variance
-    of p minus twice its covariance with y in each bin (Stephenson et al. 2008, doi:10.1175/2007WAF2006116.1). NaN of nothing.
+    `reliability` is the squared distance of probability and frequency in each bin, `resolution` the squared distance of the
+    frequency in each bin from that of the class, `uncertainty` the Brier score of the class frequencies; `within` is the
+    variance of p minus twice its covariance with y in each bin, so that the sum is exact. NaN without examples.
+
+    Reference:
+        Stephenson et al. 2008, doi:10.1175/2007WAF2006116.1.
     """
     count, prob, hit, square, product = sums
     some = count.clamp(min=1)  # all sums of an empty bin are 0

@@ -1,4 +1,4 @@
-"""The examples on which student and teacher are furthest apart."""
+"""The examples with the largest KL divergence between teacher and student."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ COLUMNS = ("kl", "index", "label", "teacher", "teacher_confidence", "student", "
 
 
 def furthest(rows: Tensor) -> Tensor:
-    """Of stacked tables [...,N,C] the N rows with the largest first column, the largest first; ties by the second column."""
+    """Return the N rows with the largest first column of stacked tables [...,N,C], the largest first; ties by the second."""
     flat = rows.flatten(0, -2)
     flat = flat[flat[:, 1].argsort(stable=True)]
     return flat[flat[:, 0].argsort(descending=True, stable=True)][: rows.shape[-2]]
 
 
 class Disagreement(Metric):
-    """The `most` examples of a split with the largest KL(teacher || student), whatever its order, size and sharding.
+    """Collects the `most` examples of a split with the largest KL(teacher || student); exact on any number of ranks.
 
-    Its state is one table of that many rows; indices are exact in float64.
+    The state is one table of `most` rows; indices are exact in float64.
     """
 
     full_state_update = False
@@ -38,19 +38,19 @@ class Disagreement(Metric):
         self.add_state("rows", empty, dist_reduce_fx=furthest)
 
     def update(self, outputs: Outputs) -> None:
-        """Add a batch that knows its teacher's logits and the index of its examples; a label that is not known is -1."""
+        """Add a batch with teacher logits and the index of its examples; a missing label is stored as -1."""
         assert outputs.teacher_logits is not None and outputs.index is not None
         student, teacher = (
             logits.to(torch.float64).log_softmax(-1) for logits in (outputs.student_logits, outputs.teacher_logits)
         )
         label = torch.full_like(outputs.index, -1) if outputs.label is None else outputs.label
-        told = [value for log_probs in (teacher, student) for value in reversed(log_probs.exp().max(-1))]
-        columns = [functional.kl(student, teacher), outputs.index, label, *told]
+        predictions = [value for log_probs in (teacher, student) for value in reversed(log_probs.exp().max(-1))]
+        columns = [functional.kl(student, teacher), outputs.index, label, *predictions]
         new = torch.stack([column.to(torch.float64) for column in columns], -1)
         self.rows = furthest(torch.cat([self.rows, new]))[: self.most]
 
     def compute(self) -> list[dict[str, Any]]:
-        """Plain rows, the furthest apart first: kl in nats, index in the split, label, and what each predicts how surely."""
+        """Return the rows, the largest KL first: kl in nats, index in the split, label, predictions and their confidence."""
         whole = {"index", "label", "teacher", "student"}
         return [
             {name: int(value) if name in whole else value for name, value in zip(COLUMNS, row, strict=True)}

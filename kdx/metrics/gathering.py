@@ -1,4 +1,4 @@
-"""What all ranks have, on each of them."""
+"""Gather tensors from all ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 
 def everywhere(parts: Sequence[Tensor]) -> Tensor:
-    """The parts [B,...] of all ranks as one tensor, rank by rank; ranks may have different numbers of rows."""
+    """Return the parts [B,...] of all ranks as one tensor, in the order of the ranks, which may differ in rows."""
     whole = torch.cat(list(parts))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.cat(gather_all_tensors(whole))

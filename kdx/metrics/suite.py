@@ -1,76 +1,104 @@
-"""The suite: every number about one split, gathered batch by batch."""
+"""All numbers about one split, gathered batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from kdx.metrics import calibration, functional
+from kdx.metrics.base import EvaluationMetric, PredictionBatch
+from kdx.metrics.selection import applicable
+from kdx.metrics.table import MetricTable
 from kdx.types import Outputs
 
 
 class Suite(Metric):
     """Collects Outputs and computes `{name: float}`: `student/accuracy`, `teacher/ece`, `agreement`, `kl`, ...
 
-    Its state is a handful of float64 sums, whatever the size of the split, and is added up over ranks: exact as long as
-    every example is seen once. Without labels only entropy, agreement and KL are given; without a teacher only the student.
+    Its state is one vector of float64 sums, whatever the size of the split, and is added over ranks: exact as long as every
+    example is seen once. Metrics that need labels or a teacher are left out without them.
+
+    Args:
+        num_classes: K.
+        added: Metrics beside the built-in ones, by name.
+        teacher: Whether there is a teacher, or peers in its place.
+        labels: Whether there are labels.
     """
 
     full_state_update = False
     higher_is_better = None
-    sums: Tensor
-    bins: Tensor
+    total: Tensor
     count: Tensor
 
-    def __init__(self, num_classes: int, *, teacher: bool = True, labels: bool = True, num_bins: int = 15) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        added: Mapping[str, EvaluationMetric] | None = None,
+        *,
+        teacher: bool = True,
+        labels: bool = True,
+    ) -> None:
         super().__init__()
-        self.num_bins, self.labels = num_bins, labels
+        metrics = applicable(added, num_classes, labels=labels, teacher=teacher)
         self.networks = ("student", "teacher") if teacher else ("student",)
-        self.own = functional.names(num_classes, labels=labels)
-        self.pair = ["agreement", "kl"] if teacher else []
-        self.names = [f"{network}/{name}" for network in self.networks for name in self.own] + self.pair
-        self.add_state("sums", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("bins", torch.zeros(len(self.networks), 3, num_bins, dtype=torch.float64), dist_reduce_fx="sum")
+        self.of_network = MetricTable({n: m for n, m in metrics.items() if not m.needs_teacher}, num_classes)
+        self.of_pair = MetricTable({n: m for n, m in metrics.items() if m.needs_teacher}, num_classes)
+        size = len(self.networks) * self.of_network.size + self.of_pair.size
+        self.add_state("total", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the numbers, in their order."""
+        return [*(f"{network}/{name}" for network in self.networks for name in self.of_network.metrics), *self.of_pair.metrics]
+
     def update(self, outputs: Outputs) -> None:
-        """Add a batch. Logits are read at temperature 1."""
+        """Add a batch; logits are read at temperature 1.
+
+        Raises:
+            ValueError: A metric returns the wrong shape; the message begins with its name.
+        """
         logits = {"student": outputs.student_logits, "teacher": outputs.teacher_logits}
         log_probs = {}
-        values = []
-        for i, network in enumerate(self.networks):
-            given = logits[network]
-            assert given is not None, f"the suite measures a {network}, and there is none"
-            log_probs[network] = torch.log_softmax(given.to(torch.float64), -1)
-            values += functional.measure(self.own, log_probs[network], outputs.label)
-            if self.labels:
-                assert outputs.label is not None
-                self.bins[i] += calibration.bins(log_probs[network], outputs.label, self.num_bins)
-        if self.pair:
-            values.append(functional.agreement(log_probs["student"], log_probs["teacher"]))
-            values.append(functional.kl(log_probs["student"], log_probs["teacher"]))
-        self.sums += torch.stack(values).sum(-1)
+        parts = []
+        for network in self.networks:
+            of_network = logits[network]
+            assert of_network is not None, f"the suite measures a {network}, and the batch has none"
+            log_probs[network] = torch.log_softmax(of_network.to(torch.float64), -1)
+            parts.append(self.of_network.sums(PredictionBatch(log_probs[network], outputs.label)))
+        pair = PredictionBatch(log_probs["student"], outputs.label, log_probs.get("teacher"))
+        self.total += torch.cat([*parts, self.of_pair.sums(pair)])
         self.count += len(outputs.student_logits)
 
     def compute(self) -> dict[str, float]:
-        """The numbers over everything that was added, on all ranks."""
-        numbers = dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
-        if self.labels:
-            for network, sums in zip(self.networks, self.bins, strict=True):
-                numbers[f"{network}/ece"] = calibration.expected_calibration_error(sums).item()
-        return numbers
+        """Return the numbers over everything that was added, on all ranks."""
+        total, count = self.total.cpu(), self.count.cpu()
+        *networks, pair = total.split([*[self.of_network.size] * len(self.networks), self.of_pair.size])
+        numbers = {
+            f"{network}/{name}": value
+            for network, sums in zip(self.networks, networks, strict=True)
+            for name, value in self.of_network.results(sums, count).items()
+        }
+        return numbers | self.of_pair.results(pair, count)
 
 
 class Suites(nn.Module):
     """A suite for the student, and one for each of its peers, whose numbers are called `peer_NAME/accuracy` and so on."""
 
-    def __init__(self, num_classes: int, peers: Iterable[str] = (), *, teacher: bool = True, labels: bool = True) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        peers: Iterable[str] = (),
+        added: Mapping[str, EvaluationMetric] | None = None,
+        *,
+        teacher: bool = True,
+        labels: bool = True,
+    ) -> None:
         super().__init__()
-        self.student = Suite(num_classes, teacher=teacher, labels=labels)
-        self.peers = nn.ModuleDict({name: Suite(num_classes, teacher=teacher, labels=labels) for name in peers})
+        self.student = Suite(num_classes, added, teacher=teacher, labels=labels)
+        self.peers = nn.ModuleDict({name: Suite(num_classes, added, teacher=teacher, labels=labels) for name in peers})
 
     def update(self, outputs: Outputs) -> None:
         """Add a batch."""
@@ -81,13 +109,16 @@ class Suites(nn.Module):
             suite.update(peer)
 
     def compute(self) -> dict[str, float]:
-        """The numbers over everything that was added, on all ranks; then they are forgotten."""
+        """Return the numbers over everything that was added, on all ranks, and reset."""
         numbers = self.student.compute()
         self.student.reset()
         for name, suite in self.peers.items():
             assert isinstance(suite, Suite)
-            found = suite.compute()
+            peer = {
+                what.removeprefix("student/"): value
+                for what, value in suite.compute().items()
+                if not what.startswith("teacher/")
+            }
             suite.reset()
-            own = {what.removeprefix("student/"): value for what, value in found.items() if not what.startswith("teacher/")}
-            numbers |= {f"peer_{name}/{what}": value for what, value in own.items()}
+            numbers |= {f"peer_{name}/{what}": value for what, value in peer.items()}
         return numbers

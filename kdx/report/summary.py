@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +10,9 @@ from rich.table import Table
 COLUMNS = ("accuracy", "nll", "ece", "entropy")
 
 
-def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str) -> Table:
+def summary(
+    metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str, added: Sequence[str] = ()
+) -> Table:
     """Return a table with a row per network: the teacher at both resolutions, the peers, the student.
 
     Args:
@@ -18,9 +20,12 @@ def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: 
         resolution: The resolutions of "teacher" and "student", px.
         split: The split of the final metrics.
         title: The title of the table.
+        added: The metrics that the run adds to the built-in ones.
     """
     table = Table(title=title, title_justify="left")
-    for name in ("", "split", "px", *COLUMNS, "agreement", "KL", "parameters"):
+    pairs = ["agreement", "kl", *(name for name in added if f"{split}/{name}" in metrics)]
+    columns = [*COLUMNS, *(name for name in added if name not in pairs)]
+    for name in ("", "split", "px", *columns, *({"kl": "KL"}.get(name, name) for name in pairs), "parameters"):
         table.add_column(name, justify="left" if name in ("", "split") else "right")
     at = {"teacher": resolution["teacher"], "student": resolution["student"]}
     peers = sorted({name.split("/")[1] for name in metrics if name.startswith(f"{split}/peer_")})
@@ -36,9 +41,9 @@ def summary(metrics: Mapping[str, float], resolution: Mapping[str, int], split: 
     for network, prefix, split_name, pixels, counted in rows:
         if f"{prefix}/entropy" not in metrics:
             continue
-        numbers = [_number(metrics, f"{prefix}/{name}") for name in COLUMNS]
+        numbers = [_number(metrics, f"{prefix}/{name}") for name in columns]
         against = {"student": split}.get(network, prefix if network.startswith("peer ") else None)
-        pair = [_number(metrics, f"{against}/{name}") if against else "" for name in ("agreement", "kl")]
+        pair = [_number(metrics, f"{against}/{name}") if against else "" for name in pairs]
         count = f"{int(metrics[f'{counted}/parameters']):,}" if f"{counted}/parameters" in metrics else ""
         table.add_row(network, split_name, str(pixels), *numbers, *pair, count)
     return table
@@ -48,12 +53,14 @@ def _number(metrics: Mapping[str, float], name: str) -> str:
     return f"{metrics[name]:.4f}" if name in metrics else ""
 
 
-def show(metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str, footer: str) -> None:
+def show(
+    metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str, footer: str, added: Sequence[str] = ()
+) -> None:
     """Print the table and a line with calibration temperatures, throughput, time and `footer` below it."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
-    console.print(summary(metrics, resolution, split, title))
+        console = Console(width=120 + 12 * len(added))
+    console.print(summary(metrics, resolution, split, title, added))
     facts = []
     for name, value in metrics.items():
         if name.startswith("calibration_temperature"):

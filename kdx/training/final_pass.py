@@ -1,4 +1,4 @@
-"""The last look at a split: everyone who has something to say of it, measured in depth, in one pass."""
+"""Final metrics for student, teacher and calibrated variants, in one pass over a split."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.metrics.assessment import Assessment, AssessmentResult
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.disagreement import Disagreement
 from kdx.metrics.gathering import everywhere
 from kdx.teachers.calibration import TemperatureScaling
@@ -18,12 +19,12 @@ from kdx.types import Batch, Outputs
 if TYPE_CHECKING:
     from kdx.distiller import Cohort, Distiller
 
-SCALED = {"student_scaled": "student", "teacher_scaled": "teacher"}  # who is who else after temperature scaling
+SCALED = {"student_scaled": "student", "teacher_scaled": "teacher"}  # variant after temperature scaling -> network
 
 
 @dataclass
 class FinalPassResult:
-    """Results of a final pass: by network, fitted temperatures, and the examples on which the networks differ most."""
+    """Results of a final pass: by network, fitted temperatures, and the examples with the largest KL of teacher and student."""
 
     assessed: dict[str, AssessmentResult]
     temperatures: dict[str, float]
@@ -31,53 +32,66 @@ class FinalPassResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Flat, by `who/what`."""
-        return {f"{who}/{what}": value for who, one in self.assessed.items() for what, value in one.numbers.items()}
+        """Return all numbers by `NETWORK/METRIC`."""
+        return {f"{who}/{what}": value for who, result in self.assessed.items() for what, value in result.numbers.items()}
 
 
 class FinalPass(nn.Module):
-    """Collects what everyone in `cast` says of one split, and gives the FinalPassResult.
+    """Collects the logits of all networks in `cast` on one split and computes the FinalPassResult.
 
-    `cast` holds who is assessed: student, teacher (as it teaches), teacher_raw (before calibration), student_scaled and
-    teacher_scaled (after temperature scaling), teacher_at_student_resolution, student_at_PX. The temperatures of those who are
-    scaled are `temperatures`, and who is not there is left out; without any, they are fitted when the pass is over, on this
-    split, whose logits are kept until then. No step waits for the device.
+    No step waits for the device.
+
+    Args:
+        cast: Networks by name, with the resolution in px that each sees: student, teacher (as it teaches), teacher_raw (before
+            calibration), student_scaled and teacher_scaled (after temperature scaling), teacher_at_student_resolution,
+            student_at_PX.
+        num_classes: K.
+        temperatures: Those of the scaled networks; a scaled network without one is left out. With None, they are fitted at
+            the end of the pass, on this split, whose logits are kept until then.
+        labels: Whether there are labels.
+        added_metrics: Metrics beside the built-in ones, by name.
     """
 
     def __init__(
-        self, cast: Mapping[str, int], num_classes: int, temperatures: Mapping[str, float] | None = None, *, labels: bool = True
+        self,
+        cast: Mapping[str, int],
+        num_classes: int,
+        temperatures: Mapping[str, float] | None = None,
+        *,
+        labels: bool = True,
+        added_metrics: Mapping[str, EvaluationMetric] | None = None,
     ) -> None:
         super().__init__()
-        known = SCALED if temperatures is None else temperatures
-        self.cast = {who: side for who, side in cast.items() if who in known or who not in SCALED}
+        scalable = SCALED if temperatures is None else temperatures
+        self.cast = {who: side for who, side in cast.items() if who in scalable or who not in SCALED}
         self.scaled = {who: base for who, base in SCALED.items() if who in self.cast}
         self.temperatures = dict(temperatures or {})
-        self.assessments = nn.ModuleDict({who: Assessment(num_classes, labels=labels) for who in self.cast})
+        self.assessments = nn.ModuleDict({who: Assessment(num_classes, added_metrics, labels=labels) for who in self.cast})
         self.disagreement = Disagreement() if "teacher" in cast else None
         self.kept: dict[str, list[Tensor]] = {who: [] for who in self.scaled if who not in self.temperatures}
         self.labels: list[Tensor] = []
 
     def add(self, distiller: Distiller | Cohort, batch: Batch, outputs: Outputs) -> None:
-        """Add a batch and what the distiller said of it; the teacher is asked about the student's pixels here."""
-        said = {"student": outputs.student_logits}
+        """Add a batch and its outputs; the teacher is run on the student's images here."""
+        logits = {"student": outputs.student_logits}
         teacher = distiller.teacher
         if "teacher" in self.cast:
             assert teacher is not None and outputs.teacher_logits is not None and self.disagreement is not None
-            said["teacher"] = outputs.teacher_logits
+            logits["teacher"] = outputs.teacher_logits
             self.disagreement.update(outputs)
             if "teacher_raw" in self.cast:
-                said["teacher_raw"] = outputs.teacher_logits * teacher.calibration_temperature
+                logits["teacher_raw"] = outputs.teacher_logits * teacher.calibration_temperature
             if "teacher_at_student_resolution" in self.cast:
-                said["teacher_at_student_resolution"] = teacher(batch.student_images)
+                logits["teacher_at_student_resolution"] = teacher(batch.student_images)
         for side, images in batch.further_images.items():
-            said[f"student_at_{side}"] = distiller.student(images).float()
-        for who, logits in said.items():
-            self._assess(who, logits, outputs.label)
+            logits[f"student_at_{side}"] = distiller.student(images).float()
+        for who, of_network in logits.items():
+            self._assess(who, of_network, outputs.label)
         for who, base in self.scaled.items():
             if who in self.kept:
-                self.kept[who].append(said[base])
+                self.kept[who].append(logits[base])
             else:
-                self._assess(who, said[base] / self.temperatures[who], outputs.label)
+                self._assess(who, logits[base] / self.temperatures[who], outputs.label)
         if self.kept:
             assert outputs.label is not None
             self.labels.append(outputs.label)
@@ -88,11 +102,11 @@ class FinalPass(nn.Module):
         assessment.update(logits, label)
 
     def finish(self) -> FinalPassResult:
-        """What was found, on all ranks; temperatures that were not known are fitted now."""
-        for who, logits in self.kept.items():
-            self.temperatures[who] = _fit(everywhere(logits), everywhere(self.labels))
-            for said, label in zip(logits, self.labels, strict=True):
-                self._assess(who, said / self.temperatures[who], label)
+        """Return the results over all ranks, after fitting the temperatures that were not given."""
+        for who, batches in self.kept.items():
+            self.temperatures[who] = _fit(everywhere(batches), everywhere(self.labels))
+            for logits, label in zip(batches, self.labels, strict=True):
+                self._assess(who, logits / self.temperatures[who], label)
         self.kept, self.labels = {}, []
         assessed = {}
         for who, assessment in self.assessments.items():
@@ -103,5 +117,5 @@ class FinalPass(nn.Module):
 
 
 def _fit(logits: Tensor, label: Tensor) -> float:
-    with torch.inference_mode(False):  # Lightning's loops run in it, and its tensors take no part in a gradient
+    with torch.inference_mode(False):  # Lightning's loops run in it, and tensors made there have no gradient
         return TemperatureScaling().fit(logits.clone(), label.clone())

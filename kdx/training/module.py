@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from kdx.distiller import Cohort, Distiller
 from kdx.losses.objective import Objective
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
 from kdx.training.callbacks.checkpoints import last_good_checkpoint
@@ -46,6 +47,7 @@ class DistillationModule(pl.LightningModule):
         decay: Decay = "kernels",
         *,
         labels: bool = True,
+        added_metrics: Mapping[str, EvaluationMetric] | None = None,
         inspect_teacher: Callable[[DistillationModule], Preflight] | None = None,
         store_targets: Callable[[DistillationModule], Tensor] | None = None,
     ) -> None:
@@ -57,8 +59,8 @@ class DistillationModule(pl.LightningModule):
         self.preflight: Preflight | None = None
         peers = list(distiller.peers) if isinstance(distiller, Cohort) else []
         num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None or bool(peers)
-        self.val_suites = Suites(num_classes, peers, teacher=teacher, labels=labels)
-        self.test_suites = Suites(num_classes, peers, teacher=teacher, labels=labels)
+        self.val_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
+        self.test_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
         self.telemetry = Telemetry()
         self.val_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.gathering import everywhere
 from kdx.metrics.suite import Suite
 from kdx.teachers.calibration import TemperatureScaling
@@ -26,7 +27,13 @@ class Preflight:
 
 
 @torch.no_grad()
-def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: TemperatureScaling | None, num_classes: int) -> Preflight:
+def inspect(
+    teacher: Teacher,
+    batches: Iterable[Batch],
+    calibration: TemperatureScaling | None,
+    num_classes: int,
+    added_metrics: Mapping[str, EvaluationMetric] | None = None,
+) -> Preflight:
     """Evaluate the teacher on val at its own resolution and on the student's images, with calibration if configured.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
@@ -47,7 +54,7 @@ def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: Temperature
             labels.append(batch.label)
 
     def measured(name: str, logits: list[Tensor]) -> dict[str, float]:
-        return {f"{name}/{what}": value for what, value in _measure(logits, labels, num_classes).items()}
+        return {f"{name}/{what}": value for what, value in _measure(logits, labels, num_classes, added_metrics).items()}
 
     metrics = measured("teacher_raw", [teacher.combine(each) for each in own])
     if calibration is not None:
@@ -70,8 +77,10 @@ def inspect(teacher: Teacher, batches: Iterable[Batch], calibration: Temperature
     return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics)
 
 
-def _measure(logits: list[Tensor], labels: list[Tensor], num_classes: int) -> dict[str, float]:
-    suite = Suite(num_classes, teacher=False, labels=bool(labels)).to(logits[0].device)
+def _measure(
+    logits: list[Tensor], labels: list[Tensor], num_classes: int, added: Mapping[str, EvaluationMetric] | None
+) -> dict[str, float]:
+    suite = Suite(num_classes, added, teacher=False, labels=bool(labels)).to(logits[0].device)
     for i, batch in enumerate(logits):
         suite.update(Outputs(batch, label=labels[i] if labels else None))
     return {name.removeprefix("student/"): value for name, value in suite.compute().items()}

@@ -118,13 +118,13 @@ def test_without_labels_there_is_only_entropy() -> None:
 @pytest.mark.parametrize(
     ("logits", "label", "message"),
     [
-        (torch.zeros(4, 9), torch.zeros(4).long(), r"\[B,10\], got \[4, 9\]: give a row per example"),
-        (torch.zeros(10), torch.zeros(4).long(), r"\[B,10\], got \[10\]"),
-        (torch.zeros(4, 10), torch.zeros(3).long(), r"labels are \[4\].* got \[3\]: give all of them, or labels=False"),
-        (torch.zeros(4, 10), torch.zeros(4, 10).long(), r"labels are \[4\].* got \[4, 10\]"),
-        (torch.zeros(4, 10), None, r"labels are \[4\].* got none"),
+        (torch.zeros(4, 9), torch.zeros(4).long(), r"shape \[4, 9\]; expected \[B,10\]: give a row per example"),
+        (torch.zeros(10), torch.zeros(4).long(), r"shape \[10\]; expected \[B,10\]"),
+        (torch.zeros(4, 10), torch.zeros(3).long(), r"labels are of shape \[3\]; expected \[4\]: .* or labels=False"),
+        (torch.zeros(4, 10), torch.zeros(4, 10).long(), r"labels are of shape \[4, 10\]; expected \[4\]"),
+        (torch.zeros(4, 10), None, r"labels are missing; expected \[4\]"),
     ],
 )
-def test_bad_shapes_are_said(logits: Tensor, label: Tensor | None, message: str) -> None:
+def test_bad_shapes_are_refused(logits: Tensor, label: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Assessment(10).update(logits, label)

@@ -41,7 +41,7 @@ def test_top5_equals_scikit_learn(num_classes: int) -> None:
     log_probs, label = example(num_classes)
     expected = top_k_accuracy_score(label, log_probs, k=5, labels=np.arange(num_classes))
     assert 0 < expected < 1
-    assert functional.top5(log_probs, label).mean().item() == pytest.approx(expected)
+    assert functional.topk(log_probs, label, 5).mean().item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("num_classes", CLASSES)

@@ -20,10 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdx.metrics import functional
+from kdx.metrics.margin import Margin
+from kdx.metrics.overconfidence import ConfidenceWhenWrong
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.types import Batch, Draw, Examples, Outputs, Pair
 
 CAST = {"student": 4, "student_scaled": 4, "teacher": 8, "teacher_scaled": 8, "teacher_at_student_resolution": 4}
+ADDED = {"margin": Margin(), "confidence_when_wrong": ConfidenceWhenWrong()}
 
 
 class Halved:
@@ -110,7 +113,8 @@ def test_two_ranks_of_a_split_that_does_not_divide_find_what_one_finds(tmp_path:
         assert other.returncode == 0, error
     finally:
         other.kill()
-    one = plain(passed(list(torch.arange(101).split(20)), FinalPass(CAST, 5), Halved()))
+    one = plain(passed(list(torch.arange(101).split(20)), FinalPass(CAST, 5, added_metrics=ADDED), Halved()))
+    assert {f"{who}/{name}" for who in CAST for name in ADDED} <= one["numbers"].keys()
     assert json.loads((tmp_path / "other.json").read_text()) == first
     assert first["numbers"] == pytest.approx(one["numbers"], rel=1e-9, abs=1e-12)
     assert first["temperatures"] == pytest.approx(one["temperatures"], rel=1e-9)
@@ -122,7 +126,8 @@ def share(folder: Path, rank: int) -> dict[str, Any]:
     meet, patience = f"file://{folder}/meet", timedelta(seconds=90)
     torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=patience)
     try:
-        return plain(passed(list(torch.arange(50 * rank, 50 + 51 * rank).split(20)), FinalPass(CAST, 5), Halved()))
+        rows = list(torch.arange(50 * rank, 50 + 51 * rank).split(20))
+        return plain(passed(rows, FinalPass(CAST, 5, added_metrics=ADDED), Halved()))
     finally:
         torch.distributed.destroy_process_group()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kdx.compare.comparison import PairedDifference, compare
 from kdx.compare.metric_names import direction
+from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.material import Material
 from kdx.compare.statistics import number
 
@@ -33,10 +34,11 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
         caveats = [f"none of {len(material.runs)} runs is finished, so there is no comparison yet"] if material.runs else []
         return BaselineDifferences(caveats, "", {})
     there = {name for run in material.done for name in run.metrics}
-    metrics = [name for what in METRICS if (name := f"{material.split}/student/{what}") in there]
+    quality = [*(f"student/{name}" for name in METRICS), *added_metrics(material.done)]
+    metrics = [name for what in quality if (name := f"{material.split}/{what}") in there]
     comparison = compare(material.runs, metrics, against)
     differences = {
-        (row.label, metric): (worded(difference), clear(difference, metric))
+        (row.label, metric): (worded(difference), clear(difference, direction(metric, comparison.higher_is_better)))
         for row in comparison.rows
         for metric, difference in row.differences.items()
     }
@@ -58,9 +60,8 @@ def worded(difference: PairedDifference) -> str:
     return f"{text} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def clear(difference: PairedDifference, metric: str) -> str:
-    """Return "better" or "worse" if the interval excludes 0 and the metric has a direction, else ""."""
-    good = direction(metric)
+def clear(difference: PairedDifference, good: str) -> str:
+    """Return "better" or "worse" if the interval excludes 0 and "more" or "less" is good, else ""."""
     if difference.estimate is None or not good or difference.estimate.std == 0:
         return ""
     interval = difference.estimate.interval

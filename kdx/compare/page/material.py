@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdx.compare.groups import Group, group_runs
-from kdx.compare.metric_names import finite, short, split_of
+from kdx.compare.metric_names import directions, finite, short, split_of
 from kdx.compare.page.charts import Look, look
 from kdx.compare.runs import RunRecord, read_curves
 
@@ -54,6 +54,7 @@ class Material:
     ids: Mapping[str, str]  # link target by run path
     curves: Mapping[str, Curves]  # by run path
     split: str  # on which students are compared: "test" or "val"
+    higher_is_better: Mapping[str, bool | None] = field(default_factory=dict)  # by quantity
 
     @property
     def drawn(self) -> Sequence[System]:
@@ -85,7 +86,14 @@ def gather(runs: Sequence[RunRecord]) -> Material:
     curves = {str(run.path): {name: per_epoch(points) for name, points in read_curves(run).items()} for run in sound}
     tested = [split_of(run.metrics) for run in sound if run.state == "finished"]
     split = "test" if tested and tested.count("test") * 2 > len(tested) else "val"
-    return Material(runs, systems, {str(run.path): anchor(run) for run in runs}, curves, split)
+    return Material(
+        runs,
+        systems,
+        {str(run.path): anchor(run) for run in runs},
+        curves,
+        split,
+        directions(run.higher_is_better for run in sound),
+    )
 
 
 def anchor(run: RunRecord) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdx.compare.metric_names import direction, finite, titled, unit, what
+from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.charts import NEUTRAL, Chart, Figure, figure, name_of, trace
 from kdx.compare.page.material import MOST_GROUPS, Material, System
 
@@ -27,7 +28,8 @@ HOVER = "%{text}<br>teacher %{x:.4g}, student %{y:.4g} nats<extra>"
 def seeds(material: Material) -> Chart | None:
     """Return a row per group: every seed as a dot, the mean as a line. None if there are fewer than two groups."""
     systems = [system for system in material.drawn if system.done]
-    names = [name for metric in METRICS if any(system.values(name := f"{material.split}/{metric}") for system in systems)]
+    quality = (*METRICS, *added_metrics(material.done))
+    names = [name for metric in quality if any(system.values(name := f"{material.split}/{metric}") for system in systems)]
     if len(systems) < 2 or not names:
         return None
     figures = {str(place): _strip(systems, name) for place, name in enumerate(names)}
@@ -98,7 +100,7 @@ def pareto(material: Material) -> Chart | None:
 def _trade(material: Material, cost: str, gain: str) -> Figure:
     points = [(system, system.mean(cost), system.mean(gain)) for system in material.systems]
     measured = [(system, x, y) for system, x, y in points if x is not None and y is not None]
-    sign = -1.0 if direction(gain) == "less" else 1.0
+    sign = -1.0 if direction(gain, material.higher_is_better) == "less" else 1.0
     front = non_dominated([(x, sign * y) for _, x, y in measured])
     line = sorted((measured[i][1], measured[i][2]) for i in front)
     front_line = {"color": NEUTRAL, "width": 1.2, "dash": "dot"}
