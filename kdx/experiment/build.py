@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
 from kdx.config.check import ConfigError, members
+from kdx.config.hydra_versions import of_instantiate
 from kdx.data.source import Source
 from kdx.losses.objective import Objective
 from kdx.teachers.calibration import TemperatureScaling
@@ -32,7 +33,7 @@ def make(node: Any, path: str, **arguments: Any) -> Any:
     if node is None:
         return None
     try:
-        return instantiate(node, _convert_="all", **arguments)
+        return instantiate(node, _convert_="all", **of_instantiate(node), **arguments)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if not isinstance(cause, (ValueError, TypeError, InstantiationException)):
