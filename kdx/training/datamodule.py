@@ -88,7 +88,7 @@ class DataModule(pl.LightningDataModule):
     def _position(self) -> tuple[int, int]:
         """Where training is: asked when the first batch of a pass is, so after a resume it is the batch to go on with."""
         assert self.trainer is not None
-        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return self.trainer.current_epoch, batches_begun(self.trainer)
 
     def transfer_batch_to_device(self, batch: RenderedBatch, device: torch.device, dataloader_idx: int) -> RenderedBatch:
         return batch.to(device)
@@ -103,6 +103,15 @@ class DataModule(pl.LightningDataModule):
     def skipped(self) -> dict[str, str]:
         """Images that could not be decoded and were left out: "split/index" -> why."""
         return {f"{split}/{i}": why for split, loader in self.loaders for i, why in sorted(loader.skipped.items())}
+
+
+def batches_begun(trainer: pl.Trainer) -> int:
+    """How many batches of the current epoch were begun. Lightning counts them, also over a resume, in no public attribute."""
+    try:
+        begun: int = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    except AttributeError as error:
+        raise RuntimeError(f"pytorch_lightning {pl.__version__} does not count batches as 2.6 does: {error}") from error
+    return begun
 
 
 def _bytes(images: Images) -> int:

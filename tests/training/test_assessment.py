@@ -102,6 +102,7 @@ def test_it_works_in_inference_mode_and_twice_gives_the_same() -> None:
     assert plain(inside) == plain(passed(rows, FinalPass(CAST, 5), Halved()))
 
 
+@pytest.mark.long
 def test_two_ranks_of_a_split_that_does_not_divide_find_what_one_finds(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, __file__, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     try:
