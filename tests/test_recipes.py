@@ -165,6 +165,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RUNS)
 def test_a_recipe_takes_two_steps(command: Command, tmp_path: Path, data: Path, kept: Path, recipe: str) -> None:
     experiment, *more = recipe.split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -110,7 +111,9 @@ def batches_begun(trainer: pl.Trainer) -> int:
     try:
         begun: int = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     except AttributeError as error:
-        raise RuntimeError(f"pytorch_lightning {pl.__version__} does not count batches as 2.6 does: {error}") from error
+        raise RuntimeError(
+            f"pytorch_lightning {version('pytorch-lightning')} does not count batches as 2.6 does: {error}"
+        ) from error
     return begun
 
 
