@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(WANDB_MODE="offline", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-for name in ("WANDB_API_KEY", "KDX_RUN_DIR", "KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_OUTPUTS"):
+slurm = [name for name in os.environ if name.startswith("SLURM_")]  # inside a job Lightning would wait for its other tasks
+for name in ("WANDB_API_KEY", "KDX_RUN_DIR", "KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_OUTPUTS", *slurm):
     os.environ.pop(name, None)
 
 import pytest

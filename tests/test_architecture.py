@@ -19,7 +19,7 @@ def test_import_contracts_are_kept() -> None:
 
 
 def test_top_level_is_the_agreed_one() -> None:
-    allowed = {"pyproject.toml", "conf", "kdx", "scripts", "tests", "outputs", "README.md", "CHANGELOG.md"}
+    allowed = {"pyproject.toml", "conf", "kdx", "scripts", "tests", "outputs", "README.md", "CHANGELOG.md", "LICENSE"}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     top = {name.split("/")[0] for name in tracked}
     assert {name for name in top if not name.startswith(".")} <= allowed

@@ -22,7 +22,7 @@ def test_two_ranks_equal_one_and_share_folder_and_teacher(
         [sys.executable, "-m", "kdx.cli.main", *options, f"outputs={tmp_path}/outputs", *two],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         env=environment,
         check=False,
     )

@@ -130,6 +130,7 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(
     assert ends[0] == ends[1]
 
 
+@pytest.mark.long
 def test_multirun_makes_a_run_per_job_and_trains_the_teacher_once(
     command: Command, tmp_path: Path, teachers: Path, tiny: tuple[str, ...]
 ) -> None:

@@ -95,6 +95,7 @@ def two_steps(command: Command, folder: Path, kept: Path, experiment: str, *over
     return OmegaConf.load(folder / "config.yaml")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_pair_takes_two_steps_of_the_papers_recipe(
     command: Command, tmp_path: Path, data: Path, kept: Path, pair: str
@@ -111,6 +112,7 @@ def test_a_pair_takes_two_steps_of_the_papers_recipe(
     assert "Curriculum" in cfg.temperature._target_ and cfg.views.crop.fraction == 4 / 32
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", PLUGINS)
 def test_a_loss_takes_two_steps_and_its_baseline_is_at_four(
     command: Command, plain_config: Config, tmp_path: Path, data: Path, kept: Path, loss: str
@@ -164,6 +166,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RUNS)
 def test_a_recipe_takes_two_steps(command: Command, tmp_path: Path, data: Path, kept: Path, recipe: str) -> None:
     experiment, *more = recipe.split()

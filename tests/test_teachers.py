@@ -32,6 +32,7 @@ def bare(command: Command, teachers: Path, tmp_path: Path) -> Train:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("combine", "views"), [("logits", "same_resize"), ("probs", "funmatch"), ("losses", "same_resize")])
 def test_ensemble_of_different_networks_and_resolutions_trains_and_is_measured_again(
     bare: Train, command: Command, combine: str, views: str
@@ -59,6 +60,7 @@ def test_ensemble_of_different_networks_and_resolutions_trains_and_is_measured_a
     )
 
 
+@pytest.mark.long
 def test_a_student_teaches_the_next_one(train: Train, bare: Train) -> None:
     first = train("first", "resolution.student=6", "student.architecture=cifar_resnet14")
     second = bare("second", "teacher=run", f"teacher.run={first}", "calibration=none")
@@ -71,6 +73,7 @@ def test_a_student_teaches_the_next_one(train: Train, bare: Train) -> None:
     assert metrics(third)["preflight/teacher_raw/nll"] == pytest.approx(metrics(second)["val/student/nll"], rel=1e-6)
 
 
+@pytest.mark.long
 def test_a_chain_can_have_members_too(train: Train, bare: Train) -> None:
     first = train("first")
     folder = bare("run", "teacher=ensemble", f"+teacher.members.a.run={first}", SHORT_MEMBERS[1])
@@ -84,6 +87,7 @@ def test_a_run_without_weights_is_no_teacher(command: Command, train: Train) -> 
     assert code == 2 and "has no student.safetensors: was it cut off?" in err
 
 
+@pytest.mark.long
 def test_self_distillation_trains_the_students_own_network_first(train: Train) -> None:
     folder = train("run", "teacher=self", "student.architecture=cifar_resnet14")
     config = yaml.safe_load((folder / "config.yaml").read_text())

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kdx.config.check import ConfigError, check, conf_dir, explain_omegaconf, nearest
+from kdx.config.hydra_versions import of_main
 from kdx.config.schema import RunConfig
 
 FAILED, MISUSED = 1, 2
@@ -181,7 +182,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> NoReturn:
     os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: torch, imported later, renders large batches faster
-    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)
+    app = hydra.main(**of_main(), config_path=str(conf_dir()), config_name=config_name)(task)
     try:
         app()
     except KeyboardInterrupt:

@@ -147,7 +147,7 @@ def _numbers(values: Sequence[float] | Values) -> Values:
 
 
 def _student_quantile(probability: float, degrees: int) -> float:
-    from scipy.special import stdtrit  # scikit-learn brings SciPy
+    from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
 

@@ -176,7 +176,7 @@ class Flowers102(VisionSource):
 
         names: tuple[SplitName, ...] = ("train", "val", "test")
         datasets = {name: self._index(Published, root, split=name) for name in names}
-        return {name: _files(split._image_files, split._labels) for name, split in datasets.items()}
+        return {name: _files(split) for name, split in datasets.items()}
 
 
 class Pets(VisionSource):
@@ -190,7 +190,7 @@ class Pets(VisionSource):
         from torchvision.datasets import OxfordIIITPet
 
         train, test = (self._index(OxfordIIITPet, root, split=name) for name in ("trainval", "test"))
-        return {"train": _files(train._images, train._labels), "test": _files(test._images, test._labels)}
+        return {"train": _files(train), "test": _files(test)}
 
 
 class Food101(VisionSource):
@@ -204,7 +204,7 @@ class Food101(VisionSource):
         from torchvision.datasets import Food101 as Published
 
         train, test = (self._index(Published, root, split=name) for name in ("train", "test"))
-        return {"train": _files(train._image_files, train._labels), "test": _files(test._image_files, test._labels)}
+        return {"train": _files(train), "test": _files(test)}
 
 
 class Sun397(VisionSource):
@@ -217,12 +217,21 @@ class Sun397(VisionSource):
     def _read(self, root: Path) -> dict[SplitName, Images]:
         from torchvision.datasets import SUN397
 
-        dataset = self._index(SUN397, root)
-        order = sorted(
-            zip(map(str, dataset._image_files), dataset._labels, strict=True)
-        )  # torchvision's order depends on the file system
-        return {"train": _files([path for path, _ in order], [label for _, label in order])}
+        order = sorted(zip(*indexed(self._index(SUN397, root)), strict=True))  # torchvision's is the disk's
+        return {"train": ImageFiles([path for path, _ in order], [label for _, label in order], channels=3)}
 
 
-def _files(paths: Any, labels: Any) -> ImageFiles:
-    return ImageFiles([str(path) for path in paths], labels, channels=3)
+def _files(dataset: Any) -> ImageFiles:
+    return ImageFiles(*indexed(dataset), channels=3)
+
+
+def indexed(dataset: Any) -> tuple[list[str], list[int]]:
+    """The files and labels that a data set of torchvision lists, which it does in no public attribute."""
+    paths = getattr(dataset, "_image_files", None) or getattr(dataset, "_images", None)
+    labels = getattr(dataset, "_labels", None)
+    if paths is None or labels is None:
+        import torchvision
+
+        name = type(dataset).__name__
+        raise RuntimeError(f"torchvision {torchvision.__version__} does not list the files of {name} as 0.26 to 0.29 do")
+    return [str(path) for path in paths], list(labels)

@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from kdx.config.check import ConfigError, nearest
+from kdx.config.hydra_versions import of_instantiate
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.losses.objective import Objective
@@ -35,7 +36,7 @@ def make(node: Any, path: str, **arguments: Any) -> Any:
     if node is None:
         return None
     try:
-        return instantiate(node, _convert_="all", **arguments)
+        return instantiate(node, _convert_="all", **of_instantiate(node), **arguments)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if not isinstance(cause, (ValueError, TypeError, InstantiationException)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -90,7 +91,7 @@ class DataModule(pl.LightningDataModule):
     def _position(self) -> tuple[int, int]:
         """Return (epoch, batch) of training. Read at the first batch of a pass, so a resumed run continues at that batch."""
         assert self.trainer is not None
-        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return self.trainer.current_epoch, batches_begun(self.trainer)
 
     def transfer_batch_to_device(self, batch: RenderedBatch, device: torch.device, dataloader_idx: int) -> RenderedBatch:
         return batch.to(device)
@@ -105,6 +106,17 @@ class DataModule(pl.LightningDataModule):
     def skipped(self) -> dict[str, str]:
         """Images that could not be decoded and were skipped: "split/index" -> reason."""
         return {f"{split}/{i}": reason for split, loader in self.loaders for i, reason in sorted(loader.skipped.items())}
+
+
+def batches_begun(trainer: pl.Trainer) -> int:
+    """How many batches of the current epoch were begun. Lightning counts them, also over a resume, in no public attribute."""
+    try:
+        begun: int = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    except AttributeError as error:
+        raise RuntimeError(
+            f"pytorch_lightning {version('pytorch-lightning')} does not count batches as 2.6 does: {error}"
+        ) from error
+    return begun
 
 
 def _bytes(images: Images) -> int:

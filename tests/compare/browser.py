@@ -47,7 +47,7 @@ class Seen:
     def __init__(self, chromium: Any, file: Path, width: int = 1400, theme: str = "light", motion: str = "reduce") -> None:
         self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion=motion)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))

@@ -288,7 +288,7 @@ def test_a_page_of_a_going_run_keeps_the_place_when_it_loads_itself_anew(tmp_pat
     seen.page.get_by_label("Filter").fill("cqkd")
     seen.page.get_by_label("Filter").blur()
     seen.page.evaluate("scrollTo(0, 700)")
-    with seen.page.expect_event("load", timeout=8000):
+    with seen.page.expect_event("load", timeout=60_000):
         pass
     assert seen.page.get_by_label("Filter").input_value() == "cqkd"
     seen.page.wait_for_function("Math.abs(scrollY - 700) < 60")

@@ -247,7 +247,7 @@ def first(batch: list[np.ndarray]) -> np.ndarray:
 def test_image_files_work_in_workers(tmp_path: Path) -> None:
     images = files(tmp_path)
     copy = pickle.loads(pickle.dumps(images))
-    loader = DataLoader(images, batch_size=1, num_workers=2, collate_fn=first, timeout=60)
+    loader = DataLoader(images, batch_size=1, num_workers=2, collate_fn=first, timeout=300)
     for i, pixels in enumerate(loader):
         np.testing.assert_array_equal(pixels, images[i])
         np.testing.assert_array_equal(copy[i], images[i])
@@ -256,6 +256,6 @@ def test_image_files_work_in_workers(tmp_path: Path) -> None:
 def test_bad_image_keeps_its_message_when_it_comes_from_a_worker(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(png()[:500])
     images = ImageFiles([str(tmp_path / "bad.png")], None, 3)
-    loader = DataLoader(images, batch_size=1, num_workers=1, collate_fn=first, timeout=60)
+    loader = DataLoader(images, batch_size=1, num_workers=1, collate_fn=first, timeout=300)
     with pytest.raises(BadImageError, match=r"bad\.png cannot be decoded"):
         next(iter(loader))

@@ -91,6 +91,7 @@ def test_an_interrupted_job_goes_on(
     assert len(times(tmp_path / "outputs")) == 6 and sum(times(tmp_path / "outputs")) <= sum(before) + 4
 
 
+@pytest.mark.long
 def test_the_command_trains_and_judges(
     command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

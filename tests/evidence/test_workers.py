@@ -61,7 +61,7 @@ def test_leaving_early_ends_the_processes(runs: list[PlannedRun], tmp_path: Path
         interrupted(hanging, runs)
     began = time.monotonic()
     hanging.close()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 300  # they would sleep for 600 s
 
 
 def interrupted(hanging: object, runs: list[PlannedRun]) -> None:

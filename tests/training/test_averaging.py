@@ -177,6 +177,7 @@ def val(folder: Path) -> list[dict[str, str]]:
         ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [4, 6], ids=["end of epoch", "mid-epoch"])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     train: Callable[..., Path],
@@ -233,6 +234,7 @@ def test_a_run_cut_off_in_its_validation_keeps_both_sets_of_weights(
     assert close(students(checkpoint["state_dict"]), averaged(seen["steps"], seen["start"][0], 0.7, True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before", ["default", "ema"])
 def test_the_average_may_be_switched_on_and_off_between_runs(
     train: Callable[..., Path], seen: dict[str, list[State]], before: str

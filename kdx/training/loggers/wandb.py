@@ -39,6 +39,7 @@ class Wandb(Journal, WandbLogger):
         init_timeout: float = 20.0,
         artifacts: bool = True,
     ) -> None:
+        super().__init__(save_dir=save_dir, project=project, log_model=False)  # starts no run
         self.given = {"name": name, "group": group, "job_type": job_type}
         self.project, self.entity, self.tags, self.mode = project, entity, list(tags), mode
         self.init_timeout, self.artifacts, self.folder = init_timeout, artifacts, save_dir
@@ -52,7 +53,7 @@ class Wandb(Journal, WandbLogger):
         again = {"id": resumed, "resume": "allow"} if resumed else {}
         arguments = {"dir": self.folder, "project": self.project, "entity": self.entity, "tags": tags, **chosen, **again}
         run = _start(arguments, self.mode or os.environ.get("WANDB_MODE"), self.init_timeout)
-        super().__init__(experiment=run, save_dir=self.folder, log_model=False)
+        super().__init__(experiment=run, save_dir=self.folder, log_model=False)  # Lightning takes a run nowhere else
         (Path(self.folder) / ID).write_text(json.dumps({"id": run.id, "project": self.project}) + "\n", encoding="utf-8")
         self._axes(about)
         self.log_hyperparams(dict(about.config))
@@ -106,10 +107,7 @@ class Wandb(Journal, WandbLogger):
         for name, sha in conclusion.teachers.items():
             teacher = wandb.Artifact(f"teacher-{sha[:12]}", "model", metadata={"member": name, "sha256": sha})
             teacher.add_file(str(about.folder / "teacher.json"))
-            if run.offline:  # `use_artifact` refuses, though the record that it would write can be synced like any other
-                run._log_artifact(teacher, use_after_commit=True)
-            else:
-                run.use_artifact(teacher)
+            _use(run, teacher)
         inputs = [f"teacher-{sha[:12]}" for sha in conclusion.teachers.values()]
         numbers = {name: value for name, value in conclusion.metrics.items() if name.startswith("test/student/")}
         metadata = {"teachers": inputs, "selection": dict(conclusion.selection), "metrics": numbers}
@@ -125,6 +123,20 @@ class Wandb(Journal, WandbLogger):
     @careful
     def close(self, failed: bool) -> None:
         self.experiment.finish(exit_code=int(failed))
+
+
+def _use(run: Any, artifact: Any) -> None:
+    """Record an artifact as input of a run. Offline, `use_artifact` refuses what can be synced later."""
+    if not run.offline:
+        run.use_artifact(artifact)
+        return
+    try:
+        record = run._log_artifact
+    except AttributeError as error:
+        import wandb
+
+        raise RuntimeError(f"wandb {wandb.__version__} records no input of an offline run as 0.31 does: {error}") from error
+    record(artifact, use_after_commit=True)
 
 
 def _start(arguments: dict[str, Any], mode: str | None, timeout: float) -> Any:

@@ -1,0 +1,34 @@
+"""Arguments that differ between Hydra 1.3 and 1.4, whose release candidate `.ci/run` tries."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from kdx.config.check import targets
+
+
+def of_main() -> dict[str, Any]:
+    """Keyword arguments for `hydra.main`.
+
+    Hydra 1.3 imitates 1.1 unless `version_base` names a newer behavior. 1.4 deprecates that argument, and wants a list of
+    the callbacks that the config may name.
+    """
+    if hydra.__version__.startswith("1.3."):
+        return {"version_base": "1.3"}
+    return {"execution_whitelist": ["kdx.cli.sweep.Sweep"]}
+
+
+def of_instantiate(node: Any) -> dict[str, list[str]]:
+    """Keyword arguments that let `hydra.utils.instantiate` build `node`, a config that passed the check.
+
+    Hydra 1.4 builds only the targets that its caller lists. Interpolations and arguments cannot add any.
+    """
+    if "_execution_whitelist_" not in inspect.signature(instantiate).parameters:
+        return {}
+    plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    return {"_execution_whitelist_": sorted({str(target["_target_"]) for _, target in targets(plain)})}
