@@ -105,7 +105,7 @@ def request(cfg: DictConfig) -> EvaluationRequest:
             raise ConfigError(unknown(key, known))
     for severity in plain["severities"] if isinstance(plain["severities"], list) else [plain["severities"]]:
         if severity not in SEVERITIES:
-            raise ConfigError(f"severities: {severity} is none: give some of 1 to 5, like severities=[1,3,5]")
+            raise ConfigError(f"Invalid severity {severity}; expected a subset of 1-5, like severities=[1,3,5]")
     if plain["split"] not in ("train", "val", "test", None):
         raise ConfigError(f"split={plain['split']}: choose train, val or test")
     try:
@@ -134,7 +134,7 @@ def _one_subject(asked: EvaluationRequest, plain: Mapping[str, Any]) -> None:
     if asked.pretrained and asked.weights:
         raise ConfigError("the network gets its weights from one place: drop weights=FILE, or give pretrained=false")
     if asked.network is not None and asked.network.get("architecture") == "???":
-        raise ConfigError("'network.architecture' has no value: give network.architecture=NAME")
+        raise ConfigError("Missing required option: network.architecture=NAME")
     architecture = asked.timm or (asked.network or {}).get("architecture")
     if architecture is not None:
         try:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kdx.config.check import ConfigError, explain_omegaconf, nearest
+from kdx.config.plugins import refusal
 from kdx.config.signatures import NotFoundError, signature
 from kdx.evidence.figures import Figure
 from kdx.evidence.kinds import Test
@@ -115,13 +116,13 @@ def declare(cfg: DictConfig) -> Declaration:
         typed = OmegaConf.merge(OmegaConf.structured(EvidenceConfig), cfg)
         missing = sorted(OmegaConf.missing_keys(typed))
         if missing:
-            raise ConfigError(f"'{missing[0]}' has no value: give {missing[0]}=...")
+            raise ConfigError(f"Missing required option: {missing[0]}=...")
         plain: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
     unsupported = sorted(set(plain["formats"]) - {"png", "svg", "pdf"})
     if unsupported:
-        raise ConfigError(f"formats: there is no '{unsupported[0]}'. There are: png, svg, pdf.")
+        raise ConfigError(f"Unknown format '{unsupported[0]}' in formats. Available: png, svg, pdf")
     if plain["jobs"] is not None:
         _fit("jobs", plain["jobs"], Count)
     families = tuple(_family(name, node) for name, node in plain["families"].items())
@@ -167,6 +168,9 @@ def _family(name: str, node: dict[str, Any]) -> Family:
 def _make(node: Any, path: str, kind: type) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{path} has no _target_: give one, like {kind.__module__}.{kind.__subclasses__()[0].__name__}")
+    reason = refusal(str(node["_target_"]))
+    if reason is not None:
+        raise ConfigError(f"{path}._target_={node['_target_']}: {reason}")
     try:
         signature(node["_target_"])
     except NotFoundError as error:

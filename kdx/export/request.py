@@ -48,7 +48,7 @@ class ExportRequest:
 def requested(values: dict[str, Any]) -> ExportRequest:
     """The request that these values make; ConfigError says what is wrong with them and what to do."""
     if values["run"] == "???":
-        raise ConfigError("'run' has no value: give run=FOLDER, the folder of a finished run")
+        raise ConfigError("Missing required option: run=FOLDER, the folder of a finished run")
     if isinstance(values["format"], str):
         values = {**values, "format": [values["format"]]}
     try:
@@ -72,7 +72,7 @@ def _check_formats(formats: tuple[str, ...]) -> None:
     for name in formats:
         if name not in NEEDS:
             hint = nearest(name, list(NEEDS))
-            raise ConfigError(f"format={name}: there is no such format.{hint} There are: {', '.join(NEEDS)}")
+            raise ConfigError(f"Unknown format '{name}'.{hint} Available: {', '.join(NEEDS)}")
         absent = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
         if absent:
             others = ",".join(other for other, packages in NEEDS.items() if not packages)
