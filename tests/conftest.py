@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(WANDB_MODE="offline", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-for name in ("WANDB_API_KEY", "KDX_RUN_DIR", "KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_OUTPUTS"):
+KEPT = "KDX_REQUIRE_BROWSER"
+for name in ("WANDB_API_KEY", "HYDRA_FULL_ERROR", *(key for key in os.environ if key.startswith("KDX_") and key != KEPT)):
     os.environ.pop(name, None)
 
 import pytest
@@ -56,7 +58,6 @@ def command(
     """Run a kdx command in this process: (exit status, stdout, stderr)."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from kdx.cli import main
     from kdx.costs import latency
 
     monkeypatch.setattr(latency, "BUDGET", 0.02)  # seconds: tests look at how it is measured, not at how long it took
@@ -64,12 +65,12 @@ def command(
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", [f"kdx-{name}", *arguments])
-        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR"):
+        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_PLUGIN_FOLDERS"):
             monkeypatch.delenv(variable, raising=False)
         capfd.readouterr()
         code: Any = 0
         try:
-            getattr(main, name)()
+            importlib.import_module(f"kdx.cli.{name}").main()
         except SystemExit as exit:
             code = exit.code
         out, err = capfd.readouterr()

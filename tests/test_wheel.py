@@ -16,14 +16,15 @@ def test_wheel_composes_from_its_own_conf(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
-    done = subprocess.run(
-        [sys.executable, "-c", "import kdx; print(kdx.__file__); from kdx.cli.main import train; train()", "--cfg", "job"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert str(tmp_path) in done.stdout
-    assert "name: cqkd_digits" in done.stdout
+    shown = _printed(tmp_path, "--cfg", "job")
+    assert str(tmp_path) in shown
+    assert "name: cqkd_digits" in shown
+    assert f"{tmp_path}/site/kdx/conf" in _printed(tmp_path, "--help")
+
+
+def _printed(folder: Path, *words: str) -> str:
+    """What kdx-train of the wheel prints."""
+    code = "import kdx; print(kdx.__file__); from kdx.cli.train import main; main()"
+    line = [sys.executable, "-c", code, *words]
+    env = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
