@@ -1,6 +1,6 @@
 """kdx-compare, from a checkout."""
 
-from kdx.cli.compare import compare
+from kdx.cli.compare import main
 
 if __name__ == "__main__":
-    compare()
+    main()

@@ -1,6 +1,6 @@
 """Put the papers' claims to the test: the same as the installed command kdx-evidence."""
 
-from kdx.cli.main import evidence
+from kdx.cli.evidence import main
 
 if __name__ == "__main__":
-    evidence()
+    main()

@@ -1,6 +1,6 @@
 """Write a data set as shards: the same as the installed command kdx-prepare."""
 
-from kdx.cli.main import prepare
+from kdx.cli.prepare import main
 
 if __name__ == "__main__":
-    prepare()
+    main()

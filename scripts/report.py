@@ -1,6 +1,6 @@
 """kdx-report, from a checkout."""
 
-from kdx.cli.compare import report
+from kdx.cli.report import main
 
 if __name__ == "__main__":
-    report()
+    main()

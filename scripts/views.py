@@ -1,6 +1,6 @@
 """Draw what the networks would see of the first batch: the same as the installed command kdx-views."""
 
-from kdx.cli.main import views
+from kdx.cli.views import main
 
 if __name__ == "__main__":
-    views()
+    main()

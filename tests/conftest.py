@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(WANDB_MODE="offline", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+KEPT = "KDX_REQUIRE_BROWSER"
 slurm = [name for name in os.environ if name.startswith("SLURM_")]  # inside a job Lightning would wait for its other tasks
-for name in ("WANDB_API_KEY", "KDX_RUN_DIR", "KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_OUTPUTS", *slurm):
+own = [name for name in os.environ if name.startswith("KDX_") and name != KEPT]
+for name in ("WANDB_API_KEY", "HYDRA_FULL_ERROR", *slurm, *own):
     os.environ.pop(name, None)
 
 import pytest
@@ -64,7 +67,6 @@ def command(
     """Run a kdx command in this process: (exit status, stdout, stderr)."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from kdx.cli import main
     from kdx.costs import latency
 
     monkeypatch.setattr(latency, "BUDGET", 0.02)  # seconds: tests look at how it is measured, not at how long it took
@@ -72,12 +74,12 @@ def command(
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", [f"kdx-{name}", *arguments])
-        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR"):
+        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_PLUGIN_FOLDERS"):
             monkeypatch.delenv(variable, raising=False)
         capfd.readouterr()
         code: Any = 0
         try:
-            getattr(main, name)()
+            importlib.import_module(f"kdx.cli.{name}").main()
         except SystemExit as exit:
             code = exit.code
         out, err = capfd.readouterr()

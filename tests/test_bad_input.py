@@ -16,17 +16,21 @@ from safetensors.torch import save_file
 Command = Callable[..., tuple[int, str, str]]
 
 MISTAKES = {
-    "unknown root key": (["sed=1"], "no key 'sed'", "'seed'"),
-    "unknown root key through +": (["+typo=1"], "no key 'typo'", "seed"),
-    "unknown leaf key": (["losses.kl.wieght=1"], "'losses.kl.wieght'", "'weight'"),
-    "unknown leaf key through +": (["+losses.kl.wieght=1"], "'losses.kl.wieght'", "'weight'"),
-    "unknown trainer key through +": (["+trainer.max_epoch=3"], "'trainer.max_epoch'", "'max_epochs'"),
+    "unknown root key": (["sed=1"], "Unknown key 'sed'", "'seed'"),
+    "unknown root key through +": (["+typo=1"], "Unknown key 'typo'", "seed"),
+    "unknown leaf key": (["losses.kl.wieght=1"], "Unknown key 'losses.kl.wieght'", "'weight'"),
+    "unknown leaf key through +": (["+losses.kl.wieght=1"], "Unknown key 'losses.kl.wieght'", "'weight'"),
+    "unknown trainer key through +": (["+trainer.max_epoch=3"], "'trainer.max_epoch'", "Did you mean trainer.max_epochs=3?"),
     "unknown teacher key through +": (["+teacher.chekpoint=x"], "'teacher.chekpoint'", "'checkpoint'"),
     "unknown recipe key": (["+teacher.recipe.optimiser.lr=3"], "'teacher.recipe.optimiser'", "'optimizer'"),
-    "unknown option": (["data=digit"], "no 'digit' in 'data'", "'digits'"),
-    "unknown loss": (["losses=[kll]"], "no 'kll' in 'losses'", "'kl'"),
-    "unknown experiment": (["experiment=cqkd_digit"], "no 'cqkd_digit' in 'experiment'", "'cqkd_digits'"),
-    "unknown target": (["callbacks.best._target_=kdx.nope.X"], "callbacks.best._target_", "no module 'kdx.nope'"),
+    "unknown option": (["data=digit"], "Unknown option 'digit' for config group 'data'", "'digits'"),
+    "unknown loss": (["losses=[kll]"], "Unknown option 'kll' for config group 'losses'", "'kl'"),
+    "unknown experiment": (
+        ["experiment=cqkd_digit"],
+        "'cqkd_digit' for config group 'experiment'",
+        "'cqkd_digits'",
+    ),
+    "unknown target": (["callbacks.best._target_=kdx.nope.X"], "callbacks.best._target_", "No module 'kdx.nope'"),
     "wrong type in the spine": (["seed=abc"], "seed", "Integer"),
     "wrong type in a leaf": (["temperature.value=abc"], "temperature.value=abc", "number"),
     "wrong type for torch": (["optimizer.lr=x"], "optimizer", "'str'"),
@@ -41,20 +45,20 @@ MISTAKES = {
     "missing teacher": (["teacher.checkpoint=/nope.safetensors"], "/nope.safetensors", "give a path that exists"),
     "missing checkpoint": (["ckpt_path=/nope.ckpt"], "/nope.ckpt", "give a path that exists"),
     "no teacher to learn from": (["experiment=none", "teacher=none"], "losses.kl", "teacher=online"),
-    "no teacher to calibrate": (["teacher=none"], "needs a teacher", "calibration=none"),
+    "no teacher to calibrate": (["teacher=none"], "Cannot calibrate without a teacher", "calibration=none"),
     "a teacher nobody asks": (["losses=[ce]", "experiment=none"], "no loss compares with it", "teacher=none"),
     "no temperature": (["experiment=none", "temperature=none"], "losses.kl", "temperature=constant"),
     "mixing separate views": (["experiment=none", "mixing=mixup", "views=ind"], "mixing", "views=same"),
     "impossible crop": (["crop@views.crop=inception", "views.crop.area=[0.5,0.1]"], "views.crop", "interval"),
     "too few images": (["data.train_size=100000"], "data.train_size=100000", "899 images"),
-    "a cohort with a teacher": (["experiment=none", "peers=dml"], "teach each other", "teacher=none"),
+    "a cohort with a teacher": (["experiment=none", "peers=dml"], "Peers learn without a teacher", "teacher=none"),
     "a cohort that learns from labels": (
         ["experiment=none", "peers=dml", "teacher=none", "losses=[ce]"],
         "no loss compares with them",
         "peers=none",
     ),
     "a run that is not there": (["teacher=run", "teacher.run=/nope"], "no finished run in /nope", "student.json"),
-    "no run named": (["teacher=run"], "teacher.network", "give teacher.run=FOLDER"),
+    "no run named": (["teacher=run"], "Missing required option", "teacher.run=FOLDER"),
     "unknown key of a member": (["teacher=ensemble", "+teacher.members.a.chekpoint=x"], "chekpoint", "'checkpoint'"),
     "unknown combination": (["teacher=ensemble", "teacher.combine=mean"], "teacher.combine=mean", "'logits'"),
     "unknown architecture of a member": (
@@ -67,12 +71,13 @@ MISTAKES = {
     "one class per mixed image": (["experiment=none", "mixing=mixup", "losses=[dkd]"], "losses.dkd", "mixing=none"),
     "a teacher that the experiment changes": (
         ["experiment=ctkd_cifar100", "teacher=none"],
-        "the teacher you chose does not have",
+        "the selected teacher does not have",
         "teacher=online",
     ),
     "an initial student that is not there": (["student.init=/nope.pth"], "student.init=/nope.pth", "give a path that exists"),
     "label smoothing of 1": (["losses=[ce]", "losses.ce.loss.label_smoothing=1.0"], "label_smoothing=1.0", "less than 1"),
-    "key inside none": (["experiment=supervised_digits", "teacher.checkpoint=x"], "group that is none", "drop it"),
+    "key inside none": (["experiment=supervised_digits", "teacher.checkpoint=x"], "`teacher` is `none`", "e.g. teacher=online"),
+    "key inside none, untyped": (["mixing.alpha=1"], "Cannot set `mixing.alpha`: config group `mixing` is `none`", "mixing="),
     "broken interpolation": (["name=${nope}"], "nope", "nope"),
 }
 
@@ -130,7 +135,7 @@ def test_traceback_only_on_request(command: Command) -> None:
     assert "Traceback" not in command("train", "temperature.value=0")[2]
     del os.environ["KDX_FULL_ERROR"]  # left by the command above
     done = subprocess.run(
-        [sys.executable, "-m", "kdx.cli.main", "temperature.value=0"],
+        [sys.executable, "-m", "kdx.cli.train", "temperature.value=0"],
         env={**os.environ, "HYDRA_FULL_ERROR": "1"},
         capture_output=True,
         text=True,
@@ -144,9 +149,9 @@ def test_traceback_only_on_request(command: Command) -> None:
 )
 def test_answers_before_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys, kdx.cli.main\n"
+        "import sys, kdx.cli.train\n"
         f"sys.argv = ['kdx-train', *{arguments!r}]\n"
-        "try: kdx.cli.main.train()\n"
+        "try: kdx.cli.train.main()\n"
         "finally: assert not {'torch', 'timm', 'pytorch_lightning', 'wandb'} & set(sys.modules), 'heavy import'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)

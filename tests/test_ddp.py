@@ -19,7 +19,7 @@ def test_two_ranks_equal_one_and_share_folder_and_teacher(
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.run.dir={tmp_path}/two"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("KDX_", "HYDRA_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "kdx.cli.main", *options, f"outputs={tmp_path}/outputs", *two],
+        [sys.executable, "-m", "kdx.cli.train", *options, f"outputs={tmp_path}/outputs", *two],
         capture_output=True,
         text=True,
         timeout=600,

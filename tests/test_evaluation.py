@@ -210,13 +210,13 @@ MISTAKES: dict[str, tuple[list[str], str, str]] = {
     "nothing to measure": ([], "Missing required option", "give one of run=FOLDER"),
     "two to measure": (["run=a", "timm=resnet18"], "run=a and timm=resnet18", "give one of run=FOLDER"),
     "no run": (["run=nowhere"], "run=nowhere has no config.yaml", "give the folder of a finished run"),
-    "unknown shift": ([*TIMM, "shift=blurr"], "no 'blurr' in 'shift'", "'blur'"),
+    "unknown shift": ([*TIMM, "shift=blurr"], "Unknown option 'blurr' for config group 'shift'", "'blur'"),
     "severity 0": ([*TIMM, "severities=[0,1]"], "Invalid severity 0", "subset of 1-5"),
     "severity 6": ([*TIMM, "severities=[6]"], "Invalid severity 6", "subset of 1-5"),
     "severity as a word": ([*TIMM, "severities=[high]"], "Invalid severity high", "subset of 1-5"),
     "unknown split": ([*TIMM, "split=tset"], "split=tset", "expected train, val or test"),
     "resolution 2": ([*TIMM, "resolution=2"], "resolution", "greater than or equal to 4"),
-    "unknown key": ([*TIMM, "+reslution=8"], "no key 'reslution'", "'resolution'"),
+    "unknown key": ([*TIMM, "+reslution=8"], "Unknown key 'reslution'", "'resolution'"),
     "unknown architecture": (["timm=resnet1888", *TIMM[1:]], "'resnet1888'", "resnet18"),
     "no data": (["timm=test_resnet", "to=there"], "requires a data set", "give data=GROUP"),
     "nowhere to write": (TIMM[:3], "not part of a run", "give to=FOLDER"),
@@ -265,9 +265,9 @@ def test_missing_pyarrow_is_told(command: Command, monkeypatch: pytest.MonkeyPat
 
 def test_mistakes_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys, kdx.cli.main\n"
+        "import sys, kdx.cli.evaluate\n"
         "sys.argv = ['kdx-evaluate', 'run=nowhere', 'shift=all']\n"
-        "try: kdx.cli.main.evaluate()\n"
+        "try: kdx.cli.evaluate.main()\n"
         "finally: assert not {'torch', 'timm', 'pytorch_lightning', 'matplotlib'} & set(sys.modules), 'heavy import'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)

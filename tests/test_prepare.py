@@ -51,16 +51,16 @@ def test_the_line_it_prints_trains(command: Command, tiny: tuple[str, ...], tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data=digits"], "'to' has no value: give to=FOLDER"),
+        (["data=digits"], "Missing required option: to=FOLDER"),
         (["data=digitz", "to=x"], "Did you mean 'digits'?"),
         (["data.trainsize=3", "to=x"], "Did you mean 'train_size'?"),
         (["data.train_size=-1", "to=x"], "data.train_size=-1: Input should be greater than or equal to 1"),
         (["data=glyphs", "data.source.train=0", "to=x"], "data.source.train=0: Input should be greater than or equal to 1"),
-        (["data=glyphs", "+data.source.color=red", "to=x"], "there is no key 'data.source.color'. Known there: "),
+        (["data=glyphs", "+data.source.color=red", "to=x"], "Unknown key 'data.source.color'. Available: "),
         (["data=shards", "to=x"], "Missing required option: data.root. Expected layout: ROOT/index.json"),
         (["data=shards", "data.root=gone", "to=x"], "gone/index.json not found: expected layout: ROOT/index.json"),
         (["data.train_size=9999", "to=x"], "data.train_size=9999, but only 899 images are left for training"),
-        (["to=s3://bucket/images"], "give to=FOLDER, then copy it there"),
+        (["to=s3://bucket/images"], "Use to=FOLDER, then copy it there"),
     ],
 )
 def test_mistakes_leave_with_2_and_no_folder(command: Command, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -25,17 +25,10 @@ def test_wheel_composes_from_its_own_conf(tmp_path: Path) -> None:
     (information,) = (tmp_path / "site").glob("kdx-*.dist-info")
     assert (information / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert "License-Expression: Apache-2.0" in (information / "METADATA").read_text(encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", "import kdx; print(kdx.__file__); from kdx.cli.main import train; train()", "--cfg", "job"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    assert str(tmp_path) in done.stdout
-    assert "name: cqkd_digits" in done.stdout
+    shown = _printed(tmp_path, "--cfg", "job")
+    assert str(tmp_path) in shown
+    assert "name: cqkd_digits" in shown
+    assert f"{tmp_path}/site/kdx/conf" in _printed(tmp_path, "--help")
 
 
 def test_source_distribution_holds_all_that_is_tracked(tmp_path: Path) -> None:
@@ -45,3 +38,11 @@ def test_source_distribution_holds_all_that_is_tracked(tmp_path: Path) -> None:
     left_out = {name for name in tracked if name.startswith((".", "outputs/"))}
     assert {*tracked} - left_out <= held
     assert {name.split("/")[0] for name in held} <= {name.split("/")[0] for name in tracked} | {"PKG-INFO"}
+
+
+def _printed(folder: Path, *words: str) -> str:
+    """What kdx-train of the wheel prints."""
+    code = "import kdx; print(kdx.__file__); from kdx.cli.train import main; main()"
+    line = [sys.executable, "-c", code, *words]
+    env = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=True).stdout

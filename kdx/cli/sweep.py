@@ -18,10 +18,11 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
-from kdx.cli import main
+from kdx.cli import app
+from kdx.cli.train import train_job
 from kdx.config.baselines import DETERMINED
 from kdx.config.check import ConfigError, check, nearest
 
@@ -37,16 +38,16 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _leaving():
-            for jobs in baseline_jobs(config).values():
-                check(_composed(config, jobs[0]))
+            for batch in baseline_jobs(config).values():
+                check(job_config(config, batch[0]))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with _leaving():
-            jobs = [job for jobs in baseline_jobs(config).values() for job in jobs]
-            if jobs:
-                _launch(config, jobs)
+            added = [job for batch in baseline_jobs(config).values() for job in batch]
+            if added:
+                _launch(config, added)
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            compare(Path(config.hydra.sweep.dir), next(iter(config.get("baselines") or []), None))
+            compare(Path(config.hydra.sweep.dir), next(iter(requested_baselines(config)), None))
 
 
 @contextmanager
@@ -55,27 +56,33 @@ def _leaving() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sys.exit(main.tell(error))
+        sys.exit(app.report(error))
 
 
-def _launch(config: DictConfig, jobs: list[list[str]]) -> None:
+def _launch(config: DictConfig, batch: list[list[str]]) -> None:
     hydra: Any = GlobalHydra.instance().hydra
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=main.train_job, config=config)
-    log.info("%d runs as baselines: %s", len(jobs), ", ".join(config.baselines))
-    for done in launcher.launch(jobs, initial_job_idx=_count(config)):
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=train_job, config=config)
+    log.info("%d runs as baselines: %s", len(batch), ", ".join(requested_baselines(config)))
+    for done in launcher.launch(batch, initial_job_idx=_count(config)):
         _ = done.return_value  # raises what the job raised
+
+
+def requested_baselines(config: DictConfig) -> list[str]:
+    """The baselines that the sweep's own overrides name; those of an experiment are for a single run of it."""
+    named = any(override.key_or_group == "baselines" for override in _typed(config))
+    return list(config.get("baselines") or []) if named else []
 
 
 def baseline_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
     """The overrides of each baseline's jobs, by its name; empty without `baselines`. ConfigError where they make no grid."""
-    wanted = config.get("baselines") or []
+    wanted = requested_baselines(config)
     overrides = _overrides(config) if wanted else []
-    jobs = {}
+    batches = {}
     for baseline in wanted:
         if baseline not in DETERMINED:
             hint = nearest(baseline, list(DETERMINED))
-            raise ConfigError(f"baselines: there is no baseline '{baseline}'.{hint} There are: {', '.join(DETERMINED)}.")
+            raise ConfigError(f"Unknown baseline '{baseline}'.{hint} Available: {', '.join(DETERMINED)}")
         kept = [override for override in overrides if not _decides(baseline, override)]
         folder = f"hydra.sweep.subdir=${{hydra.job.num}}-${{name}}-{baseline}"
         added = _parse([f"baseline={baseline}", "baselines=[]", folder])
@@ -83,8 +90,8 @@ def baseline_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
             (batch,) = BasicSweeper.split_arguments([*kept, *added], None)
         except HydraException as error:
             raise ConfigError(f"baselines need a grid of values, such as seed=range(3): {error}") from None
-        jobs[baseline] = batch
-    return jobs
+        batches[baseline] = batch
+    return batches
 
 
 def compare(folder: Path, against: str | None) -> None:
@@ -120,13 +127,31 @@ def _decides(baseline: str, override: Override) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}.") for prefix in DETERMINED[baseline])
 
 
+def jobs(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of the sweep, without baselines. ConfigError where they make no grid."""
+    try:
+        (batch,) = BasicSweeper.split_arguments(_typed(config), None)
+    except HydraException as error:
+        raise ConfigError(f"The jobs of this sweep are not a grid, and only a grid can be previewed: {error}") from None
+    return batch
+
+
 def _count(config: DictConfig) -> int:
     """How many jobs the sweep itself had, whose numbers the baselines go on from; from its words, so that ranks agree."""
-    (jobs,) = BasicSweeper.split_arguments(_typed(config), None)
-    return len(jobs)
+    return len(jobs(config))
 
 
-def _composed(config: DictConfig, job: Sequence[str]) -> DictConfig:
+def multirun_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a sweep as its callbacks see it, with Hydra's part."""
+    hydra: Any = GlobalHydra.instance().hydra
+    composed: DictConfig = hydra.compose_config(
+        config_name=config_name, overrides=list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
+    )
+    return composed
+
+
+def job_config(config: DictConfig, job: Sequence[str]) -> DictConfig:
+    """The config of one job of the sweep, without Hydra's part."""
     hydra: Any = GlobalHydra.instance().hydra
     composed: DictConfig = hydra.config_loader.load_sweep_config(config, list(job))
     with open_dict(composed):

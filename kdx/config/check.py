@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
+from kdx.config.other_words import key_for, target_for
+from kdx.config.plugins import refusal
 from kdx.config.run_as_teacher import adopted
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.signatures import NotFoundError, signature
@@ -55,7 +57,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         typed = OmegaConf.merge(OmegaConf.structured(hydra_schema(RunConfig)), cfg)
         missing = sorted(OmegaConf.missing_keys(typed))
         if missing:
-            raise ConfigError(f"Missing required value: {missing[0]}=...")
+            raise ConfigError(f"Missing required option: {missing[0]}=...")
         container: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
@@ -71,6 +73,7 @@ def check_plain(config: Mapping[str, Any]) -> RunConfig:
     """
     plain = deepcopy(dict(config))
     _check_fields(RunConfig, plain)
+    _check_groups(plain)
     plain = _as_baseline(plain)
     _check_members(plain)
     for path, node in targets(plain):
@@ -79,7 +82,7 @@ def check_plain(config: Mapping[str, Any]) -> RunConfig:
     _check_files(plain)
     _check_selection(plain)
     if plain["teacher"] is None and plain["calibration"] is not None:
-        raise ConfigError("calibration needs a teacher, and there is none; add calibration=none")
+        raise ConfigError("Cannot calibrate without a teacher: add calibration=none")
     return _typed(plain)
 
 
@@ -91,8 +94,14 @@ def nearest(word: str, known: list[str]) -> str:
 
 def unknown(path: str, known: list[str]) -> str:
     """What to say of a key that does not exist: the nearest one, else all there are."""
-    hint = nearest(path.split(".")[-1], known) or (f" Known there: {', '.join(known)}." if known else "")
-    return f"there is no key '{path}'.{hint}"
+    word = path.split(".")[-1]
+    available = [key for key in known if key != "hydra" and not key.startswith("_")]
+    other = key_for(path) if "." in path or "trainer" in known else None  # at the root, only where these are keys of a run
+    if other is None or word in available:
+        hint = nearest(word, available) or (f" Available: {', '.join(available)}" if available else "")
+    else:
+        hint = f" Did you mean {other}?"
+    return f"Unknown key '{path}'.{hint}"
 
 
 def explain_omegaconf(error: OmegaConfBaseException) -> str:
@@ -144,6 +153,15 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(f"{'.'.join(keys)}={value}: {first['msg']}, got {first['input']!r}") from None
 
 
+def _check_groups(plain: Mapping[str, Any]) -> None:
+    """No key was added to a group that is none."""
+    for group in ("mixing", "augmentation", "calibration", "temperature"):
+        node = plain.get(group)
+        if isinstance(node, dict) and "_target_" not in node and all(not isinstance(value, dict) for value in node.values()):
+            key = f"{group}.{next(iter(node))}"
+            raise ConfigError(f"Cannot set `{key}`: config group `{group}` is `none`. Select an option first: {group}=OPTION")
+
+
 def _fit(path: str, value: Any, annotation: Any) -> None:
     try:
         TypeAdapter(annotation).validate_python(value)
@@ -151,9 +169,18 @@ def _fit(path: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{path}={value}: {explain(error)}") from None
 
 
+def renamed(target: str) -> str | None:
+    """What to say of a class of an earlier version; None for others."""
+    new = target_for(target)
+    return None if new is None else f"this name is from kdx 0.1; use {new}"
+
+
 def _check_node(path: str, node: Node) -> None:
     """The constructor at `_target_` exists and takes these arguments."""
     target = str(node["_target_"])
+    reason = renamed(target) or refusal(target)
+    if reason is not None:
+        raise ConfigError(f"{path}._target_={target}: {reason}")
     try:
         found = signature(target)
     except NotFoundError as error:
@@ -171,7 +198,7 @@ def _check_node(path: str, node: Node) -> None:
                 _fit(f"{path}.{key}", value, annotation)
     absent = sorted(found.required - set(arguments))
     if absent and not node.get("_partial_"):
-        raise ConfigError(f"'{path}.{absent[0]}' has no value: give {path}.{absent[0]}=...")
+        raise ConfigError(f"Missing required option: {path}.{absent[0]}=...")
     if "architecture" in arguments:
         try:
             check_architecture(arguments["architecture"])
@@ -215,17 +242,17 @@ def _check_members(plain: dict[str, Any]) -> None:
             if path == "teacher":  # its pixels are what resolution.teacher means
                 plain["resolution"]["teacher"] = member["resolution"]
         if member.get("network") is None:
-            raise ConfigError(f"'{path}.network' has no value: give {path}.run=FOLDER, or choose teacher=online")
+            raise ConfigError(f"Missing required option: {path}.run=FOLDER (a finished run), or use teacher=online")
         member["recipe"] = member.get("recipe") or {}
     if plain["teacher"] is not None and plain["peers"] is not None:
-        raise ConfigError("the students of a cohort teach each other: use teacher=none with peers, or peers=none")
+        raise ConfigError("Peers learn without a teacher: use teacher=none with peers=…, or peers=none")
 
 
 def _check_selection(plain: Node) -> None:
     """What is to be selected is kept while training."""
     targets_of = [str(node.get("_target_", "")) for node in (plain["callbacks"] or {}).values() if isinstance(node, dict)]
     if plain["selection"] == "ema" and not any(target.endswith(".EMA") for target in targets_of):
-        raise ConfigError("selection=ema takes the moving average of the weights, and there is none: add callbacks=ema")
+        raise ConfigError("selection=ema needs the moving average of the weights: add callbacks=ema")
 
 
 def _check_recipe(plain: Node) -> None:
@@ -242,7 +269,7 @@ def _check_files(plain: Node) -> None:
     named |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
     for key, value in named.items():
         if value is not None and not Path(value).is_file():
-            raise ConfigError(f"{key}={value}: there is no such file; give a path that exists, or null")
+            raise ConfigError(f"{key}={value}: file not found; give a path that exists, or null")
     devices, accelerator = plain["trainer"].get("devices"), plain["trainer"].get("accelerator")
     cores = os.cpu_count() or 1
     if accelerator == "cpu" and isinstance(devices, int) and not 1 <= devices <= cores:

@@ -134,6 +134,7 @@ class RunConfig:
     selection: Literal["last", "best_val", "ema"]
     baseline: Baseline | None = None
     baselines: list[Baseline] = field(default_factory=list)
+    measured: str | None = None
     test: bool
     ckpt_path: str | None = None
 

@@ -1,6 +1,6 @@
 """What a constructor accepts, read from source text without importing it.
 
-Importing torch, timm and Lightning takes longer than anyone wants to wait for "there is no key 'wieght'". So `_target_`s are
+Importing torch, timm and Lightning takes longer than anyone wants to wait for "Unknown key 'wieght'". So `_target_`s are
 resolved by following files, classes, base classes and re-exports through their syntax trees.
 """
 
@@ -44,6 +44,31 @@ def signature(target: str) -> Signature | None:
     return None if found is None else _describe(*found)
 
 
+def defining_module(target: str) -> str:
+    """The module that `target` comes from, following imports; the named module itself where syntax does not tell."""
+    module, _, name = target.rpartition(".")
+    try:
+        for _ in range(8):
+            read = _module(module)
+            source = None if read is None else _imported_from(module, *read, name)
+            if source is None:
+                return module
+            module, name = source
+    except NotFoundError:
+        pass
+    return module
+
+
+def _imported_from(module: str, tree: ast.Module, package: bool, name: str) -> tuple[str, str] | None:
+    """(module, name) that `name` is imported from in `module`; None where it is defined there."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ImportFrom, ast.Import)):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return (_absolute(module, package, node) if isinstance(node, ast.ImportFrom) else alias.name), alias.name
+    return None
+
+
 @functools.cache
 def _module(name: str) -> tuple[ast.Module, bool] | None:
     """Syntax tree of a module and whether it is a package; None if it is not written in Python."""
@@ -56,7 +81,7 @@ def _module(name: str) -> tuple[ast.Module, bool] | None:
         else:
             spec = None
         if spec is None:
-            raise NotFoundError(f"there is no module '{'.'.join(parts[: depth + 1])}'")
+            raise NotFoundError(f"No module '{'.'.join(parts[: depth + 1])}': check the spelling")
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
@@ -82,7 +107,7 @@ def _find(module: str, name: str, depth: int = 0) -> tuple[str, ast.ClassDef | a
             return None
     if stars or any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
         return None
-    raise NotFoundError(f"module '{module}' has no '{name}'")
+    raise NotFoundError(f"Module '{module}' has no '{name}': check the spelling")
 
 
 def _absolute(module: str, package: bool, node: ast.ImportFrom) -> str:

@@ -76,11 +76,11 @@ def _check_formats(formats: tuple[str, ...]) -> None:
     for name in formats:
         if name not in NEEDS:
             hint = nearest(name, list(NEEDS))
-            raise ConfigError(f"Unknown format={name}.{hint} Available: {', '.join(NEEDS)}")
-        missing = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
-        if missing:
+            raise ConfigError(f"Unknown format '{name}'.{hint} Available: {', '.join(NEEDS)}")
+        absent = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
+        if absent:
             others = ",".join(other for other, packages in NEEDS.items() if not packages)
-            raise ConfigError(f"format={name} requires {missing[0]}: pip install kdx[export], or give format=[{others}]")
+            raise ConfigError(f"format={name} requires {absent[0]}: pip install kdx[export], or give format=[{others}]")
 
 
 def _temperature(run: FinishedRun) -> float:

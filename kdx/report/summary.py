@@ -11,7 +11,12 @@ COLUMNS = ("accuracy", "nll", "ece", "entropy")
 
 
 def summary(
-    metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str, added: Sequence[str] = ()
+    metrics: Mapping[str, float],
+    resolution: Mapping[str, int],
+    split: str,
+    title: str,
+    added: Sequence[str] = (),
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Table:
     """Return a table with a row per network: the teacher at both resolutions, the peers, the student.
 
@@ -21,6 +26,7 @@ def summary(
         split: The split of the final metrics.
         title: The title of the table.
         added: The metrics that the run adds to the built-in ones.
+        baselines: Final metrics of the run's baselines, whose students get a row each.
     """
     table = Table(title=title, title_justify="left")
     pairs = ["agreement", "kl", *(name for name in added if f"{split}/{name}" in metrics)]
@@ -46,7 +52,24 @@ def summary(
         pair = [_number(metrics, f"{against}/{name}") if against else "" for name in pairs]
         count = f"{int(metrics[f'{counted}/parameters']):,}" if f"{counted}/parameters" in metrics else ""
         table.add_row(network, split_name, str(pixels), *numbers, *pair, count)
+    for name, values in (baselines or {}).items():
+        numbers = [_number(values, f"{split}/student/{metric}") for metric in columns]
+        pair = [_number(values, f"{split}/{metric}") for metric in pairs]
+        table.add_row(f"baseline: {name}", split, str(at["student"]), *numbers, *pair, f"{int(values['student/parameters']):,}")
     return table
+
+
+def verdict(metrics: Mapping[str, float], baseline: Mapping[str, float], split: str, name: str) -> str:
+    """Return a sentence that says which student is ahead on this seed, by how much: accuracy, NLL and ECE."""
+    parts = []
+    for metric, less_is_better in (("accuracy", False), ("nll", True), ("ece", True)):
+        key = f"{split}/student/{metric}"
+        if key in metrics and key in baseline:
+            difference = metrics[key] - baseline[key]
+            better = "equal" if difference == 0 else "better" if (difference < 0) == less_is_better else "worse"
+            title = metric if metric == "accuracy" else metric.upper()
+            parts.append(f"{title} {difference:+.3f} ({better})".replace("-", "\N{MINUS SIGN}"))
+    return f"On this seed, against {name}: {', '.join(parts)}." if parts else f"Nothing to compare with {name} without labels."
 
 
 def _number(metrics: Mapping[str, float], name: str) -> str:
@@ -54,13 +77,19 @@ def _number(metrics: Mapping[str, float], name: str) -> str:
 
 
 def show(
-    metrics: Mapping[str, float], resolution: Mapping[str, int], split: str, title: str, footer: str, added: Sequence[str] = ()
+    metrics: Mapping[str, float],
+    resolution: Mapping[str, int],
+    split: str,
+    title: str,
+    footer: str,
+    added: Sequence[str] = (),
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Print the table and a line with calibration temperatures, throughput, time and `footer` below it."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120 + 12 * len(added))
-    console.print(summary(metrics, resolution, split, title, added))
+    console.print(summary(metrics, resolution, split, title, added, baselines))
     facts = []
     for name, value in metrics.items():
         if name.startswith("calibration_temperature"):

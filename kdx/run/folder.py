@@ -46,6 +46,11 @@ class RunFolder:
         """Where the other students of a cohort are, in files like the student's."""
         return self.path / "peers"
 
+    @property
+    def baselines(self) -> Path:
+        """Where the run's equal-budget baselines are, a run folder each."""
+        return self.path / "baselines"
+
     def write(self, name: str, content: Any) -> None:
         """Write JSON, whole or not at all."""
         draft = self.path / f".{name}.part"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake import fake_run
 
-from kdx.cli import compare
+from kdx.cli import compare, report, run_folders
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def run(command: Any, *arguments: str | Path) -> int:
 
 
 def test_a_table_in_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(compare.compare, folder / "runs", "--sort", "test/student/accuracy") == 0
+    assert run(compare.main, folder / "runs", "--sort", "test/student/accuracy") == 0
     text = capsys.readouterr().out
     heads = [line.split("│")[0].strip() for line in text.splitlines() if "│" in line]
     order = ["temperature.value=1", "− baseline=scratch", "temperature.value=4", "− baseline=scratch", "baseline=scratch"]
@@ -42,7 +42,7 @@ def test_a_table_in_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str
 def test_conditions_choose_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def heads(*where: str) -> list[str]:
         conditions = [part for condition in where for part in ("--where", condition)]
-        assert run(compare.compare, folder / "runs", *conditions, "--format", "csv", "--metrics", "seconds") == 0
+        assert run(compare.main, folder / "runs", *conditions, "--format", "csv", "--metrics", "seconds") == 0
         return [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]]
 
     assert heads("temperature.value=4") == ["cqkd_digits"]
@@ -59,16 +59,16 @@ def test_conditions_choose_runs(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_the_file_says_which_format(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     starts = {"a.md": "| group | n |", "a.csv": "group,baseline,seeds", "a.tex": "\\begin{tabular}", "a.txt": " "}
     for name, start in starts.items():
-        assert run(compare.compare, folder / "runs", "-o", folder / "made" / name) == 0
+        assert run(compare.main, folder / "runs", "-o", folder / "made" / name) == 0
         assert (folder / "made" / name).read_text().startswith(start)
         assert capsys.readouterr().out == f"{folder / 'made' / name}\n"
-    assert run(compare.compare, folder / "runs", "-o", folder / "b.csv", "--format", "markdown") == 0
+    assert run(compare.main, folder / "runs", "-o", folder / "b.csv", "--format", "markdown") == 0
     assert (folder / "b.csv").read_text().startswith("| group")
 
 
 def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake_run(folder / "runs" / "half", {"seed": 5}, state="damaged")
-    assert run(compare.compare, folder / "runs", "--format", "csv") == 0
+    assert run(compare.main, folder / "runs", "--format", "csv") == 0
     said = capsys.readouterr()
     assert "damaged" not in said.out and "kdx: note: damaged run excluded" in said.err
 
@@ -89,7 +89,7 @@ def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest
         ),
         (["runs", "--where", "temperature"], "kdx: Invalid --where temperature: expected KEY=VALUE of the config"),
         (["runs", "--format", "html"], "kdx: argument --format: invalid choice: 'html'"),
-        (["runs", "-o", "a.html"], "kdx: a.html: which format? Name it .md, .csv, .tex, .txt, or give --format"),
+        (["runs", "-o", "a.html"], "kdx: Unknown format of a.html: use one of .md, .csv, .tex, .txt, or give --format"),
         (["runs", "-o", "empty", "--format", "csv"], "kdx: empty is a folder: give a file to write"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_mistake_is_told_in_a_sentence(
 ) -> None:
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
-    assert run(compare.compare, *arguments) == compare.MISUSED
+    assert run(compare.main, *arguments) == run_folders.MISUSED
     said = capsys.readouterr()
     assert said.err.startswith(message) and said.err.count("\n") == 1 and said.out == ""
 
@@ -107,7 +107,7 @@ def test_it_starts_without_what_takes_long_to_import(folder: Path) -> None:
     """No torch, no Hydra, no figures: they would take seconds."""
     script = (
         "import sys; from kdx.cli import compare\n"
-        "try: compare.compare(sys.argv[1:])\n"
+        "try: compare.main(sys.argv[1:])\n"
         "except SystemExit as leaving: assert not leaving.code\n"
         "slow = {'torch', 'hydra', 'omegaconf', 'matplotlib', 'pandas', 'sklearn', 'timm'} & set(sys.modules)\n"
         "assert not slow, slow"
@@ -127,12 +127,12 @@ def test_report_hands_the_chosen_runs_on(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "kdx.compare.page", page)
     monkeypatch.setattr(kdx.compare, "page", page, raising=False)
     file = folder / "made" / "r.html"
-    assert run(compare.report, folder / "runs", "-o", file, "--where", "baseline=none", "--against", "a") == 0
-    assert run(compare.report, folder / "runs", "-o", file, "--watch") == 0
-    assert run(compare.report, folder / "made", "-o", file, "--watch", "2.5") == 0  # runs may come later
+    assert run(report.main, folder / "runs", "-o", file, "--where", "baseline=none", "--against", "a") == 0
+    assert run(report.main, folder / "runs", "-o", file, "--watch") == 0
+    assert run(report.main, folder / "made", "-o", file, "--watch", "2.5") == 0  # runs may come later
     assert calls == [(4, file, "a"), (6, file, None, 10.0), (0, file, None, 2.5)]
-    assert run(compare.report, folder / "runs", "--watch", "0") == compare.MISUSED
-    assert run(compare.report, folder / "made") == compare.MISUSED
+    assert run(report.main, folder / "runs", "--watch", "0") == run_folders.MISUSED
+    assert run(report.main, folder / "made") == run_folders.MISUSED
 
 
 def test_interruption_and_a_full_disk_are_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +143,6 @@ def test_interruption_and_a_full_disk_are_told_apart(folder: Path, monkeypatch: 
         return work
 
     monkeypatch.setattr(compare, "_compare", fails(KeyboardInterrupt()))
-    assert run(compare.compare) == compare.INTERRUPTED
+    assert run(compare.main) == run_folders.INTERRUPTED
     monkeypatch.setattr(compare, "_compare", fails(OSError("no space left")))
-    assert run(compare.compare) == compare.FAILED
+    assert run(compare.main) == run_folders.FAILED

@@ -83,7 +83,7 @@ def test_baselines_of_what_is_no_grid_are_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["baselines=[scratch]"], "add -m, or give baseline=scratch"),
+        (["baselines=[scratch]"], "add -m, or use baseline=scratch"),
         (["-m", "baselines=[scrach]", "seed=0,1"], "Did you mean 'scratch'?"),
         (["-m", "experiment=supervised_digits", "baselines=[fixed_t]", "seed=0,1"], "use baseline=scratch"),
     ],

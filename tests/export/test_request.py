@@ -18,9 +18,9 @@ from kdx.export.request import requested
 Values = Callable[..., dict[str, Any]]
 
 MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
-    "unknown format": ({"format": ["tim"]}, "format=tim", "Did you mean 'timm'"),
+    "unknown format": ({"format": ["tim"]}, "Unknown format 'tim'", "Did you mean 'timm'"),
     "no format": ({"format": []}, "format=[]", "at least 1 item"),
-    "another format": ({"format": "torchscript"}, "format=torchscript", "Available: timm, safetensors, onnx"),
+    "another format": ({"format": "torchscript"}, "Unknown format 'torchscript'", "Available: timm, safetensors, onnx"),
     "an old opset": ({"opset": 11}, "opset=11", "greater than or equal to 18"),
     "an opset that is none": ({"opset": "new"}, "opset=new", "integer"),
     "an empty batch": ({"batches": [1, 0]}, "batches=[1, 0]", "greater than or equal to 1"),

@@ -148,7 +148,7 @@ def test_a_nan_raises_an_alert_and_marks_the_run_as_failed(command: Command, tmp
 
 KILLING = """
 import os, signal, subprocess, sys
-from kdx.cli import main as commands
+from kdx.cli.train import main
 from kdx.training.loggers.wandb import Wandb
 
 started = Wandb.begin
@@ -162,7 +162,7 @@ def begin(self, about):
         os.kill(int(pid), signal.SIGKILL)
 
 Wandb.begin = begin
-commands.train()
+main()
 """
 
 

@@ -1,0 +1,102 @@
+"""The words after a command, sorted into options and overrides, so that they may stand in any order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdx.config.check import ConfigError, nearest
+from kdx.config.other_words import key_for
+
+SHORT = {
+    "-h": "--help", "-m": "--multirun", "-r": "--run", "-c": "--cfg", "-p": "--package", "-i": "--info", "-cd": "--config-dir",
+    "-cn": "--config-name", "-cp": "--config-path", "-sc": "--shell-completion",
+}  # fmt: skip
+FLAGS = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")
+EXPECTED = {
+    "--cfg": "job, hydra or all",
+    "--package": "a part of the config, e.g. losses",
+    "--config-dir": "a folder of your own options",
+    "--config-name": "the name of a YAML file",
+    "--config-path": "a folder",
+}
+INFO = "--info"
+HYDRA_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # --info of Hydra itself
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options by their long name, None for those that take no value; and overrides, in the order of the command line."""
+
+    options: dict[str, str | None] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def for_hydra(self) -> list[str]:
+        """The same words as Hydra takes them: options first."""
+        words = [name if value is None else f"{name}={value}" for name, value in self.options.items()]
+        return [*words, *self.overrides]
+
+    @property
+    def config_dirs(self) -> list[Path]:
+        """The user's folders of options that exist: of --config-dir and of hydra.searchpath."""
+        named = [self.options.get("--config-dir") or ""]
+        for override in self.overrides:
+            if override.startswith("hydra.searchpath="):
+                named += [path.rstrip("/") for path in re.findall(r"file://([^,\]'\"]+)", override)]
+        return [Path(name).absolute() for name in named if name and Path(name).is_dir()]
+
+    @property
+    def config_name(self) -> str | None:
+        """The main config, if it is not the command's own."""
+        return self.options.get("--config-name")
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """The arguments in `words`. ConfigError names an option that does not exist or lacks its value."""
+    options: dict[str, str | None] = {}
+    overrides = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        name = SHORT.get(name, name)
+        if name in FLAGS:
+            options[name] = None
+        elif name == INFO:
+            if not equals and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+                value = rest.pop(0)
+            options[name] = value or None
+        elif name in EXPECTED:
+            if not equals:
+                value = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+            options[name] = _checked(name, value)
+        else:
+            raise ConfigError(_unknown(word, rest))
+    return Arguments(options, tuple(overrides))
+
+
+def _checked(name: str, value: str) -> str:
+    if name == "--config-dir" and value and not Path(value).is_dir():
+        raise ConfigError(f"Folder of --config-dir not found: {Path(value).absolute()}")
+    if not value or (name == "--cfg" and value not in ("job", "hydra", "all")):
+        raise ConfigError(f"Option {name} expects {EXPECTED[name]}{f', not {value}' if value else ''}")
+    return value
+
+
+def _unknown(word: str, rest: Sequence[str]) -> str:
+    """What to say of an option like --lr 0.1, which kdx writes optimizer.lr=0.1."""
+    name, equals, value = word.partition("=")
+    if not equals and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+        value = rest[0]
+    key = name.lstrip("-").replace("-", "_")
+    meant = key_for(key, value or None)
+    if meant is not None:
+        return f"Unknown option {name}. Did you mean {meant}? Settings are written KEY=VALUE, without dashes"
+    hint = nearest(name, [*FLAGS, INFO, *EXPECTED])
+    return f"Unknown option {name}.{hint} Settings are written KEY=VALUE, without dashes; see --help"

@@ -1,0 +1,63 @@
+"""kdx-evaluate: measure a finished run again; or any network, on any data, under shifts."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from kdx.cli import app
+from kdx.cli.compose import with_data
+from kdx.cli.help import Guide
+from kdx.evaluation.request import request, run_of
+
+GUIDE = Guide(
+    name="evaluate",
+    config="evaluate",
+    usage="run=FOLDER|student=FILE|checkpoint=FILE|timm=NAME [KEY=VALUE ...]",
+    purpose="Measure a finished run again, or any network on any data set, under shifts.",
+    result=(
+        "A table of accuracy, NLL, calibration and entropy; and files with the numbers, per class and per shift, in "
+        "RUN/evaluations/ or in to=FOLDER."
+    ),
+    examples=(
+        ("kdx-evaluate run=DIR", "the run's own test numbers again"),
+        ("kdx-evaluate run=DIR split=val resolution=[8,4]", "another split, at two resolutions"),
+        ("kdx-evaluate run=DIR shift=all severities=[1,3,5]", "noise, blur, JPEG, contrast, fewer pixels"),
+        ("kdx-evaluate timm=resnet50 data=imagenet_a data.root=DIR to=FOLDER", "a network of timm"),
+    ),
+    data_keys=True,
+)
+
+
+def _check(cfg: DictConfig) -> None:
+    run_of(request(cfg))
+
+
+def _evaluate(cfg: DictConfig) -> None:
+    asked = request(cfg)
+    run = run_of(asked)
+    if asked.again:
+        from kdx.experiment.evaluate import evaluate as evaluate_run
+        from kdx.run.folder import RunFolder
+
+        assert run is not None and asked.folder is not None
+        split, folder = asked.split_of(run), RunFolder(asked.folder)
+        folder.write(f"evaluation-{split}.json", {"metrics": evaluate_run(run, folder, split)})
+        return
+    settings = HydraConfig.get()
+    other = None if asked.data is None else with_data(cfg.data)
+    data_name = "own" if other is None else settings.runtime.choices["data"]
+    from kdx.evaluation.session import evaluate as evaluate_any
+
+    evaluate_any(asked, run, other, data_name, settings.overrides.task)
+
+
+def main() -> NoReturn:
+    """Run kdx-evaluate."""
+    app.run(app.Command(GUIDE, _check, _evaluate))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""kdx-evidence: run the declared systems over seeds and judge the papers' claims."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from omegaconf import DictConfig
+
+from kdx.cli import app
+from kdx.cli.compose import compose_train
+from kdx.cli.help import Guide
+
+GUIDE = Guide(
+    name="evidence",
+    config="evidence",
+    purpose="Train systems over several seeds and test the claims of the papers on them.",
+    result="OUTPUTS/evidence/NAME/ with report.md, tables and figures. Runs that exist are not trained again.",
+    examples=(
+        ("kdx-evidence evidence=fast", "a few claims, in minutes"),
+        ("kdx-evidence only=[patience] seeds=0-9", "one claim, ten seeds"),
+        ("kdx-evidence jobs=8", "eight runs at a time, one thread each"),
+    ),
+)
+
+
+def _check(cfg: DictConfig) -> None:
+    from kdx.evidence.declaration import declare
+
+    declare(cfg)
+
+
+def _evidence(cfg: DictConfig) -> None:
+    from kdx.evidence.declaration import declare
+
+    declared = declare(cfg)
+    from kdx.evidence.gather import gather
+
+    if not gather(declared, compose_train):
+        sys.exit(app.FAILED)
+
+
+def main() -> NoReturn:
+    """Run kdx-evidence."""
+    app.run(app.Command(GUIDE, _check, _evidence))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The list of commands, for `python -m kdx`."""
+
+from __future__ import annotations
+
+from kdx.cli import compare, evaluate, evidence, export, prepare, report, train, views
+
+GUIDES = (train.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE)
+PURPOSES = {
+    **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},
+    "kdx-compare": compare.PURPOSE,
+    "kdx-report": report.PURPOSE,
+}
+
+
+def main() -> None:
+    """Print each command with what it does."""
+    print("kdx: knowledge distillation, from a config to compared numbers\n")
+    for name, purpose in PURPOSES.items():
+        print(f"  {name:<14}{purpose}")
+    print("\nCOMMAND --help shows examples and keys. Not on PATH? python -m kdx.cli.train")

@@ -1,0 +1,60 @@
+"""`--cfg job`: the checks of a run without the run; with `-m`, the list of a sweep's jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from kdx.cli.arguments import Arguments
+from kdx.cli.compose import opened
+from kdx.config.check import ConfigError
+
+HIDDEN = ("hydra.", "baselines=")  # of a job: what every job has
+Check = Callable[[DictConfig], Any]
+
+
+def check_job(given: Arguments, config_name: str, check: Check) -> None:
+    """Compose the config and check it as a run does. Raises what the run would raise."""
+    with opened(given):
+        check(hydra.compose(config_name, list(given.overrides)))
+
+
+def print_sweep(given: Arguments, config_name: str, check: Check) -> None:
+    """Print the overrides of each job of a sweep and of its baselines, checked, then the config of the first job.
+
+    Everything but that config is a comment of YAML.
+    """
+    from kdx.cli import sweep  # which imports what a run needs
+
+    with opened(given):
+        config = sweep.multirun_config(config_name, given.overrides)
+        jobs = sweep.jobs(config)
+        baselines = [job for batch in sweep.baseline_jobs(config).values() for job in batch]
+        first = _checked(config, jobs[0], 0, check)
+        print(f"# {len(jobs)} jobs")
+        _print(config, jobs, 0, check)
+        if baselines:
+            print(f"# {len(baselines)} jobs of baselines: {', '.join(sweep.requested_baselines(config))}")
+            _print(config, baselines, len(jobs), check)
+    print(f"# The config of job 0:\n{OmegaConf.to_yaml(first)}", end="")
+
+
+def _print(config: DictConfig, jobs: Sequence[Sequence[str]], number: int, check: Check) -> None:
+    for i, job in enumerate(jobs, number):
+        if i:
+            _checked(config, job, i, check)
+        print(f"#   {i}: {' '.join(word for word in job if not word.startswith(HIDDEN))}", flush=True)
+
+
+def _checked(config: DictConfig, job: Sequence[str], number: int, check: Check) -> DictConfig:
+    from kdx.cli import sweep
+
+    composed = sweep.job_config(config, job)
+    try:
+        check(composed)
+    except ConfigError as error:
+        raise ConfigError(f"job {number} ({' '.join(job)}): {error}") from None
+    return composed

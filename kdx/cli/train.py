@@ -1,0 +1,70 @@
+"""kdx-train: train a student by the composed config."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from kdx.cli import app
+from kdx.cli.help import Guide
+from kdx.config.check import check
+
+MORE_GROUPS = {
+    "crop": "crop@views.crop=OPTION: how training images are cut; crop@data.eval_crop=OPTION: val and test images",
+    "pair": "pair=OPTION with experiment=ctkd_cifar100 or cqkd_imagenet: teacher and student of a paper",
+    "patience": "patience=OPTION with experiment=funmatch_...: the length of training",
+}
+GUIDE = Guide(
+    name="train",
+    config="train",
+    purpose="Train a student to imitate a teacher, select its best epoch on val, test it once.",
+    result=(
+        "OUTPUTS/NAME/TIME/ with metrics.json (final numbers), metrics.csv (curves), config.yaml, student.safetensors and "
+        "pictures. With -m, a folder per job and a comparison of all of them."
+    ),
+    examples=(
+        ("kdx-train", "a student of 4 px digits, its teacher trained first"),
+        ("kdx-train temperature=cosine temperature.end=2", "an option of a group, and a key of it"),
+        ("kdx-train losses=[kl,ce] losses.kl.weight=0.9", "two losses"),
+        ("kdx-train data=imagefolder data.root=FOLDER", "your own images, FOLDER/CLASS/*.png"),
+        ("kdx-train -m temperature.value=1,4 baselines=[scratch]", "a sweep, with its label-only baseline"),
+    ),
+    data_keys=True,
+    more_groups=MORE_GROUPS,
+    note="experiment=cqkd_digits changes some of these defaults: kdx-train --cfg job prints every key as a run would have it.",
+)
+
+
+def train_job(cfg: DictConfig) -> float | None:
+    """Train one run, or one job of a sweep; returns what the sweep optimizes."""
+    config = check(cfg)
+    settings = HydraConfig.get()
+    swept = settings.mode == RunMode.MULTIRUN
+    if swept:
+        config = replace(config, baselines=[])  # those of a sweep are jobs of their own, once per seed
+        os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # ranks that Lightning starts use the same one
+    from kdx.run.folder import RunFolder
+
+    group = Path(settings.sweep.dir).name if swept else None
+    folder = RunFolder(Path(settings.runtime.output_dir), group, tuple(settings.overrides.task))
+    from kdx.experiment import build
+
+    parts = build.parts(config)  # finds contradictions before the heavy imports
+    from kdx.experiment.with_baselines import train_with_baselines
+
+    return train_with_baselines(parts, folder).get(config.monitor)
+
+
+def main() -> NoReturn:
+    """Run kdx-train."""
+    app.run(app.Command(GUIDE, check, train_job))
+
+
+if __name__ == "__main__":
+    main()

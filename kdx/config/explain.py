@@ -1,0 +1,152 @@
+"""Sentences, with a suggestion, for what Hydra, OmegaConf or kdx found wrong in a configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from kdx.config import other_words
+from kdx.config.check import ConfigError, explain_omegaconf, nearest
+from kdx.config.options import groups, names
+
+# The option to name as an example where a group is none; the first one elsewhere.
+USUAL = {"teacher": "online", "temperature": "constant", "callbacks": "default", "mixing": "mixup"}
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the error is about what the user configured, not about what happened while running."""
+    if isinstance(error, AssertionError):
+        return "Unexpected type" in str(error)  # OmegaConf's, for a key inside None
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return True  # Hydra's, for temperature=4
+    return isinstance(error, (HydraException, OmegaConfBaseException, ConfigError, YAMLError))
+
+
+def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> str:
+    """A sentence that ends with the remedy.
+
+    Args:
+        error: What was raised; `is_mistake` is true of it.
+        overrides: What was typed, such as "lr=0.1"; a suggestion then repeats the value.
+        config_dirs: The user's folders of options.
+    """
+    if isinstance(error, ConfigError):
+        return _with_value(error, overrides)
+    if isinstance(error, AssertionError):
+        return _inside_none(_key_at(error), config_dirs)
+    if isinstance(error, OverrideParseException):
+        return _not_parsed(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error, config_dirs)
+    omegaconf = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(omegaconf, OmegaConfBaseException):
+        return _of_omegaconf(omegaconf, overrides, config_dirs)
+    if isinstance(error, ValueError):
+        return _number_for_group(overrides)
+    return _of_hydra(str(error), config_dirs)
+
+
+def unknown_option(group: str, option: str, available: Sequence[str]) -> str:
+    """What to say of an option that a group does not have."""
+    new = other_words.OPTIONS.get((group, option))
+    if new is not None:
+        return f"Option '{option}' of config group '{group}' is now '{new}': use {group}={new}"
+    hint = nearest(option, list(available))
+    if group == "network" and not hint.endswith(f"'{option}'?"):
+        hint += f" For an architecture of timm: network@student=timm student.architecture={option}."
+    return f"Unknown option '{option}' for config group '{group}'.{hint} Available: {', '.join(available)}"
+
+
+def _with_value(error: ConfigError, overrides: Sequence[str]) -> str:
+    """The message of a ConfigError; a suggested KEY=... repeats the value that was typed."""
+    text = str(error)
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        suggested = other_words.key_for(key)
+        if suggested is not None and text.startswith(f"Unknown key '{key}'"):
+            return text.replace(suggested, str(other_words.key_for(key, value)))
+    return text
+
+
+def _of_omegaconf(error: OmegaConfBaseException, overrides: Sequence[str], config_dirs: Sequence[Path]) -> str:
+    key = error.full_key or str(error.key or "")
+    group = key.partition(".")[0]
+    parent = error.parent_node
+    empty = isinstance(parent, DictConfig) and (parent._is_none() or not len(parent))
+    if empty and "." in key and "not in struct" in str(error) and "none" in names(group, config_dirs):
+        return _inside_none(key, config_dirs)
+    if group == "resolution" and "is not a subclass" in str(error):
+        return "Cannot set `resolution` itself: use resolution.student=PX resolution.teacher=PX"
+    return _with_value(ConfigError(explain_omegaconf(error)), overrides)
+
+
+def _inside_none(key: str, config_dirs: Sequence[Path]) -> str:
+    group = key.partition(".")[0] or "NAME"
+    choices = [name for name in names(group, config_dirs) if name != "none"]
+    example = USUAL.get(group, choices[0] if choices else "OPTION")
+    return f"Cannot set `{key}`: config group `{group}` is `none`. Select an option first, e.g. {group}={example}"
+
+
+def _key_at(error: BaseException) -> str:
+    """The key that Hydra was about to set when `error` was raised; empty if it is not told."""
+    trace = error.__traceback__
+    while trace is not None:
+        key = trace.tb_frame.f_locals.get("key")
+        if trace.tb_frame.f_code.co_name == "_apply_overrides_to_config" and isinstance(key, str):
+            return key
+        trace = trace.tb_next
+    return ""
+
+
+def _not_parsed(error: OverrideParseException) -> str:
+    reason = str(error).strip().splitlines()[0]
+    return f"Invalid override '{error.override}': expected KEY=VALUE; quote special characters, e.g. 'key=[a,b]' ({reason})"
+
+
+def _missing_option(error: MissingConfigException, config_dirs: Sequence[Path]) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    if not group:
+        return f"Config '{option}' not found: check --config-name and --config-dir"
+    root = next((name for name in (group, group.partition("/")[0]) if names(name, config_dirs)), None)
+    if root is None:
+        available = groups(config_dirs)
+        return f"Unknown config group '{group}'.{nearest(group, available)} Available: {', '.join(available)}"
+    path = str(error.missing_cfg_file)[len(root) :].removeprefix("/")
+    if root == "data" and (path.startswith("/") or Path(path).is_dir()):
+        return f"'{path}' is a folder, not a data set of kdx: use data=imagefolder data.root={path}"
+    return unknown_option(root, path, names(root, config_dirs))
+
+
+def _number_for_group(overrides: Sequence[str]) -> str:
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in other_words.NUMBERS and value.replace(".", "", 1).isdigit():
+            return f"Config group '{group}' takes the name of an option. Did you mean {other_words.NUMBERS[group]}={value}?"
+    return "A config group takes the name of an option, or a list of names; see --info"
+
+
+def _of_hydra(text: str, config_dirs: Sequence[Path]) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or ["Unknown error in the configuration"]
+    if "Ambiguous value for argument '" in lines[0]:
+        override = lines[0].split("argument '")[1].rstrip("'")
+        key, _, values = override.partition("=")
+        return f"{override} has several values: add -m for one run per value, or write {key}=[{values}] for a list"
+    match = re.search(r"Could not override '([^']+)'", lines[0])
+    if match:
+        key = match[1]
+        group = key.partition("@")[0]
+        if "@teacher." in key:
+            setter = "The experiment" if lines[0].startswith("In 'experiment/") else "The command"
+            return (
+                f"{setter} sets `{key}`, which the selected teacher does not have. Use teacher=online, or an "
+                "experiment without a teacher, such as its supervised baseline"
+            )
+        if group in groups(config_dirs):
+            return f"Config group '{key}' is not part of this run: add it with +{key}=OPTION (see --info {group})"
+    return " ".join(lines[:3])

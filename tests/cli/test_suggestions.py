@@ -1,0 +1,97 @@
+"""Words of other tools, names of kdx 0.1 and typos are answered with the right key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from kdx.cli.arguments import parse
+from kdx.config.check import ConfigError, conf_dir
+from kdx.config.other_words import KEYS, OPTIONS, TARGETS, key_for, target_for
+from kdx.config.signatures import signature
+
+Command = Callable[..., tuple[int, str, str]]
+
+WORDS = {
+    "lr=0.1": "Did you mean optimizer.lr=0.1?",
+    "+lr=0.1": "Did you mean optimizer.lr=0.1?",
+    "optimizer.learning_rate=0.1": "Did you mean optimizer.lr=0.1?",
+    "epochs=5": "Did you mean trainer.max_epochs=5?",
+    "trainer.epochs=5": "Did you mean trainer.max_epochs=5?",
+    "batch_size=8": "Did you mean data.batch_size=8?",
+    "arch=resnet18": "Did you mean network@student=resnet18?",
+    "dataset=cifar10": "Did you mean data=cifar10?",
+    "loss=kl": "Did you mean losses=[kl]?",
+    "T=4": "Did you mean temperature.value=4?",
+    "temperature=4": "Did you mean temperature.value=4?",
+    "gpus=2": "Did you mean trainer.devices=2?",
+    "output_dir=here": "Did you mean hydra.run.dir=here?",
+    "resume=last.ckpt": "Did you mean ckpt_path=last.ckpt?",
+    "resolution=32": "use resolution.student=PX resolution.teacher=PX",
+    "data=/my/images": "use data=imagefolder data.root=/my/images",
+    "network@student=resnet18d": "network@student=timm student.architecture=resnet18d",
+    "control=scratch": "Did you mean baseline=scratch?",
+    "controls=[scratch]": "Did you mean baselines=[scratch]?",
+    "temperature=apart": "use temperature=per_network",
+    "temperature=standardised": "use temperature=standardized",
+    "pair=vgg13_vgg8": "add it with +pair=OPTION",
+    "losses=[kl": "expected KEY=VALUE",
+    "seed=0,1": "add -m for one run per value, or write seed=[0,1]",
+    "+mixing.alpha=1": "Cannot set `mixing.alpha`: config group `mixing` is `none`",
+    "callbacks.best._target_=kdx.temperatures.apart.PerNetwork": "use kdx.temperatures.per_network.PerNetwork",
+    "--lr=0.1": "Did you mean optimizer.lr=0.1? Settings are written KEY=VALUE, without dashes",
+    "--batch-size=8": "Did you mean data.batch_size=8?",
+    "--multi": "Did you mean '--multirun'?",
+}
+
+
+@pytest.mark.parametrize(("word", "answer"), WORDS.items(), ids=WORDS.keys())
+def test_word_is_answered(command: Command, word: str, answer: str) -> None:
+    code, _, err = command("train", "--cfg", "job", word)
+    assert code == 2 and answer in err and err.count("\n") == 1
+
+
+def test_another_command_is_not_answered_with_keys_of_training(command: Command) -> None:
+    code, _, err = command("evaluate", "run=somewhere", "lr=0.1")
+    assert code == 2 and "Unknown key 'lr'" in err and "optimizer.lr" not in err
+
+
+def test_a_typo_lists_the_users_own_options(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "losses").mkdir(parents=True)
+    (tmp_path / "mine" / "losses" / "sharp.yaml").write_text("sharp: {}\n")
+    code, _, err = command("train", "--config-dir=mine", "losses=[sharpp]")
+    assert code == 2 and "Did you mean 'sharp'? Available: at, ce," in err and ", sharp, " in err
+
+
+def test_every_key_of_the_table_exists(config: Callable[..., DictConfig]) -> None:
+    cfg = config("experiment=none", "losses=[kl,ce]", "optimizer=sgd", "data.num_workers=0")
+    for key in set(KEYS.values()):
+        name = key.partition("=")[0].partition("@")[0]
+        if name.startswith("hydra.") or (conf_dir() / name).is_dir():
+            continue
+        assert OmegaConf.select(cfg, name, default="absent") != "absent", key
+    for word in KEYS:
+        assert key_for(word, "1"), word
+
+
+def test_new_names_exist() -> None:
+    for (group, old), new in OPTIONS.items():
+        assert (conf_dir() / group / f"{new}.yaml").is_file() and not (conf_dir() / group / f"{old}.yaml").exists()
+    for old in TARGETS:
+        target = {"schedules": f"{old}.CosineLr", "shampoo": f"{old}.Shampoo"}.get(old.rpartition(".")[2], old)
+        assert signature(str(target_for(target))) is not None
+
+
+def test_a_word_inside_another_group_is_not_answered() -> None:
+    assert key_for("trainer.lr") is None and key_for("teacher.alpha") is None and key_for("nonsense") is None
+
+
+def test_words_are_sorted_into_options_and_overrides() -> None:
+    given = parse(["a=1", "-m", "--cfg", "job", "b=2", "--info", "c=3", "-p", "losses"])
+    assert given.overrides == ("a=1", "b=2", "c=3")
+    assert given.for_hydra[:4] == ["--multirun", "--cfg=job", "--info", "--package=losses"]
+    with pytest.raises(ConfigError, match="expects the name of a YAML file"):
+        parse(["--config-name"])
