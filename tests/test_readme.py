@@ -10,6 +10,7 @@ import pytest
 from docpages import ROOT, TUTORIALS, blocks, commands, headings, links, pages
 from fake import fake_run
 
+import kdx
 from kdx.config.check import conf_dir
 from kdx.config.reference import COMMANDS as MAIN_FILES
 from kdx.config.reference import keys, page
@@ -110,6 +111,18 @@ def test_the_loss_of_the_example_can_be_added_from_outside(
     searched = f"hydra.searchpath=[file://{tmp_path}/conf]"
     folder = train("run", searched, "experiment=none", "losses=[logit_mse]")
     assert "train/loss_logit_mse" in (folder / "metrics.csv").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(kdx, "train"), reason="this version has no Python API")
+def test_use_from_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in PAGES:
+        for block in blocks(path, "python"):
+            if "kdx.train(" in block.text:
+                scope: dict[str, object] = {}
+                exec(block.text, scope)
+                assert scope["run"]
 
 
 @pytest.mark.parametrize("path", [*PAGES, *TUTORIALS], ids=lambda path: str(path.relative_to(ROOT)))

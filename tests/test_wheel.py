@@ -16,6 +16,8 @@ def test_wheel_composes_from_its_own_conf(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
+        pages = {name for name in wheel.namelist() if name.endswith(".md")}
+    assert {"kdx/conf/README.md", "kdx/README.md", "kdx/tutorials/own_images.md"} <= pages
     done = subprocess.run(
         [sys.executable, "-c", "import kdx; print(kdx.__file__); from kdx.cli.main import train; train()", "--cfg", "job"],
         cwd=tmp_path,
