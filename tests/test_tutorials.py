@@ -14,6 +14,9 @@ from docpages import TUTORIALS, blocks
 @pytest.mark.long
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_works(page: Path, tmp_path: Path) -> None:
+    if page.stem == "own_parts":  # written for these rooms, which may not be merged yet
+        pytest.importorskip("kdx.metrics.base")
+        pytest.importorskip("kdx.config.plugins")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in blocks(page):
         if block.file is not None:
@@ -39,6 +42,7 @@ def quick(text: str) -> str:
         "trainer.max_epochs=10 ": "trainer.max_epochs=2 ",
         "trainer.max_epochs=15": "trainer.max_epochs=2",
         "trainer.max_epochs=30": "trainer.max_epochs=2",
+        "seed=0,1,2": "seed=0,1",
     }.items():
         text = text.replace(long, brief)
     return text
