@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -147,3 +148,19 @@ def test_key_has_a_comment(name: str) -> None:
 def test_option_has_a_description(path: Path) -> None:
     first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
     assert first.startswith("# ") and len(first) > 12
+
+
+def test_architecture_page_names_every_room() -> None:
+    tree = next(block.text for block in blocks(ROOT / "kdx" / "README.md", "text") if "distiller.py" in block.text)
+    named = {line.split()[0].rstrip("/") for line in tree.splitlines() if not line.startswith(" ")}
+    hidden = ("__init__.py", "__main__.py", "__pycache__", "README.md", "py.typed")
+    assert named >= {path.name for path in (ROOT / "kdx").iterdir() if path.name not in hidden}
+    assert all((ROOT / "kdx" / name).exists() for name in named)
+
+
+def test_reading_list_of_a_step_is_short_and_there() -> None:
+    pytest.importorskip("kdx.training.step")
+    text = (ROOT / "kdx" / "README.md").read_text().split("## Reading one training step")[1]
+    files = re.findall(r"^\d+\. `([\w/]+\.py)`", text, re.MULTILINE)
+    assert 1 < len(files) <= 10
+    assert all((ROOT / "kdx" / name).is_file() for name in files)
