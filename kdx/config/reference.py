@@ -13,7 +13,7 @@ from kdx.config.check import conf_dir
 MARK = "<!-- Everything below is written by scripts/conf_readme.py from the comments of the YAML files. -->"
 COMMANDS = {"train": "kdx-train", "evaluate": "kdx-evaluate", "export": "kdx-export"}
 COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence"}
-MOUNTED = {"network": "student", "crop": "views.crop"}  # where else than under their own name a group's keys are found
+MOUNTED = {"network": "student", "crop": "views.crop"}  # where the keys of these groups are in a run
 LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<value>(?: [^#]*?)?)(?: *# (?P<comment>.*))?$")
 FURTHER = re.compile(r"^  - (?:/?(?P<group>[\w@.]+)): .*?# (?P<comment>.*)$", re.MULTILINE)
 
@@ -39,8 +39,8 @@ def keys(path: Path, prefix: str = "") -> list[Key]:
     Those that Hydra needs are left out, and so is a key without a comment whose value is on further lines or on the same line
     as others: the file shows them.
     """
-    found = [key for key in _all_keys(path, prefix) if not key.path.endswith(("_partial_", "_target_"))]
-    return [key for key in found if key.comment or not (key.default == "" or key.default.startswith("{"))]
+    settable = [key for key in _all_keys(path, prefix) if not key.path.endswith(("_partial_", "_target_"))]
+    return [key for key in settable if key.comment or not (key.default == "" or key.default.startswith("{"))]
 
 
 def prefix_of(path: Path) -> str:

@@ -33,8 +33,8 @@ class Block:
 
 def blocks(page: Path, language: str | None = None) -> list[Block]:
     """The blocks of a page, all or those in one language."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [Block(*block) for block in found if language in (None, block[0])]
+    texts = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [Block(*block) for block in texts if language in (None, block[0])]
 
 
 def commands(page: Path) -> list[str]:
@@ -46,8 +46,8 @@ def commands(page: Path) -> list[str]:
 def links(page: Path) -> list[tuple[str, str]]:
     """(file, heading) of the links of a page to others and to itself; the file is "" for itself."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", text)
-    return [link for link in found if not link[0].startswith("http")]
+    targets = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", text)
+    return [link for link in targets if not link[0].startswith("http")]
 
 
 def headings(page: Path) -> set[str]:
