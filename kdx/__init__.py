@@ -1,3 +1,3 @@
 """kdx: compose, run and measure knowledge-distillation experiments."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""What the README tells people to type works, and what it says of the config is true."""
+"""What the pages tell people to type works: every command, every block of Python, every link."""
 
 from __future__ import annotations
 
@@ -9,58 +9,80 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from docpages import ROOT, TUTORIALS, blocks, commands, headings, links, pages
 from fake import fake_run
 
+import kdx
 from kdx.config.check import conf_dir
+from kdx.config.reference import COMMANDS as MAIN_FILES
+from kdx.config.reference import keys, page
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+Command = Callable[..., tuple[int, str, str]]
+PAGES = [path for path in pages() if path not in TUTORIALS]  # tests/test_tutorials.py runs the tutorials
+LINES = sorted({" ".join(line.partition(" #")[0].split()) for path in PAGES for line in commands(path)})
+# Commands that need data or weights that are not here, or take half an hour. Other tests have them with small files.
+NOT_RUN = {
+    "kdx-evaluate timm=resnet50 data=imagenet_r data.root=imagenet-r to=FOLDER": "tests/test_evaluation.py",
+    "kdx-evaluate checkpoint=FILE network=resnet50 data=cifar10 data.root=data to=FOLDER class_map=FILE.json": "data/",
+    "kdx-evidence": "tests/evidence",
+    "kdx-evidence evidence=fast": "tests/evidence",
+}
+FINISHED = [line for line in LINES if "RUN" in line or "run=DIR" in line]
+REPORTS = [line for line in LINES if line.startswith(("kdx-compare", "kdx-report"))]
+OTHERS = [line for line in LINES if line not in {*FINISHED, *REPORTS, *NOT_RUN}]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def test_commands_that_are_not_run_are_in_a_page() -> None:
+    assert set(NOT_RUN) <= set(LINES)
 
 
-def lines(pattern: str) -> list[str]:
-    """The commands in the README that match."""
-    return [line for block in blocks("bash") for line in block.strip().splitlines() if re.search(pattern, line)]
+def marked(lines: list[str]) -> list[object]:
+    """Sweeps are long."""
+    return [pytest.param(line, marks=pytest.mark.long) if " -m " in line else line for line in lines]
 
 
-COMMANDS = lines("kdx-(train|views)")
-OF_RUNS = [line for line in lines("kdx-(evaluate|export)") if "run=DIR" in line]  # others want data that nobody has here
-REPORTS = lines("kdx-(compare|report)")
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_command_works(line: str, command: Callable[..., tuple[int, str, str]], tiny: tuple[str, ...], teachers: Path) -> None:
-    name, *words = shlex.split(line.split("uv run kdx-")[1], comments=True)
-    short = ["trainer.max_epochs=1", "logger=none", f"outputs={teachers}"]
-    if not {"--cfg", "--help"} & set(words):
-        words += short
-    if "-m" in words:
-        fewer = {"supervised_digits": "ctkd_digits", "0,1,2": "0,1", "range(3)": "range(2)", "1,4,10": "4"}
-        for long, brief in fewer.items():
-            words = [word.replace(long, brief) for word in words]
-        words.append(f"hydra.sweep.dir={teachers}/readme")
-    if name == "train" and not {"--cfg", "--help", "experiment=dml_digits"} & set(words):
-        words.append("teacher.recipe.trainer.max_epochs=2")
-    if "trainer=ddp" in words:
-        words += ["--cfg", "job"]  # tests/test_ddp.py runs it
-    code, _, err = command(name, *words)
+@pytest.mark.parametrize("line", marked(OTHERS))
+def test_command_works(line: str, command: Command, teachers: Path, tmp_path: Path) -> None:
+    name, *words = shlex.split(line.removeprefix("kdx-"))
+    code, _, err = command(name, *shortened(name, words, teachers, tmp_path))
     assert code == 0, err
 
 
-def test_student_snippet_and_evaluate_work(train: Callable[..., Path], command: Callable[..., tuple[int, str, str]]) -> None:
+def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str]:
+    """The same command on fewer images, for fewer epochs, with fewer runs."""
+    words = [word.replace("FOLDER", str(to / "folder")) for word in words]
+    if name == "prepare":
+        return [*words, "data.source.train=32", "data.source.val=16", "data.source.test=16"]
+    if not {"--cfg", "--help", "--info"} & set(words):
+        words += ["trainer.max_epochs=1", "logger=none", f"outputs={teachers}"]
+    if "-m" in words:
+        fewer = {"supervised_digits": "ctkd_digits", "0,1,2,3,4": "0,1", "0,1,2": "0,1", "range(3)": "range(2)", "1,4,10": "4"}
+        for long, brief in fewer.items():
+            words = [word.replace(long, brief) for word in words]
+        words.append(f"hydra.sweep.dir={teachers}/readme")
+    if name == "train" and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):
+        words.append("teacher.recipe.trainer.max_epochs=2")
+    if "trainer=ddp" in words:
+        words += ["--cfg", "job"]  # tests/test_ddp.py runs it
+    return words
+
+
+def test_what_is_done_with_a_finished_run_works(train: Callable[..., Path], command: Command, tmp_path: Path) -> None:
     folder = train("run")
-    snippet = next(block for block in blocks("python") if "create_model" in block)
-    scope: dict[str, object] = {}
-    exec(snippet.replace("DIR", str(folder)), scope)
-    assert sum(p.numel() for p in scope["model"].parameters()) == 77754
-    for line in OF_RUNS:
-        text = line.split("uv run kdx-")[1].replace("DIR", str(folder)).replace("FOLDER", f"{folder}-to")
-        name, *words = shlex.split(text, comments=True)
+    for path in PAGES:
+        for block in blocks(path, "python"):
+            if "student.json" in block.text:
+                scope: dict[str, object] = {}
+                exec(block.text.replace("RUN", str(folder)).replace("DIR", str(folder)), scope)
+                assert sum(p.numel() for p in scope["model"].parameters()) == 77754
+    for i, line in enumerate(FINISHED):
+        name, *words = shlex.split(line.removeprefix("kdx-"))
+        words = [word.replace("RUN", str(folder)).replace("DIR", str(folder)) for word in words]
+        words = [word.replace("FOLDER", str(tmp_path / f"to-{i}")) for word in words]
+        if name == "train":
+            words += [f"hydra.run.dir={tmp_path / f'run-{i}'}", "trainer.max_epochs=3"]
         code, _, err = command(name, *words)
-        assert code == 0, err
+        assert code == 0, f"{line}: {err}"
 
 
 @pytest.mark.parametrize("line", REPORTS)
@@ -69,15 +91,16 @@ def test_runs_are_compared(line: str, tmp_path: Path, monkeypatch: pytest.Monkey
         fake_run(tmp_path / "outputs" / f"a{seed}", {"seed": seed})
         fake_run(tmp_path / "outputs" / f"b{seed}", {"seed": seed, "baseline": "scratch"})
     monkeypatch.chdir(tmp_path)
-    name, *words = shlex.split(line.split("uv run kdx-")[1], comments=True)
+    name, *words = shlex.split(line.removeprefix("kdx-"))
     with pytest.raises(SystemExit) as left:
         importlib.import_module(f"kdx.cli.{name}").main(words)
     assert not left.value.code
 
 
 def test_the_loss_of_the_example_can_be_added_from_outside(train: Callable[..., Path], tmp_path: Path) -> None:
-    code = next(block for block in blocks("python") if "LogitMSE" in block)
-    yaml = next(block for block in blocks("yaml") if "logit_mse" in block)
+    shown = [block for path in PAGES for block in blocks(path)]
+    code = next(block.text for block in shown if block.language == "python" and "LogitMSE" in block.text)
+    yaml = next(block.text for block in shown if block.language == "yaml" and "logit_mse" in block.text)
     (tmp_path / "conf" / "losses").mkdir(parents=True)
     (tmp_path / "logit_mse.py").write_text(code)
     (tmp_path / "conf" / "losses" / "logit_mse.yaml").write_text(yaml.replace("kdx.losses.logit_mse", "logit_mse"))
@@ -86,9 +109,53 @@ def test_the_loss_of_the_example_can_be_added_from_outside(train: Callable[..., 
     assert "train/loss_logit_mse" in (folder / "metrics.csv").read_text()
 
 
-def test_every_option_is_in_the_table() -> None:
-    table = README.split("## Config groups")[1].split("## Add a loss")[0]
-    skipped = {"hydra", "local", "experiment", "debug", "callbacks", "hparams_search"}
-    for group in sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name not in skipped):
-        for path in group.glob("*.yaml"):
-            assert path.stem == "base" or path.stem in table or "cifar_resnet" in path.stem, f"{group.name}={path.stem}"
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(kdx, "train"), reason="this version has no Python API")
+def test_use_from_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in PAGES:
+        for block in blocks(path, "python"):
+            if "kdx.train(" in block.text:
+                scope: dict[str, object] = {}
+                exec(block.text, scope)
+                assert scope["run"]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *TUTORIALS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for file, heading in links(path):
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), file
+        assert not heading or heading in headings(target), f"{file}#{heading}"
+
+
+def test_reference_of_the_configuration_is_up_to_date() -> None:
+    path = conf_dir() / "README.md"
+    assert page(path.read_text()) == path.read_text(), "run: uv run python scripts/conf_readme.py"
+
+
+@pytest.mark.parametrize("name", [*MAIN_FILES, "data/base", "trainer/auto", "logger/wandb", "teacher/online"])
+def test_key_has_a_comment(name: str) -> None:
+    assert [key.path for key in keys(conf_dir() / f"{name}.yaml") if not key.comment] == []
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_option_has_a_description(path: Path) -> None:
+    first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+    assert first.startswith("# ") and len(first) > 12
+
+
+def test_architecture_page_names_every_room() -> None:
+    tree = next(block.text for block in blocks(ROOT / "kdx" / "README.md", "text") if "distiller.py" in block.text)
+    named = {line.split()[0].rstrip("/") for line in tree.splitlines() if not line.startswith(" ")}
+    hidden = ("__init__.py", "__main__.py", "__pycache__", "README.md", "py.typed")
+    assert named >= {path.name for path in (ROOT / "kdx").iterdir() if path.name not in hidden}
+    assert all((ROOT / "kdx" / name).exists() for name in named)
+
+
+def test_reading_list_of_a_step_is_short_and_there() -> None:
+    pytest.importorskip("kdx.training.step")
+    text = (ROOT / "kdx" / "README.md").read_text().split("## Reading one training step")[1]
+    files = re.findall(r"^\d+\. `([\w/]+\.py)`", text, re.MULTILINE)
+    assert 1 < len(files) <= 10
+    assert all((ROOT / "kdx" / name).is_file() for name in files)

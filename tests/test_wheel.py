@@ -22,6 +22,8 @@ def build(target: str, folder: Path) -> Path:
 def test_wheel_composes_from_its_own_conf(tmp_path: Path) -> None:
     with zipfile.ZipFile(build("wheel", tmp_path / "dist")) as wheel:
         wheel.extractall(tmp_path / "site")
+        pages = {name for name in wheel.namelist() if name.endswith(".md")}
+    assert {"kdx/conf/README.md", "kdx/README.md", "kdx/tutorials/own_images.md"} <= pages
     (information,) = (tmp_path / "site").glob("kdx-*.dist-info")
     assert (information / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert "License-Expression: Apache-2.0" in (information / "METADATA").read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ IGNORED = (
     "metrics",
     "ckpt_path",
     "baselines",
+    "measured",
     "hydra",
     "callbacks.progress",
     "data.download",

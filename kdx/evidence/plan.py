@@ -22,7 +22,7 @@ from kdx.teachers.store import fingerprint
 Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; raises ConfigError
 
 # Config keys that do not affect the metrics of a run.
-IRRELEVANT = ("name", "tags", "outputs", "logger")
+IRRELEVANT = ("name", "tags", "outputs", "logger", "baselines", "measured")
 
 
 def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[PlannedRun]:

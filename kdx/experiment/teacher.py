@@ -21,7 +21,19 @@ from kdx.training.ranks import rank
 log = logging.getLogger("kdx")
 
 # What a trained network's weights do not depend on.
-IRRELEVANT = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "metrics", "baseline", "baselines")
+IRRELEVANT = (
+    "name",
+    "tags",
+    "outputs",
+    "logger",
+    "callbacks",
+    "ckpt_path",
+    "test",
+    "metrics",
+    "baseline",
+    "baselines",
+    "measured",
+)
 
 # What of the data settings they do; the images themselves have a fingerprint of their own.
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
@@ -35,7 +47,14 @@ def graduate(config: RunConfig, member: MemberConfig) -> RunConfig:
     side = member.resolution or config.resolution.teacher
     fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
     fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": {"teacher": side, "student": side}}
-    fixed |= {"logger": None, "ckpt_path": None, "callbacks": config.callbacks, "baseline": None, "baselines": []}
+    fixed |= {
+        "logger": None,
+        "ckpt_path": None,
+        "callbacks": config.callbacks,
+        "baseline": None,
+        "baselines": [],
+        "measured": None,
+    }
     run = to_plain(config)
     for key, value in {**fixed, **(member.recipe or {})}.items():
         run[key] = value if key in fixed else overlay(run[key], value, merge=key == "trainer")

@@ -30,7 +30,7 @@ def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -
     configs = {name: baseline_of(config, name) for name in names}  # a baseline that does not apply is found before training
     parts.config = replace(config, baselines=[])
     metrics = train(parts, folder, quiet=True)
-    baselines = {}
+    baselines: dict[str, dict[str, float]] = {}
     for name, baseline in configs.items():
         own = RunFolder(folder.baselines / name, folder.group, folder.overrides)
         baselines[name] = train(build.parts(baseline), own, quiet=True)
@@ -41,7 +41,7 @@ def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -
 
 def baseline_of(config: RunConfig, name: str) -> RunConfig:
     """The config of a run's baseline. ConfigError if the baseline does not apply."""
-    return check_plain({**to_plain(config), "baseline": name, "baselines": [], "ckpt_path": None})
+    return check_plain({**to_plain(config), "baseline": name, "baselines": [], "measured": None, "ckpt_path": None})
 
 
 def show_comparison(

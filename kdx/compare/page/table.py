@@ -17,7 +17,7 @@ from kdx.compare.statistics import number
 SHOWN = ("student/accuracy", "student/ece", "student/nll", "student/entropy", "teacher/accuracy")
 SETTINGS_SHOWN = ("resolution.student", "temperature.value", "trainer.max_epochs", "student.architecture")
 MOST_METRICS, MOST_SETTINGS = 30, 15  # columns available; the details of a run show all values
-HIDDEN_PATHS = ("seed", "name", "outputs", "tags", "ckpt_path", "baselines")
+HIDDEN_PATHS = ("seed", "name", "outputs", "tags", "ckpt_path", "baselines", "measured")
 HIDDEN_GROUPS = ("logger", "callbacks")
 
 

@@ -1,0 +1,121 @@
+"""The reference of the configuration, as Markdown: every group, option and key with its comment from the YAML files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdx.config import options
+from kdx.config.check import conf_dir
+
+MARK = "<!-- Everything below is written by scripts/conf_readme.py from the comments of the YAML files. -->"
+COMMANDS = {"train": "kdx-train", "evaluate": "kdx-evaluate", "export": "kdx-export"}
+COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence"}
+MOUNTED = {"network": "student", "crop": "views.crop"}  # where the keys of these groups are in a run
+LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<value>(?: [^#]*?)?)(?: *# (?P<comment>.*))?$")
+FURTHER = re.compile(r"^  - (?:/?(?P<group>[\w@.]+)): .*?# (?P<comment>.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key by its path, its default as YAML and the comment that explains it."""
+
+    path: str
+    default: str
+    comment: str
+
+
+def page(current: str) -> str:
+    """Return the text of conf/README.md: what stands above MARK in `current`, then the generated reference."""
+    parts = [current.partition(MARK)[0].rstrip(), MARK, *map(_command, COMMANDS), *map(_group, options.groups())]
+    return "\n\n".join(parts) + "\n"
+
+
+def keys(path: Path, prefix: str = "") -> list[Key]:
+    """Return the keys of a YAML file, in the order of the file, with `prefix` before their paths.
+
+    Those that Hydra needs are left out, and so is a key without a comment whose value is on further lines or on the same line
+    as others: the file shows them.
+    """
+    settable = [key for key in _all_keys(path, prefix) if not key.path.endswith(("_partial_", "_target_"))]
+    return [key for key in settable if key.comment or not (key.default == "" or key.default.startswith("{"))]
+
+
+def prefix_of(path: Path) -> str:
+    """Return where the keys of an option file are in a run's config: under the name of their group, unless it says where.
+
+    Empty for a file that changes keys of other groups, and for the claims, which no command line sets.
+    """
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    package = re.fullmatch(r"# @package (\S+)", first)
+    group = path.relative_to(conf_dir()).parts[0]
+    name = MOUNTED.get(group, group) if package is None else package[1]
+    return "" if name in ("_global_", "evidence") else f"{name}."
+
+
+def _all_keys(path: Path, prefix: str) -> Iterator[Key]:
+    parents: list[tuple[int, str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = LINE.match(line)
+        if match is None:
+            continue
+        indent, name = len(match["indent"]), match["name"]
+        parents = [(depth, parent) for depth, parent in parents if depth < indent] + [(indent, name)]
+        dotted = ".".join(parent for _, parent in parents)
+        if not dotted.startswith(("hydra", "defaults")):
+            yield Key(prefix + dotted, match["value"].strip(), match["comment"] or "")
+
+
+def _command(name: str) -> str:
+    path = conf_dir() / f"{name}.yaml"
+    rows = [f"| `{key.path}` | {_code(key.default)} | {_cell(key.comment)} |" for key in keys(path)]
+    table = "\n".join(["| key | default | what it is |", "|---|---|---|", *rows])
+    return f"## Keys of {COMMANDS[name]}\n\n{_comment(path)}\n\n{table}"
+
+
+def _group(name: str) -> str:
+    folder = conf_dir() / name
+    paths = [folder / f"{option}.yaml" for option in options.names(name)]
+    listed = [f"| `{path.relative_to(folder).with_suffix('')}` | {_cell(_comment(path))} |" for path in paths]
+    sections = [f"## Group {name}", *_introduction(name), "\n".join(["| option | what it is |", "|---|---|", *listed])]
+    rows = _option_rows([path for path in (folder / "base.yaml", *paths) if path.is_file()])
+    table = "\n".join(["| option | key | default | what it is |", "|---|---|---|---|", *rows])
+    return "\n\n".join([*sections, *([table] if rows else [])])
+
+
+def _option_rows(paths: list[Path]) -> list[str]:
+    """Return the rows of the options' keys; a key without a comment has the one of another option."""
+    shown = [(path, key) for path in paths if prefix_of(path) for key in keys(path, prefix_of(path))]
+    comments = {key.path: key.comment for _, key in reversed(shown) if key.comment}
+    rows = []
+    for path, key in shown:
+        name = "all" if path.stem == options.SHARED else f"`{path.stem}`"
+        rows.append(f"| {name} | `{key.path}` | {_code(key.default)} | {_cell(comments.get(key.path, ''))} |")
+    return rows
+
+
+def _introduction(group: str) -> list[str]:
+    """Return what the defaults lists of the commands say of a group, if they do."""
+    for name in COMMANDS:
+        for match in FURTHER.finditer((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")):
+            if match["group"].partition("@")[0] == group:
+                return [f"`{match['group']}`: {match['comment']}."]
+    return []
+
+
+def _comment(path: Path) -> str:
+    """Return the whole comment at the head of a YAML file, as one paragraph."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = [line for line in lines if not line.startswith("# @package")]
+    end = next((i for i, line in enumerate(head) if not line.startswith("#")), len(head))
+    return " ".join(line[2:] for line in head[:end])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|") if text else ""
