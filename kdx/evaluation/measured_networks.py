@@ -65,7 +65,7 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
             networks = _of_run(request, run)
         elif request.student is not None:
             file = Path(request.student)
-            networks = _of_card(file, _card(file.with_suffix(".json")), {"student": request.student})
+            networks = student_of_card(file, read_card(file.with_suffix(".json")), {"student": request.student})
         elif request.checkpoint is not None:
             networks = _of_weights(request, source)
         else:
@@ -96,7 +96,7 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
         )
     card_file = file.with_suffix(".json") if request.checkpoint is None else folder.student.with_suffix(".json")
     if card_file.is_file():
-        networks = _of_card(file, _card(card_file), {})
+        networks = student_of_card(file, read_card(card_file), {})
     else:  # a checkpoint of an interrupted run
         network = make_network(config.student, "student", parts.source, parts.num_classes)
         weights.load(network.model, file)
@@ -106,14 +106,14 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
     networks.resolution = Pair(config.resolution.teacher, networks.resolution.student)
     networks.interpolations = (config.interpolation.teacher, config.interpolation.student)
     if not request.alone and config.teacher is not None:
-        networks.teacher = _teacher(parts, networks.student.num_classes, folder)
+        networks.teacher = load_run_teacher(parts, networks.student.num_classes, folder)
         networks.other_resolutions = config.other_resolutions
     if networks.names is None:
         networks.names = _names_of(parts.source)
     return networks
 
 
-def _teacher(parts: build.Parts, num_classes: int, folder: RunFolder) -> Teacher | None:
+def load_run_teacher(parts: build.Parts, num_classes: int, folder: RunFolder) -> Teacher | None:
     """Return the teacher with the weights and calibration of the run; None, with a warning, if they were not recorded."""
     if not (folder.path / "teacher.json").is_file():
         log.warning("%s has no teacher.json because the run was interrupted; evaluating the student only", folder.path)
@@ -140,7 +140,8 @@ def _names_of(source: Source) -> Sequence[str] | None:
         return None
 
 
-def _card(path: Path) -> dict[str, Any]:
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the content of a student.json. ConfigError if it does not describe a student."""
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"architecture", "resolution"} - set(card) or {"num_classes", "in_chans"} - set(card["model_args"])
@@ -151,7 +152,8 @@ def _card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> MeasuredNetworks:
+def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> MeasuredNetworks:
+    """Return the student of a student.json with the weights in `file`."""
     args, trained = dict(card["model_args"]), card["pretrained_cfg"]
     num_classes, channels = args.pop("num_classes"), args.pop("in_chans")
     network = Network(card["architecture"], num_classes, channels, trained["mean"], trained["std"], args=args)

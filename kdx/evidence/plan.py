@@ -9,7 +9,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-import kdx
 from kdx.config.check import ConfigError, check
 from kdx.config.schema import to_plain
 from kdx.evidence.declaration import Declaration
@@ -17,6 +16,7 @@ from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.run_metrics import check_metric
 from kdx.experiment import build
 from kdx.experiment.teacher import graduate
+from kdx.run.provenance import VERSION
 from kdx.teachers.store import fingerprint
 
 Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; raises ConfigError
@@ -63,4 +63,4 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
 def run_key(config: dict[str, Any]) -> str:
     """Return the fingerprint of a run: of its config without names, paths and loggers, and of the version of kdx."""
     relevant = {key: value for key, value in config.items() if key not in IRRELEVANT}
-    return fingerprint({"config": relevant, "kdx": kdx.__version__})
+    return fingerprint({"config": relevant, "kdx": VERSION})

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import kdx
 from kdx.config.check import check_plain
 from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
+from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
 from kdx.training.ranks import rank
 
@@ -88,7 +88,7 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     monitored = config.monitor.rpartition("/")[2]
     if monitored in config.metrics:  # it selects the weights
         relevant["metrics"] = {monitored: plain["metrics"][monitored]}
-    return fingerprint({"config": relevant, "data": data_fingerprint(splits), "kdx": kdx.__version__})
+    return fingerprint({"config": relevant, "data": data_fingerprint(splits), "kdx": VERSION})
 
 
 Train = Callable[[RunConfig, Path], None]

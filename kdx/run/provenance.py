@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+VERSION = metadata.version("kdx")
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "numpy")
 MOST = 1 << 20  # characters of a difference that are kept
 
@@ -27,8 +28,7 @@ def provenance(overrides: tuple[str, ...]) -> dict[str, Any]:
         "git_commit": own and _git(own, "rev-parse", "HEAD"),
         "git_dirty": bool(own and _git(own, "status", "--porcelain", "--untracked-files=no")),
         "project_commit": project and _git(project, "rev-parse", "HEAD"),
-        "versions": {"kdx": metadata.version("kdx"), "python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"kdx": VERSION, "python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "hardware": {
             "platform": platform.platform(),
             "cpu": _cpu(),

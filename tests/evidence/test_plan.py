@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-import kdx
 from kdx.config.schema import to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.plan import plan, run_key
@@ -38,7 +37,7 @@ def test_the_key_ignores_names_and_places_only(planned: Planned, monkeypatch: py
     changed = [run.key for run in planned(families__one__systems__hot=["experiment=cqkd_digits", "temperature.value=7"])]
     assert [a == b for a, b in zip(keys, changed, strict=True)] == [True, True, False] * 2
     run = planned()[0]
-    monkeypatch.setattr(kdx, "__version__", "99")
+    monkeypatch.setattr("kdx.evidence.plan.VERSION", "99")
     assert run_key(to_plain(run.config)) != run.key
 
 

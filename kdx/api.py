@@ -1,0 +1,235 @@
+"""The Python API: what the commands do, from a script or a notebook, without exiting or changing global logging."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from kdx.config import plugins
+from kdx.config.check import ConfigError, check, check_plain, conf_dir, load
+from kdx.config.explain import explain, is_mistake
+from kdx.config.schema import RunConfig, to_plain
+from kdx.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from kdx.evaluation.predictor import Predictor
+
+LOGGERS = ("kdx", "pytorch_lightning", "lightning_fabric")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder.
+
+    Attributes:
+        path: the run's folder.
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The checked config of the run."""
+        return load(self.path / "config.yaml")
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The final metrics by flat name: `test/student/accuracy` is a fraction, NLL, entropy and KL are in nats."""
+        metrics: dict[str, float] = RunFolder(self.path).read("metrics.json")["metrics"]
+        return metrics
+
+    @property
+    def baselines(self) -> Mapping[str, Run]:
+        """The equal-budget baselines that were trained with the run, by name."""
+        folder = RunFolder(self.path).baselines
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        return {path.name: Run(path) for path in paths if (path / "metrics.json").is_file()}
+
+    def curves(self) -> Any:
+        """The curves of metrics.csv, a row per logged step.
+
+        Returns:
+            A DataFrame if pandas is installed, else a mapping from column to array [rows], NaN where a row has no value.
+        """
+        try:
+            import pandas as pd  # type: ignore[import-untyped]  # optional, and without stubs here
+        except ImportError:
+            return _columns(self.path / "metrics.csv")
+        return pd.read_csv(self.path / "metrics.csv")
+
+    def student(self) -> Predictor:
+        """The selected student as a module: images [B,C,H,W] of any size, uint8 or floats in [0,1], to logits [B,K].
+
+        It crops, resizes and normalizes the images itself, as the run did on val and test.
+        """
+        from kdx.evaluation.predictor import student_of
+
+        return student_of(self.config, RunFolder(self.path))
+
+    def teacher(self) -> Predictor:
+        """The teacher as a module like the student, calibrated as in the run. ValueError if the run had none."""
+        from kdx.evaluation.predictor import teacher_of
+
+        return teacher_of(self.config, RunFolder(self.path))
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> RunConfig:
+    """Compose and check a config, as `kdx-train OVERRIDES` does.
+
+    Args:
+        overrides: what one would type on the command line: "experiment=cqkd_digits", "losses=[kl,ce]", "trainer.max_epochs=2".
+        config_dir: a folder with options of your own, as `--config-dir`; modules in it and in the current folder are found.
+
+    Returns:
+        The frozen config of the run. `dataclasses.replace` changes a value.
+
+    Raises:
+        ValueError: names the key, the mistake and the remedy.
+    """
+    return check(_without_hydra(_composed("train", overrides, config_dir)))
+
+
+def train(
+    *config: str | RunConfig,
+    folder: str | Path | None = None,
+    config_dir: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a student (and first its teacher, if need be), select on val, test once.
+
+    Args:
+        config: overrides as for `compose`, or one config from it.
+        folder: the run's folder; by default OUTPUTS/NAME/TIME, as for `kdx-train`.
+        config_dir: as for `compose`.
+        quiet: whether to leave out the table at the end.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: if the config cannot run, or does not fit the data, the networks or the weights.
+        KeyboardInterrupt: after the last checkpoint was written.
+    """
+    overrides = tuple(word for word in config if isinstance(word, str))
+    given = [item for item in config if isinstance(item, RunConfig)]
+    if given and (len(given) > 1 or overrides):
+        raise ConfigError("Expected overrides or one config, got both; give the overrides to kdx.compose")
+    checked = check_plain(to_plain(given[0])) if given else compose(*overrides, config_dir=config_dir)
+    from kdx.experiment import build
+    from kdx.experiment.with_baselines import train_with_baselines
+
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    path = Path(folder) if folder is not None else Path(checked.outputs) / checked.name / name
+    with _undisturbed():
+        train_with_baselines(build.parts(checked), RunFolder(path, overrides=overrides), quiet)
+    return Run(path)
+
+
+def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Mapping[str, float]:
+    """Measure a finished run again, as `kdx-evaluate run=RUN OVERRIDES` does.
+
+    Args:
+        run: the run or its folder.
+        overrides: "split=val", "resolution=[8,4]", "shift=blur", "data=imagefolder", "data.root=FOLDER", ...
+        quiet: whether to leave out the table of the run's own numbers.
+
+    Returns:
+        Metrics by flat name, such as `test/student/accuracy`; under a shift `blur_3/test/student/accuracy`.
+
+    Raises:
+        ValueError: names the key, the mistake and the remedy.
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    composed = _composed("evaluate", [f"run={_quoted(path)}", *overrides])
+    from kdx.evaluation.request import request, run_of
+
+    choices = composed.hydra.runtime.choices
+    asked = request(_without_hydra(composed))
+    config = run_of(asked)
+    with _undisturbed():
+        if asked.again:
+            from kdx.experiment.evaluate import evaluate as evaluate_again
+
+            assert config is not None
+            return evaluate_again(config, RunFolder(path), asked.split_of(config), quiet)
+        from kdx.evaluation.session import evaluate as evaluate_any
+
+        other = None if asked.data is None else check_plain({**to_plain(compose("experiment=none")), "data": asked.data})
+        file = evaluate_any(asked, config, other, "own" if other is None else choices["data"], overrides)
+    content = RunFolder(file.parent).read(file.name)
+    metrics: dict[str, float] = dict(content["clean"])
+    for row in content["shift"]:
+        metrics |= {f"{row['corruption']}_{row['severity']}/{name}": value for name, value in row["metrics"].items()}
+    return metrics
+
+
+def open_run(path: str | Path) -> Run:
+    """Open the folder of a finished run. ValueError if it is none."""
+    folder = Path(path)
+    for name in ("config.yaml", "metrics.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} has no {name}; expected the folder of a finished run, such as outputs/NAME/TIME")
+    return Run(folder)
+
+
+def _composed(name: str, overrides: tuple[str, ...] | list[str], config_dir: str | Path | None = None) -> DictConfig:
+    """The config `name` with its `hydra` node. A Hydra app that called us keeps its own state."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    folders = [Path(config_dir).absolute()] if config_dir is not None else []
+    plugins.add_folders(folders)
+    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra.compose(name, [*overrides, *search], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
+        if not is_mistake(error):
+            raise
+        raise ConfigError(explain(error, overrides, folders)) from None
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    from omegaconf import open_dict
+
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra's grammar of overrides takes it, whatever characters are in it."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the levels of loggers as the caller has them, and turn the exit of an interrupted Lightning into an exception."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    try:
+        yield
+    except SystemExit as leaving:  # Lightning saves a checkpoint and exits
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise RuntimeError(f"Training was terminated: {leaving!r}") from leaving
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _columns(file: Path) -> dict[str, Any]:
+    import numpy as np
+
+    with file.open(newline="", encoding="utf-8") as stream:
+        names, *rows = list(csv.reader(stream))
+    return {name: np.array([float(row[i]) if row[i] else np.nan for row in rows]) for i, name in enumerate(names)}

@@ -1,0 +1,112 @@
+"""Networks of a finished run that take images of any size: crop, resize and normalization included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdx.config.check import ConfigError
+from kdx.config.schema import RunConfig
+from kdx.evaluation.measured_networks import load_run_teacher, read_card, student_of_card
+from kdx.experiment import build
+from kdx.networks.network import Network
+from kdx.run.folder import RunFolder
+from kdx.teachers.teacher import OnlineTeacher, Teacher
+from kdx.types import View
+from kdx.views.crops import Crop
+from kdx.views.render import Interpolation, render
+
+
+class Predictor(nn.Module):
+    """A network and what stands before it: the crop and the resize of val and test images, and its normalization.
+
+    Attributes:
+        network: the student, or the teacher (calibrated as in the run), which gives logits for images at its resolutions.
+        resolution: the side R in px that the network sees.
+        class_names: the names of the K classes in order, if they are known.
+    """
+
+    def __init__(
+        self,
+        network: Network | Teacher,
+        crop: Crop,
+        resolution: int,
+        interpolation: Interpolation,
+        other_resolutions: Sequence[int] = (),
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.crop, self.resolution, self.interpolation = network, crop, resolution, interpolation
+        self.other_resolutions, self.class_names = tuple(other_resolutions), class_names
+        if isinstance(network, Teacher):  # which is no module itself; its networks move to another device with this one
+            members = network.members.items()
+            self.members = nn.ModuleDict({name: one.network for name, one in members if isinstance(one, OnlineTeacher)})
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 logits [B,K].
+
+        Args:
+            images: [B,C,H,W] of any size, uint8 or floats in [0,1].
+
+        Raises:
+            ValueError: if the images have another shape or another range of values.
+        """
+        pixels = _in_bytes(images)
+        whole = np.array([images.shape[-2:]] * len(images), dtype=np.int64).reshape(-1, 2)
+        boxes = self.crop.boxes(np.zeros((len(images), self.crop.draws)), whole)
+        view = View(boxes, np.zeros(len(images), dtype=np.bool_))
+
+        def at(side: int) -> Tensor:
+            return render(pixels, view, side, interpolation=self.interpolation)
+
+        if isinstance(self.network, Teacher):
+            others: Mapping[int, Tensor] = {side: at(side) for side in self.other_resolutions}
+            return self.network(at(self.resolution), others)
+        return self.network(at(self.resolution)).float()
+
+
+def _in_bytes(images: Tensor) -> Tensor:
+    """Return the images as numbers from 0 to 255; ValueError if their range is unknown."""
+    if images.ndim != 4:
+        raise ValueError(f"Expected images [B,C,H,W], got {list(images.shape)}; add a batch dimension with images[None]")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.dtype.is_floating_point or (images.numel() and not 0 <= images.min() <= images.max() <= 1):
+        raise ValueError("Unknown pixel range: expected uint8 or floats in [0, 1]")
+    return images.to(torch.float32) * 255
+
+
+def student_of(config: RunConfig, folder: RunFolder, weights: Path | None = None) -> Predictor:
+    """Return the selected student of a finished run, or the one whose weights are in another file of the run."""
+    file = weights or folder.student
+    if not file.is_file():
+        raise ConfigError(f"{folder.path} has no {file.name}: the run is not finished")
+    networks = student_of_card(file, read_card(file.with_suffix(".json")), {})
+    crop = build.make(config.data.eval_crop, "data.eval_crop")
+    return Predictor(
+        networks.student, crop, networks.resolution.student, config.interpolation.student, class_names=networks.names
+    )
+
+
+def teacher_of(config: RunConfig, folder: RunFolder) -> Predictor:
+    """Return the teacher of a finished run, calibrated as in the run. ConfigError if it had none."""
+    if config.teacher is None:
+        raise ConfigError(f"{folder.path} has no teacher: it was trained with teacher=none")
+    card = read_card(folder.student.with_suffix(".json"))
+    parts = build.unchecked(config)
+    teacher = load_run_teacher(parts, card["model_args"]["num_classes"], folder)
+    if teacher is None:
+        raise ConfigError(f"{folder.path} has no teacher.json: the run is not finished")
+    return Predictor(
+        teacher,
+        parts.eval_crop,
+        config.resolution.teacher,
+        config.interpolation.teacher,
+        config.other_resolutions,
+        card.get("label_names"),
+    )
