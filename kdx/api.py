@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from kdx.config import plugins
-from kdx.config.check import ConfigError, check, check_plain, conf_dir, load
+from kdx.config.check import check, check_plain, conf_dir, load
+from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import RunFolder

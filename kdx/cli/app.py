@@ -17,7 +17,8 @@ from kdx.cli.arguments import Arguments
 from kdx.cli.help import Guide, help_text, info_text
 from kdx.cli.pipes import close_pipe
 from kdx.config import plugins
-from kdx.config.check import ConfigError, conf_dir
+from kdx.config.check import conf_dir
+from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.hydra_versions import of_main
 

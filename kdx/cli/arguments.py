@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdx.config.check import ConfigError, nearest
+from kdx.config.errors import ConfigError, nearest
 from kdx.config.other_words import key_for
 
 SHORT = {

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdx.cli.arguments import Arguments
-from kdx.config.check import ConfigError, check, conf_dir
+from kdx.config.check import check, conf_dir
+from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.schema import RunConfig
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdx.cli.yaml_keys import Setting, default_groups, keys
-from kdx.config.check import ConfigError, conf_dir, nearest
+from kdx.config.check import conf_dir
+from kdx.config.errors import ConfigError, nearest
 from kdx.config.options import SHARED, Option, groups, options
 
 WIDTH, COLUMN = 96, 30

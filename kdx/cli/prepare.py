@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdx.cli import app
 from kdx.cli.compose import with_data
 from kdx.cli.help import Guide
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig
 
 GUIDE = Guide(

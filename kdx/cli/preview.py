@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdx.cli.arguments import Arguments
 from kdx.cli.compose import opened
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 
 HIDDEN = ("hydra.", "baselines=")  # of a job: what every job has
 Check = Callable[[DictConfig], Any]

@@ -24,7 +24,8 @@ from omegaconf import DictConfig, open_dict
 from kdx.cli import app
 from kdx.cli.train import train_job
 from kdx.config.baselines import DETERMINED
-from kdx.config.check import ConfigError, check, nearest
+from kdx.config.check import check
+from kdx.config.errors import ConfigError, nearest
 
 log = logging.getLogger("kdx")
 

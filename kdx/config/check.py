@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -15,17 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
-from kdx.config.other_words import key_for, target_for
+from kdx.config.errors import ConfigError, explain_omegaconf, renamed, unknown
 from kdx.config.plugins import refusal
 from kdx.config.run_as_teacher import adopted
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.signatures import NotFoundError, signature
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run. The message ends with the remedy."""
 
 
 def conf_dir() -> Path:
@@ -86,35 +81,6 @@ def check_plain(config: Mapping[str, Any]) -> RunConfig:
     return _typed(plain)
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """A sentence that names the most similar known word; empty if none is similar."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def unknown(path: str, known: list[str]) -> str:
-    """What to say of a key that does not exist: the nearest one, else all there are."""
-    word = path.split(".")[-1]
-    available = [key for key in known if key != "hydra" and not key.startswith("_")]
-    other = key_for(path) if "." in path or "trainer" in known else None  # at the root, only where these are keys of a run
-    if other is None or word in available:
-        hint = nearest(word, available) or (f" Available: {', '.join(available)}" if available else "")
-    else:
-        hint = f" Did you mean {other}?"
-    return f"Unknown key '{path}'.{hint}"
-
-
-def explain_omegaconf(error: OmegaConfBaseException) -> str:
-    """One line for an unknown key, a wrong type or a broken interpolation."""
-    key = error.full_key or str(error.key or "")
-    parent = error.parent_node
-    if "not in" in str(error) or "Key '" in str(error):
-        known = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
-        known = known or ([f.name for f in fields(error.object_type)] if is_dataclass(error.object_type) else [])
-        return unknown(key, known)
-    return f"{key + ': ' if key else ''}{(str(error).strip().splitlines() or [''])[0]}"
-
-
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
     """(path, node) of every node with a `_target_`."""
     if isinstance(node, dict):
@@ -167,12 +133,6 @@ def _fit(path: str, value: Any, annotation: Any) -> None:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"{path}={value}: {explain(error)}") from None
-
-
-def renamed(target: str) -> str | None:
-    """What to say of a class of an earlier version; None for others."""
-    new = target_for(target)
-    return None if new is None else f"this name is from kdx 0.1; use {new}"
 
 
 def _check_node(path: str, node: Node) -> None:

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kdx.config import other_words
-from kdx.config.check import ConfigError, explain_omegaconf, nearest
+from kdx.config.errors import ConfigError, explain_omegaconf, nearest
 from kdx.config.options import groups, names
 
 # The option to name as an example where a group is none; the first one elsewhere.

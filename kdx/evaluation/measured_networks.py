@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.evaluation.request import FINISHED, EvaluationRequest

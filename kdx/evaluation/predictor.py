@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.evaluation.measured_networks import load_run_teacher, read_card, student_of_card
 from kdx.experiment import build

@@ -12,7 +12,8 @@ from annotated_types import Len
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from kdx.config.check import ConfigError, load, unknown
+from kdx.config.check import load
+from kdx.config.errors import ConfigError, unknown
 from kdx.config.schema import RunConfig
 from kdx.data.source import SplitName
 from kdx.networks.names import check_architecture

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig, RunConfig
 from kdx.data import class_map
 from kdx.data.cache import cached, key

@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
-from kdx.config.check import ConfigError, explain_omegaconf, nearest
+from kdx.config.errors import ConfigError, explain_omegaconf, nearest
 from kdx.config.plugins import refusal
 from kdx.config.signatures import NotFoundError, signature
 from kdx.evidence.figures import Figure

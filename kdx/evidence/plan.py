@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdx.config.check import ConfigError, check
+from kdx.config.check import check
+from kdx.config.errors import ConfigError
 from kdx.config.schema import to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun

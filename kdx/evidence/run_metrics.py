@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdx.config.check import ConfigError, nearest
+from kdx.config.errors import ConfigError, nearest
 from kdx.experiment.build import Parts
 from kdx.experiment.final_metrics import assessed_networks
 from kdx.metrics.selection import CALIBRATION, applicable

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig, Node
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates

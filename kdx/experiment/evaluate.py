@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import SplitName
 from kdx.distiller import Cohort

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdx.config.check import ConfigError, nearest
+from kdx.config.errors import ConfigError, nearest
 from kdx.export.finished import FITTED, FinishedRun, read
 from kdx.ranges import Count
 

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig
 
 from kdx.config import plugins
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.config.plugins import allowed, refusal
 
 Command = Callable[..., tuple[int, str, str]]

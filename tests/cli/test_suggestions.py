@@ -9,7 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from kdx.cli.arguments import parse
-from kdx.config.check import ConfigError, conf_dir
+from kdx.config.check import conf_dir
+from kdx.config.errors import ConfigError
 from kdx.config.other_words import KEYS, OPTIONS, TARGETS, key_for, target_for
 from kdx.config.signatures import signature
 

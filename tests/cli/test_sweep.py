@@ -11,7 +11,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from kdx.cli.sweep import baseline_jobs
-from kdx.config.check import ConfigError, conf_dir
+from kdx.config.check import conf_dir
+from kdx.config.errors import ConfigError
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.baselines import BASELINES, DETERMINED
-from kdx.config.check import ConfigError, check
+from kdx.config.check import check
+from kdx.config.errors import ConfigError
 from kdx.config.schema import to_plain
 
 SETTINGS = ("baseline", "baselines")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.data.combined import OutOfDomain
 from kdx.data.digits import Digits
 from kdx.data.source import ArrayImages, Images, Source, SplitName

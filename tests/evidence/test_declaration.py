@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.plan import plan
 

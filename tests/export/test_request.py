@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kdx.config.check import ConfigError
+from kdx.config.errors import ConfigError
 from kdx.export.request import requested
 
 Values = Callable[..., dict[str, Any]]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from kdx.config.check import ConfigError, conf_dir
+from kdx.config.check import conf_dir
+from kdx.config.errors import ConfigError
 from kdx.config.signatures import signature
 
 FOLDER = conf_dir() / "losses"

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from kdx.config.check import ConfigError, conf_dir
+from kdx.config.check import conf_dir
+from kdx.config.errors import ConfigError
 from kdx.distiller import Distiller
 from kdx.experiment import build
 from kdx.networks.network import Network
