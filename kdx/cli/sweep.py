@@ -33,7 +33,7 @@ log = logging.getLogger("kdx")
 class Sweep(Callback):
     """Before the jobs of a sweep: are its baselines possible? After them: the baselines, then the comparison.
 
-    A baseline is a job like the others of the grid, less the overrides that it decides for itself; so a sweep over three
+    A baseline is a job like the others of the grid, without the overrides that the baseline fixes; so a sweep over three
     temperatures has one baseline from labels per seed, not three.
     """
 

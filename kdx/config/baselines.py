@@ -12,7 +12,7 @@ Option = Callable[[str], Node]  # "losses/ce" -> what conf/losses/ce.yaml says
 
 TAUGHT = ("teacher", "peers", "calibration", "temperature", "losses", "resolution.teacher", "interpolation.teacher")
 ADDRESSES = ("data.teacher_view",)
-# What each baseline decides for itself: config paths in which it may differ from the runs it is compared with.
+# The overrides that each baseline fixes: config paths in which it may differ from the runs it is compared with.
 DETERMINED: Mapping[str, tuple[str, ...]] = {
     "scratch": TAUGHT + ADDRESSES,
     "label_smoothing": TAUGHT + ADDRESSES,

@@ -1,4 +1,4 @@
-"""A student that graduated: what a finished run's folder says about the network in it."""
+"""The student of a finished run as a teacher: its network, weights and resolution, read from the run's folder."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def environment() -> str:
 
 
 def _cpu() -> str:
-    """The processor's name, or its architecture where the system does not tell."""
+    """CPU model name, or the architecture if unavailable."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
