@@ -37,7 +37,7 @@ MISTAKES = {
     "temperature 0": (["temperature.value=0"], "temperature.value=0", "greater than 0"),
     "resolution 3": (["resolution.student=3"], "resolution.student=3", "greater than or equal to 4"),
     "negative weight": (["losses.kl.weight=-1"], "losses.kl.weight=-1", "greater than or equal to 0"),
-    "a batch of more than there is": (["data.batch_size=512"], "there are 300 training images", "give at most 300"),
+    "a batch of more than there is": (["data.batch_size=512"], "there are 100 training images", "give at most 100"),
     "batch of 0": (["data.batch_size=0"], "data.batch_size=0", "greater than or equal to 1"),
     "too many processes": (["trainer=cpu", "trainer.devices=99"], "trainer.devices=99", "CPU cores"),
     "no GPU": (["trainer=gpu"], "no GPU", "trainer=cpu"),

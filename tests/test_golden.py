@@ -16,6 +16,7 @@ from kdx.networks.network import Network
 
 GOLDEN = Path(__file__).parent / "golden.json"
 STEPS = ["trainer.max_epochs=-1", "trainer.max_steps=20", "trainer.log_every_n_steps=1", "test=false"]
+RECORDED_WITH = ["data=digits300", "optimizer.lr=0.001"]  # the setting of all four experiments when the curves were recorded
 
 
 @pytest.mark.parametrize("experiment", ["cqkd_digits", "ctkd_digits", "funmatch_digits", "supervised_digits"])
@@ -24,7 +25,8 @@ def test_loss_curve_is_the_recorded_one(train: Callable[..., Path], tmp_path: Pa
     teacher = Network("cifar_resnet8", 10, 1)
     weights.save(teacher.model, teacher.card, tmp_path / "teacher.safetensors")
     own = [f"teacher.checkpoint={tmp_path}/teacher.safetensors", "teacher.network.architecture=cifar_resnet8"]
-    folder = train("run", f"experiment={experiment}", *STEPS, *([] if experiment == "supervised_digits" else own))
+    taught = [] if experiment == "supervised_digits" else own
+    folder = train("run", f"experiment={experiment}", *RECORDED_WITH, *STEPS, *taught)
     with (folder / "metrics.csv").open(newline="") as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert len(losses) == 20

@@ -27,7 +27,7 @@ NESTED = {
 @pytest.mark.parametrize("option", [*(f"temperature={name}" for name in OPTIONS), *NESTED])
 def test_a_temperature_takes_steps_in_a_run(train: Callable[..., Path], option: str) -> None:
     limits = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1", "test=false")
-    folder = train("run", "experiment=cqkd_digits", *limits, *option.split(), "optimizer.lr=0.01")
+    folder = train("run", "experiment=cqkd_digits", "data=digits300", *limits, *option.split(), "optimizer.lr=0.01")
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
     apart = "per_network" in option or "standardized" in option

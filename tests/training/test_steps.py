@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from kdx.training.optimizers.schedules import CosineLr
 
-SHORT = ("experiment=supervised_digits", "test=false", "trainer.log_every_n_steps=1", "optimizer.lr=1.0")
+SHORT = ("experiment=supervised_digits", "data=digits300", "test=false", "trainer.log_every_n_steps=1", "optimizer.lr=1.0")
 
 
 @pytest.fixture
