@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdx.config import plugins
 from kdx.config.check import check, check_plain, conf_dir, load
@@ -154,7 +154,8 @@ def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Map
     from kdx.evaluation.request import request, run_of
 
     choices = composed.hydra.runtime.choices
-    asked = request(_without_hydra(composed))
+    plain: Any = OmegaConf.to_container(_without_hydra(composed), resolve=True)
+    asked = request(plain)
     config = run_of(asked)
     with _undisturbed():
         if asked.again:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdx.cli import app
 from kdx.cli.compose import with_data
 from kdx.cli.help import Guide
-from kdx.evaluation.request import request, run_of
+from kdx.evaluation.request import EvaluationRequest, request, run_of
 
 GUIDE = Guide(
     name="evaluate",
@@ -31,12 +31,17 @@ GUIDE = Guide(
 )
 
 
+def _request(cfg: DictConfig) -> EvaluationRequest:
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return request(plain)
+
+
 def _check(cfg: DictConfig) -> None:
-    run_of(request(cfg))
+    run_of(_request(cfg))
 
 
 def _evaluate(cfg: DictConfig) -> None:
-    asked = request(cfg)
+    asked = _request(cfg)
     run = run_of(asked)
     if asked.again:
         from kdx.experiment.evaluate import evaluate as evaluate_run

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from kdx.cli import app
 from kdx.cli.compose import compose_train
 from kdx.cli.help import Guide
+from kdx.config.check import check
 
 GUIDE = Guide(
     name="evidence",
@@ -36,7 +37,7 @@ def _evidence(cfg: DictConfig) -> None:
     declared = declare(cfg)
     from kdx.evidence.gather import gather
 
-    if not gather(declared, compose_train):
+    if not gather(declared, lambda overrides: check(compose_train(overrides))):
         sys.exit(app.FAILED)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
-from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.check import load
@@ -98,13 +97,12 @@ def run_of(request: EvaluationRequest) -> RunConfig | None:
     return replace(config, teacher=None, calibration=None) if request.alone else config
 
 
-def request(cfg: DictConfig) -> EvaluationRequest:
-    """Return the request in a composed config (conf/evaluate.yaml).
+def request(plain: Mapping[str, Any]) -> EvaluationRequest:
+    """Return the request in a composed config (conf/evaluate.yaml) as plain data.
 
     Raises:
         ConfigError: If the config is invalid; the message ends with the remedy.
     """
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     keys = [item.name for item in fields(EvaluationRequest)]
     for key in plain:
         if key not in keys:

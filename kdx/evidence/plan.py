@@ -7,11 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from kdx.config.check import check
 from kdx.config.errors import ConfigError
-from kdx.config.schema import to_plain
+from kdx.config.schema import RunConfig, to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.run_metrics import check_metric
@@ -20,7 +17,7 @@ from kdx.experiment.teacher import graduate
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import fingerprint
 
-Compose = Callable[[list[str]], DictConfig]  # overrides of kdx-train -> config; raises ConfigError
+Compose = Callable[[list[str]], RunConfig]  # overrides of kdx-train -> checked config; raises ConfigError
 
 # Config keys that do not affect the metrics of a run.
 IRRELEVANT = ("name", "tags", "outputs", "logger", "baselines", "measured")
@@ -43,7 +40,7 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
             where = f"families.{family.name}.systems.{system}"
             overrides = (*declared.overrides, *family.systems[system])
             try:
-                composed = check(compose(list(overrides)))
+                composed = compose(list(overrides))
                 config = replace(composed, outputs=str(outputs), name=f"{family.name}/{system}")
                 parts = build.parts(config)
                 for member in config.members.values():

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from kdx.config.check import conf_dir
+from kdx.config.check import check, conf_dir
+from kdx.config.schema import RunConfig
 from kdx.evidence.declaration import Declaration, declare
 
 HERE = str(Path(__file__).parent)
@@ -83,7 +84,7 @@ def small(tmp_path: Path) -> Callable[..., Declaration]:
 
 
 @pytest.fixture
-def composer() -> Iterator[Callable[[list[str]], DictConfig]]:
+def composer() -> Iterator[Callable[[list[str]], RunConfig]]:
     """Composes like kdx-train."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield lambda overrides: compose("train", overrides)
+        yield lambda overrides: check(compose("train", overrides))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
 
 from kdx.config.errors import ConfigError
+from kdx.config.schema import RunConfig
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.plan import plan
 
@@ -88,7 +88,7 @@ METRICS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(("change", "what", "remedy"), METRICS.values(), ids=METRICS.keys())
 def test_a_metric_that_no_run_writes_is_told(
-    small: Small, composer: Callable[..., DictConfig], tmp_path: Path, change: dict[str, Any], what: str, remedy: str
+    small: Small, composer: Callable[..., RunConfig], tmp_path: Path, change: dict[str, Any], what: str, remedy: str
 ) -> None:
     declared = small(**{f"{CLAIM}__tests": [{**TEST, **change}]})
     with pytest.raises(ConfigError) as told:
@@ -97,13 +97,13 @@ def test_a_metric_that_no_run_writes_is_told(
     assert not list(tmp_path.iterdir())
 
 
-def test_overrides_that_cannot_run_are_told(small: Small, composer: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_overrides_that_cannot_run_are_told(small: Small, composer: Callable[..., RunConfig], tmp_path: Path) -> None:
     declared = small(families__one__systems__hot=["experiment=cqkd_digits", "temperature.value=-1"])
     with pytest.raises(ConfigError, match=r"systems\.hot: temperature\.value=-1"):
         list(plan(declared, composer, tmp_path))
 
 
-def test_a_teacher_that_cannot_be_trained_is_told(small: Small, composer: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_a_teacher_that_cannot_be_trained_is_told(small: Small, composer: Callable[..., RunConfig], tmp_path: Path) -> None:
     outside = ["experiment=none", "data=digits_from_glyphs", "losses=[kl]"]  # whose images have no labels
     with pytest.raises(ConfigError, match=r"systems\.hot: losses\.ce needs labels"):
         list(plan(small(families__one__systems__hot=outside), composer, tmp_path))

@@ -11,15 +11,15 @@ from typing import Any
 
 import fake_runs
 import pytest
-from omegaconf import DictConfig
 
+from kdx.config.schema import RunConfig
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.gather import gather
 from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.progress import Forecast, duration
 
 Small = Callable[..., Declaration]
-Composer = Callable[..., DictConfig]
+Composer = Callable[..., RunConfig]
 
 
 def times(outputs: Path) -> list[int]:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
 
-from kdx.config.schema import to_plain
+from kdx.config.schema import RunConfig, to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.plan import plan, run_key
 from kdx.evidence.planned_run import PlannedRun
@@ -17,7 +16,7 @@ Planned = Callable[..., list[PlannedRun]]
 
 
 @pytest.fixture
-def planned(small: Callable[..., Declaration], composer: Callable[..., DictConfig], tmp_path: Path) -> Planned:
+def planned(small: Callable[..., Declaration], composer: Callable[..., RunConfig], tmp_path: Path) -> Planned:
     """The runs of the small declaration, changed by dotted keys."""
     return lambda **changes: list(plan(small(**changes), composer, tmp_path / changes.get("outputs", "outputs")))
 

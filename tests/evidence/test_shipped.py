@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose
-from omegaconf import DictConfig
 
+from kdx.config.schema import RunConfig
 from kdx.evidence.declaration import declare
 from kdx.evidence.plan import plan
 
 
 @pytest.mark.parametrize("option", ["full", "fast"])
-def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..., RunConfig], tmp_path: Path) -> None:
     cfg = compose("evidence", [f"evidence={option}", f"outputs={tmp_path}"])  # `composer` has initialized Hydra
     declared = declare(cfg)
     claims = [claim for family in declared.families for claim in family.claims]
