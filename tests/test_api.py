@@ -35,7 +35,9 @@ def test_a_run_is_what_its_folder_holds(run: kdx.Run) -> None:
     assert baseline.config.trainer == run.config.trainer and baseline.config.data == run.config.data
 
 
-def test_curves_are_arrays_without_pandas(run: kdx.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_are_a_table_with_pandas_and_arrays_without(run: kdx.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = run.curves()
+    assert table["val/student/accuracy"].count() == 2
     monkeypatch.setitem(sys.modules, "pandas", None)
     curves = run.curves()
     accuracy = curves["val/student/accuracy"]

@@ -67,8 +67,8 @@ def test_a_typo_lists_the_users_own_options(command: Command, tmp_path: Path) ->
     assert code == 2 and "Did you mean 'sharp'? Available: at, ce," in err and ", sharp, " in err
 
 
-def test_every_key_of_the_table_exists(config: Callable[..., DictConfig]) -> None:
-    cfg = config("experiment=none", "losses=[kl,ce]", "optimizer=sgd", "data.num_workers=0")
+def test_every_key_of_the_table_exists(plain_config: Callable[..., DictConfig]) -> None:
+    cfg = plain_config("experiment=none", "losses=[kl,ce]", "optimizer=sgd", "data.num_workers=0")
     for key in set(KEYS.values()):
         name = key.partition("=")[0].partition("@")[0]
         if name.startswith("hydra.") or (conf_dir() / name).is_dir():

@@ -76,7 +76,7 @@ def test_a_baseline_keeps_of_the_grid_what_it_does_not_decide_itself(baseline: s
 
 
 def test_baselines_of_what_is_no_grid_are_refused() -> None:
-    hydra = {"sweeper": {"params": {"optimizer.lr": "interval(0.001, 0.1)"}}, "overrides": {"task": []}}
+    hydra = {"sweeper": {"params": {"optimizer.lr": "interval(0.001, 0.1)"}}, "overrides": {"task": ["baselines=[scratch]"]}}
     with initialize_config_dir(str(conf_dir()), version_base="1.3"), pytest.raises(ConfigError, match="need a grid"):
         baseline_jobs(OmegaConf.create({"baselines": ["scratch"], "hydra": hydra}))
 
@@ -84,7 +84,7 @@ def test_baselines_of_what_is_no_grid_are_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["baselines=[scratch]"], "add -m, or use baseline=scratch"),
+        (["-m", "baselines=[fixed_t]", "seed=0,1"], "sweep temperature.value instead"),
         (["-m", "baselines=[scrach]", "seed=0,1"], "Did you mean 'scratch'?"),
         (["-m", "experiment=supervised_digits", "baselines=[fixed_t]", "seed=0,1"], "use baseline=scratch"),
     ],

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from fake import fake_run
-from kdx.compare.page.compared import compared
 
 from kdx.compare.comparison import Comparison, compare
 from kdx.compare.metric_names import direction, directions
+from kdx.compare.page.baseline_differences import baseline_differences
 from kdx.compare.page.material import gather
 from kdx.compare.runs import RunRecord, find_runs
 from kdx.compare.tables import lines, ordered
@@ -51,7 +51,7 @@ def test_an_added_metric_is_compared_by_default_in_the_direction_its_runs_say(
     assert MARGIN in comparison.metrics
     assert bool(best(comparison)) is winner
     assert ordered(comparison, MARGIN).rows[0].cells[MARGIN].mean == pytest.approx(first, abs=0.02)
-    [(text, said)] = [pair for (_, metric), pair in compared(gather(found)).differences.items() if metric == MARGIN]
+    [(text, said)] = [pair for (_, metric), pair in baseline_differences(gather(found)).differences.items() if metric == MARGIN]
     assert text.startswith("+0.09") and said == word
 
 

@@ -56,7 +56,7 @@ def test_the_splits_are_complete_so_carving_leaves_them_alone() -> None:
 
 def test_both_are_checked() -> None:
     for one, other in ((Digits(), Noise()), (Noise(), Digits())):
-        with pytest.raises(ValueError, match="noise is not there"):
+        with pytest.raises(ValueError, match="noise: folder not found"):
             OutOfDomain(one, other, 0.1, 0.1, 0).check()
 
 

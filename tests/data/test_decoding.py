@@ -187,8 +187,8 @@ BAD = {
     "truncated png": (png()[:3000], ""),
     "header only": (png()[:20], ""),
     "damaged png": (png()[:200] + bytes(100) + png()[300:], ""),
-    "floats": (floats(), "which value is white"),
-    "wide integers": (wide(), "beyond 16 bits"),
+    "floats": (floats(), "unknown pixel range: expected integers of at most 16 bits, got floats"),
+    "wide integers": (wide(), "expected integers of at most 16 bits, got larger values"),
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from kdx.compare.comparison import compare
 from kdx.compare.metric_names import direction
 from kdx.compare.runs import find_runs
+from kdx.config import plugins
+from kdx.config.schema import RunConfig
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -38,7 +41,7 @@ class Wrong(ExampleMetric):
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a module and the YAML files of its metrics."""
     folder = tmp_path / "mine"
     (folder / "metrics").mkdir(parents=True)
@@ -46,8 +49,10 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("surprise", "gap", "wrong"):
         line = f"{name}: {{_target_: plugged_metrics.{name.title()}}}\n"
         (folder / "metrics" / f"{name}.yaml").write_text(line)
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(plugins.FOLDERS, "")
+    yield folder
+    sys.modules.pop("plugged_metrics", None)
 
 
 def metrics_of(file: Path) -> dict[str, float]:
@@ -78,23 +83,23 @@ def test_it_is_measured_logged_monitored_compared_and_evaluated(
     known = comparison.higher_is_better
     assert [direction(f"test/student/{name}", known) for name in ("surprise", "margin", "gap")] == ["less", "more", ""]
 
-    assert command("evaluate", f"run={folder}", "split=test")[0] == 0
+    assert command("evaluate", f"run={folder}", "split=test", f"--config-dir={mine}")[0] == 0
     again = metrics_of(folder / "evaluation-test.json")
     assert {name: again[name] for name in networks | pairs if name.startswith("test/")} == {
         name: metrics[name] for name in networks | pairs if name.startswith("test/")
     }
-    assert command("evaluate", f"run={folder}", "shift=noise", "severities=[5]", "name=shifted")[0] == 0
+    assert command("evaluate", f"run={folder}", "shift=noise", "severities=[5]", "name=shifted", f"--config-dir={mine}")[0] == 0
     shifted = json.loads((folder / "evaluations" / "shifted.json").read_text())
     assert shifted["clean"]["test/student/surprise"] == pytest.approx(metrics["test/student/surprise"])
     assert shifted["shift"][0]["metrics"]["test/student/surprise"] > metrics["test/student/surprise"]
 
 
-def test_the_teacher_of_a_run_is_the_same_whatever_the_run_measures(config: Callable[..., object]) -> None:
+def test_the_teacher_of_a_run_is_the_same_whatever_the_run_measures(config: Callable[..., RunConfig]) -> None:
     from kdx.experiment.teacher import graduate, key
 
     def fingerprint(*overrides: str) -> str:
         cfg = config("experiment=cqkd_digits", *overrides)
-        return key(graduate(cfg, cfg.teacher), {}, cfg.data.source)  # type: ignore[attr-defined, arg-type]  # a DictConfig
+        return key(graduate(cfg, cfg.teacher), {}, cfg.data.source)
 
     assert fingerprint() == fingerprint("metrics=[margin]")
     chosen_by = ("metrics=[margin]", "monitor=val/student/margin")
@@ -108,7 +113,7 @@ def test_the_teacher_of_a_run_is_the_same_whatever_the_run_measures(config: Call
         (["metrics=[margn]"], ["margn", "margin"]),
         (["metrics=[top3]", "metrics.top3.kk=2"], ["metrics.top3.kk", "k"]),
         (["metrics=[top3]", "metrics.top3.k=10"], ["metrics.top3 needs at least 11 classes, found 10: remove top3"]),
-        (["monitor=val/student/surprize"], ["monitor=val/student/surprize: no such metric", "metrics=[surprize]"]),
+        (["monitor=val/student/surprize"], ["Unknown metric monitor=val/student/surprize", "metrics=[surprize]"]),
         (["metrics=[surprise]", "monitor=val/student/surprize"], ["Did you mean 'val/student/surprise'?"]),
     ],
 )
@@ -121,13 +126,12 @@ def test_a_mistake_is_answered_before_anything_is_trained(
     assert not list(tmp_path.glob("run/*.csv"))
 
 
-def test_it_is_named_among_the_metrics_that_claims_can_read(config: Callable[..., object]) -> None:
-    from kdx.evidence.results import check_metric
-
+def test_it_is_named_among_the_metrics_that_claims_can_read(config: Callable[..., RunConfig]) -> None:
+    from kdx.evidence.run_metrics import check_metric
     from kdx.experiment.build import parts
 
     cfg = config("experiment=cqkd_digits", "metrics=[margin,nontarget_kl]")
     for name in ("test/student/margin", "val/teacher_raw/margin", "test/nontarget_kl", "val/student/margin@end"):
-        check_metric(name, cfg, parts(cfg), "claims.mine")  # type: ignore[arg-type]  # a DictConfig
-    with pytest.raises(ValueError, match="no metric 'test/student/top3'"):
-        check_metric("test/student/top3", cfg, parts(cfg), "claims.mine")  # type: ignore[arg-type]  # a DictConfig
+        check_metric(name, parts(cfg), "claims.mine")
+    with pytest.raises(ValueError, match="unknown metric 'test/student/top3'"):
+        check_metric("test/student/top3", parts(cfg), "claims.mine")

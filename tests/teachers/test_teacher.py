@@ -56,7 +56,7 @@ def test_no_optimizer_or_checkpoint_can_find_it(distiller: Distiller, teacher: O
 @pytest.mark.parametrize("kind", [Network, nn.BatchNorm2d])
 def test_it_objects_when_somebody_puts_a_part_of_it_in_train_mode(teacher: OnlineTeacher, kind: type[nn.Module]) -> None:
     next(module for module in teacher.network.modules() if isinstance(module, kind)).training = True
-    with pytest.raises(AssertionError, match="has left eval mode"):
+    with pytest.raises(AssertionError, match="the teacher left eval mode"):
         teacher(torch.rand(2, 3, 8, 8))
 
 

@@ -49,7 +49,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = [Path(sys.executable).parent / "kdx-train", *overrides, *short]
     done = subprocess.run(train, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
-    assert "left out" not in done.stderr
+    assert "is disabled" not in done.stderr
     return folder / "run"
 
 
@@ -172,7 +172,7 @@ def test_no_run_depends_on_wandb(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     done = subprocess.run(killing, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300)
     assert "has no service" not in done.stderr
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("is left out") == 1
+    assert done.stderr.count("is disabled") == 1
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 

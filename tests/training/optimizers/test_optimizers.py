@@ -181,7 +181,7 @@ def test_big_visions_adam_divides_each_groups_own_weight_decay() -> None:
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("nan")])
 def test_big_visions_adam_refuses_an_lr_that_it_cannot_divide_by(lr: float, config: Callable[..., DictConfig]) -> None:
-    with pytest.raises(ValueError, match=r"give optimizer\.lr=1e-3"):
+    with pytest.raises(ValueError, match=r"set optimizer\.lr=1e-3"):
         big_vision_adam([nn.Parameter(torch.ones(1))], lr=lr)
     if lr == lr:
         with pytest.raises(ConfigError, match=r"optimizer\.lr=.*greater than 0"):
