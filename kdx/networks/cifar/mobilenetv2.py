@@ -61,12 +61,12 @@ class CifarMobileNetV2(CifarNetwork):
         widths = [int(channels * width) for channels, _, _ in GROUPS]
         self.conv1 = nn.Sequential(*convolution(in_chans, stem, 3, 2), nn.ReLU())
         groups, reductions, in_width = [], [2], stem
-        for i, (own, (_, repeats, stride)) in enumerate(zip(widths, GROUPS, strict=True)):
+        for i, (out_width, (_, repeats, stride)) in enumerate(zip(widths, GROUPS, strict=True)):
             strides = [stride] + [1] * (repeats - 1)
             blocks = []
             for step in strides:
-                blocks.append(InvertedResidual(in_width, own, step, expansion if i else 1))
-                in_width = own
+                blocks.append(InvertedResidual(in_width, out_width, step, expansion if i else 1))
+                in_width = out_width
             groups.append(nn.Sequential(*blocks))
             reductions.append(reductions[-1] * stride)
         self.blocks = nn.Sequential(*groups)
