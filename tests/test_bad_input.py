@@ -117,11 +117,11 @@ def _file(kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "told"),
     {
-        "code": ["refused", "safetensors"],
+        "code": ["Unsafe weight file", "safetensors"],
         "text": ["not a weight file", "copy it again"],
         "truncated": ["damaged", "copy it again"],
         "classes": ["100 classes", "has 10"],
-        "shapes": ["conv1.weight is [16, 3, 3, 3] in the file and [16, 1, 3, 3] in the network", "Name the architecture"],
+        "shapes": ["conv1.weight is [16, 3, 3, 3] in the file and [16, 1, 3, 3] in the network", "Set the architecture"],
     }.items(),
 )
 def test_bad_teacher_checkpoint_is_refused(command: Command, kind: str, told: list[str]) -> None:

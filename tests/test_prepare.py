@@ -57,7 +57,10 @@ def test_the_line_it_prints_trains(command: Command, tiny: tuple[str, ...], tmp_
         (["data.train_size=-1", "to=x"], "data.train_size=-1: Input should be greater than or equal to 1"),
         (["data=glyphs", "data.source.train=0", "to=x"], "data.source.train=0: Input should be greater than or equal to 1"),
         (["data=glyphs", "+data.source.color=red", "to=x"], "Unknown key 'data.source.color'. Available: "),
-        (["data=shards", "to=x"], "Missing required option: data.root. Expected layout: ROOT/index.json"),
+        (
+            ["data=shards", "to=x"],
+            "Missing required option: data.root=FOLDER, s3://... or https://... Expected layout: ROOT/index.json",
+        ),
         (["data=shards", "data.root=gone", "to=x"], "gone/index.json not found: expected layout: ROOT/index.json"),
         (["data.train_size=9999", "to=x"], "data.train_size=9999, but only 899 images are left for training"),
         (["to=s3://bucket/images"], "use to=FOLDER, then copy the folder"),

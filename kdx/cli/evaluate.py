@@ -1,4 +1,4 @@
-"""kdx-evaluate: evaluate a finished run again, or any network on any data set, under distribution shifts."""
+"""kdx-evaluate: evaluate a finished run again, or any network on any data set, under shifts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GUIDE = Guide(
     name="evaluate",
     config="evaluate",
     usage="run=FOLDER|student=FILE|checkpoint=FILE|timm=NAME [KEY=VALUE ...]",
-    purpose="Evaluate a finished run again, or any network on any data set, under distribution shifts.",
+    purpose="Evaluate a finished run again, or any network on any data set, under shifts.",
     result=(
         "A table of accuracy, NLL, calibration and entropy; and files with all metrics, per class and per shift, in "
         "RUN/evaluations/ or in to=FOLDER."

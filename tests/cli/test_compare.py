@@ -78,7 +78,7 @@ def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest
     [
         ([], "kdx: the following arguments are required: RUNS; kdx-compare --help shows examples"),
         (["nowhere"], "kdx: nowhere does not exist: give a folder that contains runs, such as outputs"),
-        (["empty"], "kdx: there are no runs in empty: give a folder with runs in it, such as outputs"),
+        (["empty"], "kdx: No runs found in empty; expected a folder that contains runs, such as outputs"),
         (["runs", "--against", "scrach"], "kdx: No run, group or baseline named 'scrach'. Did you mean 'scratch'"),
         (["runs", "--metrics", "test/student/acc"], "kdx: No run has the metric 'test/student/acc'. Did you mean"),
         (["runs", "--sort", "second"], "kdx: Unknown column in --sort second. Did you mean 'seconds'"),

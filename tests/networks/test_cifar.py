@@ -17,7 +17,7 @@ from torchvision.models.resnet import BasicBlock as TorchvisionBlock
 
 from kdx.networks import weights
 from kdx.networks.cifar.resnet import BasicBlock, CifarResNet
-from kdx.networks.cifar.shufflenetv1 import Unit, shuffle
+from kdx.networks.cifar.shufflenetv1 import ShuffleUnitV1, shuffle
 from kdx.networks.cifar.wrn import PreActivationBlock, WideResNet
 from kdx.networks.features import FeatureTaps
 from kdx.networks.names import architectures
@@ -387,14 +387,14 @@ def test_shuffled_channels_come_from_each_group_in_turn() -> None:
 
 
 def test_a_shuffle_unit_that_halves_passes_its_pooled_input() -> None:
-    unit, x = Unit(24, 240, 2).eval(), torch.randn(2, 24, 8, 8)
+    unit, x = ShuffleUnitV1(24, 240, 2).eval(), torch.randn(2, 24, 8, 8)
     y = unit(x)
     assert y.shape == (2, 240, 4, 4)
     assert torch.equal(y[:, 216:], nn.functional.avg_pool2d(x, 3, 2, 1).clamp(min=0))
-    assert unit.squeeze[0].groups == 1 and Unit(240, 480, 2).squeeze[0].groups == unit.expand[0].groups == 3
+    assert unit.squeeze[0].groups == 1 and ShuffleUnitV1(240, 480, 2).squeeze[0].groups == unit.expand[0].groups == 3
 
 
 def test_a_shuffle_unit_that_keeps_the_resolution_adds_its_input() -> None:
-    unit, x = Unit(240, 240, 1).eval(), torch.randn(2, 240, 4, 4)
+    unit, x = ShuffleUnitV1(240, 240, 1).eval(), torch.randn(2, 240, 4, 4)
     unit.expand[1].weight.data.zero_()
     assert torch.equal(unit(x), x.clamp(min=0))
