@@ -1,4 +1,4 @@
-"""The Python API: what the commands do, from a script or a notebook, without exiting or changing global logging."""
+"""The Python API: the commands as functions that neither exit the process nor change global logging."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Run:
     """A finished run, read from its folder.
 
     Attributes:
-        path: the run's folder.
+        path: The run's folder.
     """
 
     path: Path
@@ -56,10 +56,10 @@ class Run:
         return {path.name: Run(path) for path in paths if (path / "metrics.json").is_file()}
 
     def curves(self) -> Any:
-        """The curves of metrics.csv, a row per logged step.
+        """Return the curves of metrics.csv, one row per logged step.
 
         Returns:
-            A DataFrame if pandas is installed, else a mapping from column to array [rows], NaN where a row has no value.
+            A DataFrame if pandas is installed, else a mapping from column to array [rows], with NaN for missing values.
         """
         try:
             import pandas as pd  # type: ignore[import-untyped]  # optional, and without stubs here
@@ -68,16 +68,16 @@ class Run:
         return pd.read_csv(self.path / "metrics.csv")
 
     def student(self) -> Predictor:
-        """The selected student as a module: images [B,C,H,W] of any size, uint8 or floats in [0,1], to logits [B,K].
+        """Return the selected student as a module: images [B,C,H,W] of any size, uint8 or floats in [0,1], to logits [B,K].
 
-        It crops, resizes and normalizes the images itself, as the run did on val and test.
+        The module crops, resizes and normalizes the images as the run did on val and test.
         """
         from kdx.evaluation.predictor import student_of
 
         return student_of(self.config, RunFolder(self.path))
 
     def teacher(self) -> Predictor:
-        """The teacher as a module like the student, calibrated as in the run. ValueError if the run had none."""
+        """Return the teacher as a module like `student`, calibrated as in the run. ValueError if the run has no teacher."""
         from kdx.evaluation.predictor import teacher_of
 
         return teacher_of(self.config, RunFolder(self.path))
@@ -87,8 +87,8 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> RunConfig:
     """Compose and check a config, as `kdx-train OVERRIDES` does.
 
     Args:
-        overrides: what one would type on the command line: "experiment=cqkd_digits", "losses=[kl,ce]", "trainer.max_epochs=2".
-        config_dir: a folder with options of your own, as `--config-dir`; modules in it and in the current folder are found.
+        overrides: arguments of the command line: "experiment=cqkd_digits", "losses=[kl,ce]", "trainer.max_epochs=2".
+        config_dir: a folder with your own options, as `--config-dir`; modules in it and in the current folder can be imported.
 
     Returns:
         The frozen config of the run. `dataclasses.replace` changes a value.
@@ -105,13 +105,13 @@ def train(
     config_dir: str | Path | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Train a student (and first its teacher, if need be), select on val, test once.
+    """Train a student (first its teacher, if its weights are not stored), select on val, test once.
 
     Args:
         config: overrides as for `compose`, or one config from it.
         folder: the run's folder; by default OUTPUTS/NAME/TIME, as for `kdx-train`.
         config_dir: as for `compose`.
-        quiet: whether to leave out the table at the end.
+        quiet: whether to omit the table at the end.
 
     Returns:
         The finished run.
@@ -121,27 +121,27 @@ def train(
         KeyboardInterrupt: after the last checkpoint was written.
     """
     overrides = tuple(word for word in config if isinstance(word, str))
-    given = [item for item in config if isinstance(item, RunConfig)]
-    if given and (len(given) > 1 or overrides):
-        raise ConfigError("Expected overrides or one config, got both; give the overrides to kdx.compose")
-    checked = check_plain(to_plain(given[0])) if given else compose(*overrides, config_dir=config_dir)
+    configs = [item for item in config if isinstance(item, RunConfig)]
+    if configs and (len(configs) > 1 or overrides):
+        raise ConfigError("Expected overrides or one config, got both; pass the overrides to kdx.compose")
+    checked = check_plain(to_plain(configs[0])) if configs else compose(*overrides, config_dir=config_dir)
     from kdx.experiment import build
     from kdx.experiment.with_baselines import train_with_baselines
 
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     path = Path(folder) if folder is not None else Path(checked.outputs) / checked.name / name
-    with _undisturbed():
+    with _caller_state_kept():
         train_with_baselines(build.parts(checked), RunFolder(path, overrides=overrides), quiet)
     return Run(path)
 
 
 def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Mapping[str, float]:
-    """Measure a finished run again, as `kdx-evaluate run=RUN OVERRIDES` does.
+    """Evaluate a finished run again, as `kdx-evaluate run=RUN OVERRIDES` does.
 
     Args:
         run: the run or its folder.
         overrides: "split=val", "resolution=[8,4]", "shift=blur", "data=imagefolder", "data.root=FOLDER", ...
-        quiet: whether to leave out the table of the run's own numbers.
+        quiet: whether to omit the table.
 
     Returns:
         Metrics by flat name, such as `test/student/accuracy`; under a shift `blur_3/test/student/accuracy`.
@@ -155,18 +155,20 @@ def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Map
 
     choices = composed.hydra.runtime.choices
     plain: Any = OmegaConf.to_container(_without_hydra(composed), resolve=True)
-    asked = request(plain)
-    config = run_of(asked)
-    with _undisturbed():
-        if asked.again:
+    requested = request(plain)
+    config = run_of(requested)
+    with _caller_state_kept():
+        if requested.again:
             from kdx.experiment.evaluate import evaluate as evaluate_again
 
             assert config is not None
-            return evaluate_again(config, RunFolder(path), asked.split_of(config), quiet)
+            return evaluate_again(config, RunFolder(path), requested.split_of(config), quiet)
         from kdx.evaluation.session import evaluate as evaluate_any
 
-        other = None if asked.data is None else check_plain({**to_plain(compose("experiment=none")), "data": asked.data})
-        file = evaluate_any(asked, config, other, "own" if other is None else choices["data"], overrides)
+        other = (
+            None if requested.data is None else check_plain({**to_plain(compose("experiment=none")), "data": requested.data})
+        )
+        file = evaluate_any(requested, config, other, "own" if other is None else choices["data"], overrides)
     content = RunFolder(file.parent).read(file.name)
     metrics: dict[str, float] = dict(content["clean"])
     for row in content["shift"]:
@@ -175,7 +177,7 @@ def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Map
 
 
 def open_run(path: str | Path) -> Run:
-    """Open the folder of a finished run. ValueError if it is none."""
+    """Open the folder of a finished run. ValueError if the folder is not one."""
     folder = Path(path)
     for name in ("config.yaml", "metrics.json"):
         if not (folder / name).is_file():
@@ -184,7 +186,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def _composed(name: str, overrides: tuple[str, ...] | list[str], config_dir: str | Path | None = None) -> DictConfig:
-    """The config `name` with its `hydra` node. A Hydra app that called us keeps its own state."""
+    """Return the config `name` with its `hydra` node. The state of a Hydra app that calls this is kept."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -210,20 +212,20 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
 
 
 def _quoted(path: Path) -> str:
-    """A path as Hydra's grammar of overrides takes it, whatever characters are in it."""
+    """Return a path quoted for Hydra's override grammar."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep the levels of loggers as the caller has them, and turn the exit of an interrupted Lightning into an exception."""
+def _caller_state_kept() -> Iterator[None]:
+    """Restore the caller's log levels afterwards; raise KeyboardInterrupt if Lightning exits because of one."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     try:
         yield
-    except SystemExit as leaving:  # Lightning saves a checkpoint and exits
-        if isinstance(leaving.__context__, KeyboardInterrupt):
+    except SystemExit as exit_request:  # Lightning saves a checkpoint and exits
+        if isinstance(exit_request.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
-        raise RuntimeError(f"Training was terminated: {leaving!r}") from leaving
+        raise RuntimeError(f"Training was terminated: {exit_request!r}") from exit_request
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

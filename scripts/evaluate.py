@@ -1,4 +1,4 @@
-"""Measure a finished run again: the same as the installed command kdx-evaluate."""
+"""Evaluate a finished run again: the same as the installed command kdx-evaluate."""
 
 from kdx.cli.evaluate import main
 

@@ -1,4 +1,4 @@
-"""Draw what the networks would see of the first batch: the same as the installed command kdx-views."""
+"""Draw the inputs of teacher and student for the first batch: the same as the installed command kdx-views."""
 
 from kdx.cli.views import main
 

@@ -96,7 +96,7 @@ def test_mistakes_are_value_errors_with_the_remedy(tmp_path: Path) -> None:
         kdx.train("experiment=cqkd_digit")
     with pytest.raises(ValueError, match=r"has no config.yaml; expected the folder of a finished run"):
         kdx.open_run(tmp_path)
-    with pytest.raises(ValueError, match=r"give the overrides to kdx.compose"):
+    with pytest.raises(ValueError, match=r"pass the overrides to kdx.compose"):
         kdx.train(kdx.compose("experiment=none"), "seed=1")
     with pytest.raises(AttributeError, match="the API is Run, compose"):
         kdx.trian

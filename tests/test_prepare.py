@@ -63,7 +63,7 @@ def test_the_line_it_prints_trains(command: Command, tiny: tuple[str, ...], tmp_
         ),
         (["data=shards", "data.root=gone", "to=x"], "gone/index.json not found: expected layout: ROOT/index.json"),
         (["data.train_size=9999", "to=x"], "data.train_size=9999, but only 899 images are left for training"),
-        (["to=s3://bucket/images"], "Use to=FOLDER, then copy it there"),
+        (["to=s3://bucket/images"], "use to=FOLDER, then copy the folder"),
     ],
 )
 def test_mistakes_leave_with_2_and_no_folder(command: Command, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -19,7 +19,7 @@ from papers import BIT_PAIRS, LIGHT, PAIRS, PATIENCE, PLUGINS
 from kdx.config.check import check, conf_dir
 from kdx.config.schema import to_plain
 from kdx.experiment import build
-from kdx.experiment.teacher import graduate
+from kdx.experiment.teacher import teacher_run
 from kdx.networks import weights
 from kdx.networks.network import Network
 
@@ -230,7 +230,7 @@ def test_funmatch_on_imagenet_is_the_papers(plain_config: Config) -> None:
 def test_the_fine_tuned_teacher_does_not_depend_on_the_patience(config: Config) -> None:
     own = ("experiment=funmatch_flowers102", "data.root=somewhere")
     found = [
-        OmegaConf.create(to_plain(graduate(cfg, cfg.teacher)))
+        OmegaConf.create(to_plain(teacher_run(cfg, cfg.teacher)))
         for cfg in (config(*own, f"patience=flowers102_{name}") for name in ("1k", "1m"))
     ]
     assert found[0] == found[1]

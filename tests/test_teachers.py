@@ -84,7 +84,7 @@ def test_a_run_without_weights_is_no_teacher(command: Command, train: Train) -> 
     first = train("first")
     (first / "student.safetensors").unlink()
     code, _, err = command("train", "logger=none", "teacher=run", f"teacher.run={first}")
-    assert code == 2 and "has no student.safetensors: was it cut off?" in err
+    assert code == 2 and "has no student.safetensors: the run is not finished" in err
 
 
 @pytest.mark.long

@@ -1,1 +1,1 @@
-"""The commands: one file per command, and what a sweep adds. Hydra is started here; torch only when a job starts."""
+"""The commands: one file per command, and the callbacks of a sweep. torch is imported only when a job starts."""

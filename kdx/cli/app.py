@@ -1,4 +1,4 @@
-"""A command of kdx as a Hydra app: its help, its checks, its messages and its exit status."""
+"""A command of kdx as a Hydra app: help, checks, error messages and exit status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESUME = "kdx-train --config-dir=RUN --config-name=rerun ckpt_path=RUN/checkpoin
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what its help says, what `--cfg job` checks, and what it does with the composed config."""
+    """A command: the guide for its help, the check that `--cfg job` runs, and the job, a function of the composed config."""
 
     guide: Guide
     check: Callable[[DictConfig], Any]
@@ -36,75 +36,75 @@ class Command:
 
 
 def run(command: Command) -> NoReturn:
-    """Run a command and exit: with 0, with 2 after a mistake in the configuration, with 1 after a failure while running.
+    """Run a command and exit with status 0, 2 for an invalid configuration, or 1 for a failure while running.
 
-    Mistakes and failures are printed as one sentence, with a traceback only under HYDRA_FULL_ERROR=1.
+    Errors are printed in one line, with a traceback only with HYDRA_FULL_ERROR=1.
     """
-    # Hydra must raise exceptions instead of printing them, which this variable makes it do; the ranks that Lightning
-    # starts inherit it, so what the user wanted travels in another.
+    # This variable makes Hydra raise exceptions instead of printing them. Ranks that Lightning starts inherit it, so the
+    # user's value is passed on in another variable.
     os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: torch, imported later, renders large batches faster
-    given = Arguments()
+    parsed = Arguments()
     try:
-        given = arguments.parse(sys.argv[1:])
-        plugins.add_folders(given.config_dirs)
-        for fault in map(plugins.run_config_fault, given.config_dirs if given.config_name == "rerun" else ()):
-            if fault is not None:
-                raise ConfigError(fault)
-        _answer(command, given)
+        parsed = arguments.parse(sys.argv[1:])
+        plugins.add_folders(parsed.config_dirs)
+        for message in map(plugins.run_config_fault, parsed.config_dirs if parsed.config_name == "rerun" else ()):
+            if message is not None:
+                raise ConfigError(message)
+        _execute(command, parsed)
         sys.stdout.flush()
     except BrokenPipeError:
         close_pipe()
     except KeyboardInterrupt:
         print("kdx: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except SystemExit as error:  # Lightning leaves with 0 after SIGTERM, which a scheduler would take for success
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning saved last.ckpt and left with 1
+    except SystemExit as error:  # Lightning exits with 0 after SIGTERM, which a scheduler would read as success
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning saved last.ckpt and exits with 1
             print(f"kdx: interrupted; to resume: {RESUME}", file=sys.stderr)
-            _name_sweep()
+            _print_report_command()
             sys.exit(INTERRUPTED)
         sys.exit(TERMINATED if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
-        status = report(error, given)
-        _name_sweep()
+        status = report(error, parsed)
+        _print_report_command()
         sys.exit(status)
     sys.exit(0)
 
 
-def _answer(command: Command, given: Arguments) -> None:
+def _execute(command: Command, parsed: Arguments) -> None:
     """Print help or a config, or run the job."""
-    group = given.options.get(arguments.INFO)
-    if "--help" in given.options:
+    group = parsed.options.get(arguments.INFO)
+    if "--help" in parsed.options:
         print(help_text(command.guide))
         return
-    if arguments.INFO in given.options and group not in arguments.HYDRA_INFO:
-        print(info_text(command.guide, group, given.config_dirs))
+    if arguments.INFO in parsed.options and group not in arguments.HYDRA_INFO:
+        print(info_text(command.guide, group, parsed.config_dirs))
         return
-    if given.options.get("--cfg") == "job":
-        config_name = given.config_name or command.guide.config
-        if "--multirun" in given.options:
-            preview.print_sweep(given, config_name, command.check)
+    if parsed.options.get("--cfg") == "job":
+        config_name = parsed.config_name or command.guide.config
+        if "--multirun" in parsed.options:
+            preview.print_sweep(parsed, config_name, command.check)
             return
-        preview.check_job(given, config_name, command.check)
-    sys.argv = [sys.argv[0], *given.for_hydra]
+        preview.check_job(parsed, config_name, command.check)
+    sys.argv = [sys.argv[0], *parsed.for_hydra]
     hydra.main(**of_main(), config_path=str(conf_dir()), config_name=command.guide.config)(command.job)()
 
 
-def report(error: Exception, given: Arguments | None = None) -> int:
-    """Print what went wrong as one sentence; returns the exit status, 2 for a mistake in the configuration, else 1."""
+def report(error: Exception, parsed: Arguments | None = None) -> int:
+    """Print the error in one line. Return the exit status: 2 for an invalid configuration, else 1."""
     if os.environ.get("KDX_FULL_ERROR") == "1":
         traceback.print_exception(error)
-    given = given or arguments.parse(sys.argv[1:])
+    parsed = parsed or arguments.parse(sys.argv[1:])
     if is_mistake(error):
-        print(f"kdx: {explain(error, given.overrides, given.config_dirs)}", file=sys.stderr)
+        print(f"kdx: {explain(error, parsed.overrides, parsed.config_dirs)}", file=sys.stderr)
         return MISUSED
     print(f"kdx: {type(error).__name__}: {error}", file=sys.stderr)
     return FAILED
 
 
-def _name_sweep() -> None:
-    """A sweep that was cut off has no comparison; say how to see the runs there are."""
+def _print_report_command() -> None:
+    """Print the kdx-report command for the finished runs of an interrupted sweep, which has no comparison."""
     sweep = os.environ.get("KDX_SWEEP_DIR")  # set when its first job starts
     if sweep is not None and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"kdx: the sweep's runs so far: kdx-report {sweep}", file=sys.stderr)
+        print(f"kdx: sweep incomplete; for a report of its finished runs: kdx-report {sweep}", file=sys.stderr)

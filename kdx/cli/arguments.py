@@ -1,4 +1,4 @@
-"""The words after a command, sorted into options and overrides, so that they may stand in any order."""
+"""Command-line arguments, separated into options and overrides, which may be in any order."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ HYDRA_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 
 @dataclass(frozen=True)
 class Arguments:
-    """Options by their long name, None for those that take no value; and overrides, in the order of the command line."""
+    """Options by long name, with None for flags, and overrides in the order of the command line."""
 
     options: dict[str, str | None] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
 
     @property
     def for_hydra(self) -> list[str]:
-        """The same words as Hydra takes them: options first."""
+        """The arguments in the order that Hydra requires: options first."""
         words = [name if value is None else f"{name}={value}" for name, value in self.options.items()]
         return [*words, *self.overrides]
 
     @property
     def config_dirs(self) -> list[Path]:
-        """The user's folders of options that exist: of --config-dir and of hydra.searchpath."""
-        named = [self.options.get("--config-dir") or ""]
+        """The existing folders of options in --config-dir and hydra.searchpath."""
+        names = [self.options.get("--config-dir") or ""]
         for override in self.overrides:
             if override.startswith("hydra.searchpath="):
-                named += [path.rstrip("/") for path in re.findall(r"file://([^,\]'\"]+)", override)]
-        return [Path(name).absolute() for name in named if name and Path(name).is_dir()]
+                names += [path.rstrip("/") for path in re.findall(r"file://([^,\]'\"]+)", override)]
+        return [Path(name).absolute() for name in names if name and Path(name).is_dir()]
 
     @property
     def config_name(self) -> str | None:
-        """The main config, if it is not the command's own."""
+        """The value of --config-name; None if the command's default config is used."""
         return self.options.get("--config-name")
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """The arguments in `words`. ConfigError names an option that does not exist or lacks its value."""
+    """Return the arguments in `words`. ConfigError for an unknown option or a missing value."""
     options: dict[str, str | None] = {}
     overrides = []
     rest = list(words)
@@ -83,20 +83,22 @@ def parse(words: Sequence[str]) -> Arguments:
 
 def _checked(name: str, value: str) -> str:
     if name == "--config-dir" and value and not Path(value).is_dir():
-        raise ConfigError(f"Folder of --config-dir not found: {Path(value).absolute()}")
-    if not value or (name == "--cfg" and value not in ("job", "hydra", "all")):
-        raise ConfigError(f"Option {name} expects {EXPECTED[name]}{f', not {value}' if value else ''}")
+        raise ConfigError(f"--config-dir={value}: folder not found; use an existing folder of options")
+    if not value:
+        raise ConfigError(f"Missing value for option {name}; expected {EXPECTED[name]}")
+    if name == "--cfg" and value not in ("job", "hydra", "all"):
+        raise ConfigError(f"Invalid value '{value}' for option {name}; expected {EXPECTED[name]}")
     return value
 
 
 def _unknown(word: str, rest: Sequence[str]) -> str:
-    """What to say of an option like --lr 0.1, which kdx writes optimizer.lr=0.1."""
+    """Return the message for an unknown option, such as --lr 0.1, which is optimizer.lr=0.1 in kdx."""
     name, equals, value = word.partition("=")
     if not equals and rest and not rest[0].startswith("-") and "=" not in rest[0]:
         value = rest[0]
     key = name.lstrip("-").replace("-", "_")
-    meant = key_for(key, value or None)
-    if meant is not None:
-        return f"Unknown option {name}. Did you mean {meant}? Settings are written KEY=VALUE, without dashes"
+    suggestion = key_for(key, value or None)
+    if suggestion is not None:
+        return f"Unknown option {name}. Did you mean {suggestion}? Settings are written KEY=VALUE, without dashes"
     hint = nearest(name, [*FLAGS, INFO, *EXPECTED])
     return f"Unknown option {name}.{hint} Settings are written KEY=VALUE, without dashes; see --help"

@@ -1,4 +1,4 @@
-"""kdx-compare: the runs under some folders beside each other, with paired differences to a baseline."""
+"""kdx-compare: a table of the runs in some folders, with paired differences to a baseline."""
 
 from __future__ import annotations
 
@@ -31,41 +31,43 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _compare(arguments: Sequence[str] | None) -> None:
-    options = parser("kdx-compare", PURPOSE, EXAMPLES)
-    options.add_argument(
+    arguments_parser = parser("kdx-compare", PURPOSE, EXAMPLES)
+    arguments_parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="flat names or globs, after RUNS; default: quality and cost"
     )
-    options.add_argument("--sort", metavar="METRIC", help="the best mean first")
-    options.add_argument(
+    arguments_parser.add_argument("--sort", metavar="METRIC", help="sort by this metric, best mean first")
+    arguments_parser.add_argument(
         "--format", choices=("table", "markdown", "csv", "latex"), help="default: by the name of -o, else table"
     )
-    options.add_argument("-o", "--output", metavar="FILE", type=Path, help="write there instead of the terminal")
-    asked = options.parse_args(arguments)
-    suffix = asked.output.suffix.lower() if asked.output else ".txt"
-    if asked.format is None and suffix not in SUFFIXES:
-        raise ValueError(f"Unknown format of {asked.output}: use one of {', '.join(SUFFIXES)}, or give --format")
-    runs = chosen(asked.runs, asked.where)
+    arguments_parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write to this file instead of the terminal"
+    )
+    options = arguments_parser.parse_args(arguments)
+    suffix = options.output.suffix.lower() if options.output else ".txt"
+    if options.format is None and suffix not in SUFFIXES:
+        raise ValueError(f"Unknown format of {options.output}: use one of {', '.join(SUFFIXES)}, or give --format")
+    runs = chosen(options.runs, options.where)
     from kdx.compare import tables
     from kdx.compare.comparison import compare as compare_runs
 
-    names = [name for text in asked.metrics for name in text.split(",")] if asked.metrics else None
-    comparison = compare_runs(runs, names, asked.against)
-    if asked.sort is not None:
-        comparison = tables.ordered(comparison, asked.sort)
-    form = asked.format or SUFFIXES[suffix]
-    if asked.output is None and form == "table" and sys.stdout.isatty():
+    names = [name for text in options.metrics for name in text.split(",")] if options.metrics else None
+    comparison = compare_runs(runs, names, options.against)
+    if options.sort is not None:
+        comparison = tables.ordered(comparison, options.sort)
+    form = options.format or SUFFIXES[suffix]
+    if options.output is None and form == "table" and sys.stdout.isatty():
         from rich.console import Console
 
         tables.show(comparison, Console())
         return
     text = tables.FORMATS[form](comparison)
-    for caveat in comparison.caveats if form == "csv" else ():  # the other formats have them below the table
+    for caveat in comparison.caveats if form == "csv" else ():  # other formats include the caveats below the table
         print(f"kdx: note: {caveat}", file=sys.stderr)
-    if asked.output is None:
+    if options.output is None:
         sys.stdout.write(text)
         return
-    writable(asked.output).write_text(text, encoding="utf-8")
-    print(asked.output)
+    writable(options.output).write_text(text, encoding="utf-8")
+    print(options.output)
 
 
 if __name__ == "__main__":

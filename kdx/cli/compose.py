@@ -1,4 +1,4 @@
-"""Configs composed inside a command: Hydra is opened once, and asked for more than the command's own config."""
+"""Composition of further configs within a command, with one initialization of Hydra."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from kdx.config.schema import RunConfig
 
 
 @contextmanager
-def opened(given: Arguments) -> Iterator[None]:
-    """Hydra with the folders of options of the command line, ready for `hydra.compose`."""
+def opened(arguments: Arguments) -> Iterator[None]:
+    """Initialize Hydra with the option folders of the command line, for `hydra.compose`."""
     version.setbase("1.3")
-    path = create_config_search_path(given.options.get("--config-path") or str(conf_dir()))
-    config_dir = given.options.get("--config-dir")
+    path = create_config_search_path(arguments.options.get("--config-path") or str(conf_dir()))
+    config_dir = arguments.options.get("--config-dir")
     if config_dir is not None:  # as hydra.main does
         path.prepend("command-line", f"file://{Path(config_dir).absolute()}", SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
@@ -41,7 +41,7 @@ def opened(given: Arguments) -> Iterator[None]:
 
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:
-    """The config of `kdx-train OVERRIDES`, not yet checked. ConfigError where Hydra objects."""
+    """Return the unchecked config of `kdx-train OVERRIDES`. ConfigError if Hydra cannot compose it."""
     try:
         return hydra.compose("train", list(overrides))
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
@@ -51,6 +51,6 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
 
 
 def with_data(data: DictConfig) -> RunConfig:
-    """A checked config of a run on these data, whatever else it holds."""
-    whole: Any = OmegaConf.to_container(compose_train(["experiment=none"]))
-    return check(OmegaConf.create({**whole, "data": OmegaConf.to_container(data)}))
+    """Return a checked default config with these data."""
+    defaults: Any = OmegaConf.to_container(compose_train(["experiment=none"]))
+    return check(OmegaConf.create({**defaults, "data": OmegaConf.to_container(data)}))

@@ -1,4 +1,4 @@
-"""kdx-evidence: run the declared systems over seeds and judge the papers' claims."""
+"""kdx-evidence: run the declared systems over seeds and test the claims of the papers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GUIDE = Guide(
     name="evidence",
     config="evidence",
     purpose="Train systems over several seeds and test the claims of the papers on them.",
-    result="OUTPUTS/evidence/NAME/ with report.md, tables and figures. Runs that exist are not trained again.",
+    result="OUTPUTS/evidence/NAME/ with report.md, tables and figures. Finished runs are reused.",
     examples=(
         ("kdx-evidence evidence=fast", "a few claims, in minutes"),
         ("kdx-evidence only=[patience] seeds=0-9", "one claim, ten seeds"),
@@ -34,10 +34,10 @@ def _check(cfg: DictConfig) -> None:
 def _evidence(cfg: DictConfig) -> None:
     from kdx.evidence.declaration import declare
 
-    declared = declare(cfg)
+    declaration = declare(cfg)
     from kdx.evidence.gather import gather
 
-    if not gather(declared, lambda overrides: check(compose_train(overrides))):
+    if not gather(declaration, lambda overrides: check(compose_train(overrides))):
         sys.exit(app.FAILED)
 
 

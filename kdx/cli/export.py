@@ -1,4 +1,4 @@
-"""kdx-export: a finished run's student as files for other programs, compared with it, and a model card."""
+"""kdx-export: the student of a finished run as verified files for other programs, with a model card."""
 
 from __future__ import annotations
 

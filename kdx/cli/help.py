@@ -1,4 +1,4 @@
-"""What `--help` and `--info` of a command print, from its guide and the comments of the YAML files."""
+"""The output of `--help` and `--info`, from a command's guide and the comments of the YAML files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = """\
   --cfg job           print the composed config and check it, without running
   -m, --multirun      run every combination of comma-separated values; -m --cfg job lists them
   --hydra-help        options of Hydra"""
-MOUNTED = {  # how an option is chosen where it is not GROUP=OPTION
+MOUNTED = {  # the syntax of groups whose options are not selected with GROUP=OPTION
     "losses": "losses=[OPTION,OPTION]",
     "network": "network@student=OPTION",
     "crop": "crop@views.crop=OPTION",
@@ -30,17 +30,17 @@ MOUNTED = {  # how an option is chosen where it is not GROUP=OPTION
 
 @dataclass(frozen=True)
 class Guide:
-    """What the help of a command says.
+    """The content of a command's help.
 
     Args:
-        name: The command is kdx-NAME.
-        config: Its keys and groups are those of conf/CONFIG.yaml.
-        purpose: What it does, in a sentence.
-        result: What it leaves behind.
+        name: NAME of the command kdx-NAME.
+        config: The file conf/CONFIG.yaml with the keys and groups of the command.
+        purpose: The purpose in one sentence.
+        result: The files that the command writes.
         examples: Commands, each with a comment.
-        usage: What follows the command's name in its usage line.
-        data_keys: Whether data.KEY=VALUE is taken as well.
-        more_groups: Groups that are not in the defaults list: name and how to use it.
+        usage: The usage line after the command's name.
+        data_keys: Whether to list data.KEY=VALUE as well.
+        more_groups: Groups that are not in the defaults list, with their usage.
         groups: Only these groups of the defaults list are shown; None shows all.
         keys: Only these keys, and those below them, are shown; None shows all.
         note: A last sentence.
@@ -60,7 +60,7 @@ class Guide:
 
 
 def help_text(guide: Guide) -> str:
-    """The answer to --help."""
+    """Return the output of --help."""
     file = conf_dir() / f"{guide.config}.yaml"
     shown = [key for key in keys(file) if guide.keys is None or key.name.partition(".")[0] in guide.keys]
     parts = [
@@ -75,47 +75,51 @@ def help_text(guide: Guide) -> str:
         *_settings(shown),
     ]
     if guide.data_keys:
-        parts += ["", "keys of the data set; one such as data=digits may have other defaults:", *_settings(_data_keys())]
+        parts += [
+            "",
+            "keys of the data set; an option such as data=digits may change these defaults:",
+            *_settings(_data_keys()),
+        ]
     listed = _group_lines(guide, file)
     parts += [*listed, "", "options:", *([GROUP_OPTIONS] if listed else []), OPTIONS, "", *_wrapped(_where(guide))]
     return "\n".join(parts)
 
 
 def info_text(guide: Guide, group: str | None, config_dirs: Sequence[Path]) -> str:
-    """The answer to --info, or to --info GROUP."""
-    taken = _taken(guide, config_dirs)
-    if not taken:
-        return f"kdx-{guide.name} has no groups of options; its keys: kdx-{guide.name} --help"
+    """Return the output of --info, or of --info GROUP."""
+    available = _available_groups(guide, config_dirs)
+    if not available:
+        return f"kdx-{guide.name} has no config groups; for its keys: kdx-{guide.name} --help"
     if group is None:
         lines = (
             (f"{name} ({len(options(name, config_dirs))})", ", ".join(option.name for option in options(name, config_dirs)))
-            for name in taken
+            for name in available
         )
-        more = f"kdx-{guide.name} --info GROUP tells what each option does. {_where(guide)}"
+        more = f"kdx-{guide.name} --info GROUP describes each option. {_where(guide)}"
         return "\n".join(["groups and their options:", *_table(lines, column=22), "", *_wrapped(more)])
     name = group.partition("@")[0]
-    if name not in taken:
-        raise ConfigError(f"Unknown config group '{group}'.{nearest(name, taken)} Available: {', '.join(taken)}")
+    if name not in available:
+        raise ConfigError(f"Unknown config group '{group}'.{nearest(name, available)} Available: {', '.join(available)}")
     return "\n".join(_option_lines(name, options(name, config_dirs)))
 
 
-def _taken(guide: Guide, config_dirs: Sequence[Path]) -> list[str]:
-    """The groups that a command takes."""
+def _available_groups(guide: Guide, config_dirs: Sequence[Path]) -> list[str]:
+    """Return the groups that a command accepts."""
     defaults = {setting.name.partition("@")[0] for setting in _groups(guide)} | set(guide.more_groups)
     return [name for name in groups(config_dirs) if name in defaults]
 
 
 def _groups(guide: Guide) -> list[Setting]:
-    named = default_groups(conf_dir() / f"{guide.config}.yaml")
-    return [setting for setting in named if guide.groups is None or setting.name in guide.groups]
+    settings = default_groups(conf_dir() / f"{guide.config}.yaml")
+    return [setting for setting in settings if guide.groups is None or setting.name in guide.groups]
 
 
 def _group_lines(guide: Guide, file: Path) -> list[str]:
-    chosen = _groups(guide)
-    if not chosen:
+    settings = _groups(guide)
+    if not settings:
         return []
     rows = []
-    for setting in chosen:
+    for setting in settings:
         count = len(options(setting.name.partition("@")[0]))
         rows.append((setting.text, f"{count} options{f': {setting.comment}' if setting.comment else ''}"))
     lines = ["", f"groups, with the default option; kdx-{guide.name} --info GROUP lists the others:", *_table(rows)]
@@ -127,7 +131,7 @@ def _option_lines(group: str, available: Sequence[Option]) -> list[str]:
     usage = MOUNTED.get(group, f"{group}=OPTION")
     rows = ((f"{option.name}{' *' if option.is_users else ''}", option.comment) for option in available)
     column = min(max(len(option.name) for option in available) + 6, COLUMN)
-    lines = [f"{group}: {len(available)} options, chosen by {usage}", *_table(rows, column=column)]
+    lines = [f"{group}: {len(available)} options, selected with {usage}", *_table(rows, column=column)]
     lines += [f"* from {folder}" for folder in users]
     return [*lines, f"The files: {conf_dir() / group}"]
 
@@ -148,7 +152,7 @@ def _settings(settings: Iterable[Setting]) -> list[str]:
 
 
 def _table(rows: Iterable[tuple[str, str]], column: int = COLUMN) -> list[str]:
-    """Two columns, the second wrapped; a left text that is too long has its line to itself."""
+    """Return two columns, the second wrapped; a left text that is too long gets its own line."""
     lines = []
     for left, right in rows:
         wrapped = textwrap.wrap(right, WIDTH - column, break_on_hyphens=False, break_long_words=False)
@@ -164,7 +168,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _where(guide: Guide) -> str:
-    """Where to read on."""
+    """Return the note and the folder of the options."""
     note = f"{guide.note} " if guide.note else ""
-    explained = ", explained in README.md there" if (conf_dir() / "README.md").is_file() else ""
+    explained = ", documented in README.md there" if (conf_dir() / "README.md").is_file() else ""
     return f"{note}All options are YAML files in {conf_dir()}{explained}."

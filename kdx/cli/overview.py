@@ -13,7 +13,7 @@ PURPOSES = {
 
 
 def main() -> None:
-    """Print each command with what it does."""
+    """Print each command with its purpose."""
     print("kdx: knowledge distillation, from a config to compared numbers\n")
     for name, purpose in PURPOSES.items():
         print(f"  {name:<14}{purpose}")

@@ -1,4 +1,4 @@
-"""Quiet ends of output that nobody reads any more."""
+"""Exit without an error when the reader of a pipe has closed it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from contextlib import suppress
 
 
 def close_pipe() -> None:
-    """After a BrokenPipeError, as in `kdx-train --help | head`: send what is still to be written nowhere."""
+    """Discard the remaining output after a BrokenPipeError, as in `kdx-train --help | head`."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

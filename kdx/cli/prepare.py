@@ -26,7 +26,7 @@ GUIDE = Guide(
         ("kdx-train data=shards data.root=FOLDER", "training on the result"),
     ),
     data_keys=True,
-    more_groups={"crop": "crop@data.eval_crop=OPTION: how val and test images are cut"},
+    more_groups={"crop": "crop@data.eval_crop=OPTION: how val and test images are cropped"},
 )
 
 
@@ -34,7 +34,7 @@ def _check(cfg: DictConfig) -> DataConfig:
     if OmegaConf.is_missing(cfg, "to"):
         raise ConfigError("Missing required option: to=FOLDER")
     if "://" in str(cfg.to):
-        raise ConfigError(f"to={cfg.to}: shards are written to a folder. Use to=FOLDER, then copy it there")
+        raise ConfigError(f"to={cfg.to}: shards can only be written to a local folder: use to=FOLDER, then copy the folder")
     return with_data(cfg.data).data
 
 

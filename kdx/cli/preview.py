@@ -1,4 +1,4 @@
-"""`--cfg job`: the checks of a run without the run; with `-m`, the list of a sweep's jobs."""
+"""`--cfg job`: check a config without running it; with `-m`, list the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from kdx.cli.arguments import Arguments
 from kdx.cli.compose import opened
 from kdx.config.errors import ConfigError
 
-HIDDEN = ("hydra.", "baselines=")  # of a job: what every job has
+HIDDEN = ("hydra.", "baselines=")  # overrides that every job has
 Check = Callable[[DictConfig], Any]
 
 
-def check_job(given: Arguments, config_name: str, check: Check) -> None:
-    """Compose the config and check it as a run does. Raises what the run would raise."""
-    with opened(given):
-        check(hydra.compose(config_name, list(given.overrides)))
+def check_job(arguments: Arguments, config_name: str, check: Check) -> None:
+    """Compose the config and check it as a run does, with the same exceptions."""
+    with opened(arguments):
+        check(hydra.compose(config_name, list(arguments.overrides)))
 
 
-def print_sweep(given: Arguments, config_name: str, check: Check) -> None:
-    """Print the overrides of each job of a sweep and of its baselines, checked, then the config of the first job.
+def print_sweep(arguments: Arguments, config_name: str, check: Check) -> None:
+    """Check the jobs of a sweep and of its baselines; print the overrides of each, then the config of the first job.
 
-    Everything but that config is a comment of YAML.
+    All lines except that config are YAML comments.
     """
-    from kdx.cli import sweep  # which imports what a run needs
+    from kdx.cli import sweep  # heavy imports
 
-    with opened(given):
-        config = sweep.multirun_config(config_name, given.overrides)
+    with opened(arguments):
+        config = sweep.multirun_config(config_name, arguments.overrides)
         jobs = sweep.jobs(config)
         baselines = [job for batch in sweep.baseline_jobs(config).values() for job in batch]
         first = _checked(config, jobs[0], 0, check)

@@ -1,4 +1,4 @@
-"""What a sweep (`-m`) adds to Hydra's grid: equal-budget baselines, and a comparison with a report at its end."""
+"""Hydra callbacks of a sweep (`-m`): equal-budget baselines, and a comparison with a report at the end."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ log = logging.getLogger("kdx")
 
 
 class Sweep(Callback):
-    """Before the jobs of a sweep: are its baselines possible? After them: the baselines, then the comparison.
+    """Checks the baselines of a sweep before its jobs; runs them and writes the comparison after its jobs.
 
-    A baseline is a job like the others of the grid, without the overrides that the baseline fixes; so a sweep over three
-    temperatures has one baseline from labels per seed, not three.
+    The jobs of a baseline are those of the grid without the overrides that the baseline fixes; so a sweep over three
+    temperatures has one label-only baseline per seed, not three.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _leaving():
+        with _exit_on_error():
             for batch in baseline_jobs(config).values():
                 check(job_config(config, batch[0]))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        with _leaving():
-            added = [job for batch in baseline_jobs(config).values() for job in batch]
-            if added:
-                _launch(config, added)
+        with _exit_on_error():
+            baselines = [job for batch in baseline_jobs(config).values() for job in batch]
+            if baselines:
+                _launch(config, baselines)
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
             compare(Path(config.hydra.sweep.dir), next(iter(requested_baselines(config)), None))
 
 
 @contextmanager
-def _leaving() -> Iterator[None]:
-    """Hydra turns what a callback raises into a warning; a mistake ends the command instead."""
+def _exit_on_error() -> Iterator[None]:
+    """Exit on an exception, which Hydra would only log as a warning in a callback."""
     try:
         yield
     except Exception as error:
@@ -64,31 +64,31 @@ def _launch(config: DictConfig, batch: list[list[str]]) -> None:
     hydra: Any = GlobalHydra.instance().hydra
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=train_job, config=config)
-    log.info("%d runs as baselines: %s", len(batch), ", ".join(requested_baselines(config)))
-    for done in launcher.launch(batch, initial_job_idx=_count(config)):
-        _ = done.return_value  # raises what the job raised
+    log.info("%d baseline runs: %s", len(batch), ", ".join(requested_baselines(config)))
+    for result in launcher.launch(batch, initial_job_idx=_count(config)):
+        _ = result.return_value  # raises the exception of the job
 
 
 def requested_baselines(config: DictConfig) -> list[str]:
-    """The baselines that the sweep's own overrides name; those of an experiment are for a single run of it."""
-    named = any(override.key_or_group == "baselines" for override in _typed(config))
-    return list(config.get("baselines") or []) if named else []
+    """Return the baselines in the overrides of the sweep; those of an experiment file apply only to single runs."""
+    is_overridden = any(override.key_or_group == "baselines" for override in _sweep_overrides(config))
+    return list(config.get("baselines") or []) if is_overridden else []
 
 
 def baseline_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
-    """The overrides of each baseline's jobs, by its name; empty without `baselines`. ConfigError where they make no grid."""
-    wanted = requested_baselines(config)
-    overrides = _overrides(config) if wanted else []
+    """Return the overrides of the jobs of each baseline by name; empty without `baselines`. ConfigError if not a grid."""
+    names = requested_baselines(config)
+    overrides = _overrides(config) if names else []
     batches = {}
-    for baseline in wanted:
+    for baseline in names:
         if baseline not in DETERMINED:
             hint = nearest(baseline, list(DETERMINED))
             raise ConfigError(f"Unknown baseline '{baseline}'.{hint} Available: {', '.join(DETERMINED)}")
-        kept = [override for override in overrides if not _decides(baseline, override)]
+        kept = [override for override in overrides if not _fixes(baseline, override)]
         folder = f"hydra.sweep.subdir=${{hydra.job.num}}-${{name}}-{baseline}"
-        added = _parse([f"baseline={baseline}", "baselines=[]", folder])
+        settings = _parse([f"baseline={baseline}", "baselines=[]", folder])
         try:
-            (batch,) = BasicSweeper.split_arguments([*kept, *added], None)
+            (batch,) = BasicSweeper.split_arguments([*kept, *settings], None)
         except HydraException as error:
             raise ConfigError(f"baselines need a grid of values, such as seed=range(3): {error}") from None
         batches[baseline] = batch
@@ -96,24 +96,24 @@ def baseline_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
 
 
 def compare(folder: Path, against: str | None) -> None:
-    """Print how the runs under `folder` compare, and write it there with `report.html`; what fails is said, not raised."""
+    """Print the comparison of the runs in `folder`, and write it there with `report.html`. Exceptions are only logged."""
     from kdx.compare.sweep_summary import write
 
     try:
         write(folder, against)
-    except Exception as error:  # the runs are done and stored; nothing that looks at them may lose them
-        log.warning("no comparison (%s: %s); try: kdx-report %s", type(error).__name__, error, folder)
+    except Exception as error:  # a failed comparison must not fail a sweep whose runs are finished
+        log.warning("Comparison failed (%s: %s); try: kdx-report %s", type(error).__name__, error, folder)
 
 
-def _typed(config: DictConfig) -> list[Override]:
-    """All overrides of the sweep, those of hparams_search first."""
+def _sweep_overrides(config: DictConfig) -> list[Override]:
+    """Return all overrides of the sweep, those of hparams_search first."""
     params = config.hydra.sweeper.get("params") or {}
     return _parse([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
 
 
 def _overrides(config: DictConfig) -> list[Override]:
-    """Those that a baseline is a baseline of."""
-    return [override for override in _typed(config) if override.key_or_group not in ("baselines", "baseline")]
+    """Return the overrides of the sweep without `baselines` and `baseline`."""
+    return [override for override in _sweep_overrides(config) if override.key_or_group not in ("baselines", "baseline")]
 
 
 def _parse(texts: Sequence[str]) -> list[Override]:
@@ -122,28 +122,28 @@ def _parse(texts: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def _decides(baseline: str, override: Override) -> bool:
-    """Whether the baseline sets what this override would set."""
+def _fixes(baseline: str, override: Override) -> bool:
+    """Return whether the baseline fixes the key of this override."""
     path = override.package or override.key_or_group
     return any(path == prefix or path.startswith(f"{prefix}.") for prefix in DETERMINED[baseline])
 
 
 def jobs(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job of the sweep, without baselines. ConfigError where they make no grid."""
+    """Return the overrides of each job of the sweep, without baselines. ConfigError if they are not a grid."""
     try:
-        (batch,) = BasicSweeper.split_arguments(_typed(config), None)
+        (batch,) = BasicSweeper.split_arguments(_sweep_overrides(config), None)
     except HydraException as error:
-        raise ConfigError(f"The jobs of this sweep are not a grid, and only a grid can be previewed: {error}") from None
+        raise ConfigError(f"Cannot preview a sweep that is not a grid of values, such as seed=range(3): {error}") from None
     return batch
 
 
 def _count(config: DictConfig) -> int:
-    """How many jobs the sweep itself had, whose numbers the baselines go on from; from its words, so that ranks agree."""
+    """Return the number of jobs of the sweep, which is the first job number of the baselines; equal on all ranks."""
     return len(jobs(config))
 
 
 def multirun_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a sweep as its callbacks see it, with Hydra's part."""
+    """Return the config of a sweep as its callbacks receive it, with the `hydra` node."""
     hydra: Any = GlobalHydra.instance().hydra
     composed: DictConfig = hydra.compose_config(
         config_name=config_name, overrides=list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
@@ -152,7 +152,7 @@ def multirun_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def job_config(config: DictConfig, job: Sequence[str]) -> DictConfig:
-    """The config of one job of the sweep, without Hydra's part."""
+    """Return the config of one job of the sweep, without the `hydra` node."""
     hydra: Any = GlobalHydra.instance().hydra
     composed: DictConfig = hydra.config_loader.load_sweep_config(config, list(job))
     with open_dict(composed):

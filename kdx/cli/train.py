@@ -1,4 +1,4 @@
-"""kdx-train: train a student by the composed config."""
+"""kdx-train: train a student with the composed config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdx.cli.help import Guide
 from kdx.config.check import check
 
 MORE_GROUPS = {
-    "crop": "crop@views.crop=OPTION: how training images are cut; crop@data.eval_crop=OPTION: val and test images",
+    "crop": "crop@views.crop=OPTION: how training images are cropped; crop@data.eval_crop=OPTION: val and test images",
     "pair": "pair=OPTION with experiment=ctkd_cifar100 or cqkd_imagenet: teacher and student of a paper",
     "patience": "patience=OPTION with experiment=funmatch_...: the length of training",
 }
@@ -37,21 +37,21 @@ GUIDE = Guide(
     ),
     data_keys=True,
     more_groups=MORE_GROUPS,
-    note="experiment=cqkd_digits changes some of these defaults: kdx-train --cfg job prints every key as a run would have it.",
+    note="experiment=cqkd_digits changes some of these defaults: kdx-train --cfg job prints the composed config.",
 )
 
 
 def train_job(cfg: DictConfig) -> float | None:
-    """Train one run, or one job of a sweep; returns what the sweep optimizes."""
+    """Train one run, or one job of a sweep. Return the monitored metric, which the sweep optimizes."""
     config = check(cfg)
     settings = HydraConfig.get()
-    swept = settings.mode == RunMode.MULTIRUN
-    if swept:
-        config = replace(config, baselines=[])  # those of a sweep are jobs of their own, once per seed
-        os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # ranks that Lightning starts use the same one
+    is_sweep = settings.mode == RunMode.MULTIRUN
+    if is_sweep:
+        config = replace(config, baselines=[])  # a sweep runs them as separate jobs, once per seed
+        os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # inherited by the ranks that Lightning starts
     from kdx.run.folder import RunFolder
 
-    group = Path(settings.sweep.dir).name if swept else None
+    group = Path(settings.sweep.dir).name if is_sweep else None
     folder = RunFolder(Path(settings.runtime.output_dir), group, tuple(settings.overrides.task))
     from kdx.experiment import build
 

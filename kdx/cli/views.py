@@ -1,4 +1,4 @@
-"""kdx-views: draw what the networks would see of the first batch, without training."""
+"""kdx-views: draw the inputs of teacher and student for the first batch, without training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdx.config.check import check
 GUIDE = Guide(
     name="views",
     config="train",
-    purpose="Draw what teacher and student would see of the first batch, without training.",
+    purpose="Draw the inputs of teacher and student for the first batch, without training.",
     result="OUTPUTS/NAME/TIME/views.png; a row per image: the original with both crops, the teacher's view, the student's.",
     examples=(
         ("kdx-views", "the views of kdx-train"),
@@ -27,15 +27,15 @@ GUIDE = Guide(
     more_groups=train.MORE_GROUPS,
     groups=("data", "mixing", "augmentation", "views", "teacher", "experiment"),
     keys=("name", "seed", "outputs", "resolution", "interpolation"),
-    note="Every other key and group of kdx-train may be given too, and changes nothing here.",
+    note="All other keys and groups of kdx-train are accepted and have no effect.",
 )
 
 
 def _draw(cfg: DictConfig) -> None:
-    checked = check(cfg)
+    config = check(cfg)
     from kdx.experiment import build
 
-    parts = build.parts(checked)
+    parts = build.parts(config)
     from kdx.experiment.train import show_views
     from kdx.run.folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""The keys and groups of a YAML file of conf, with the comments that explain them."""
+"""The keys and groups of a YAML file of conf, with their comments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT = re.compile(r"^  - (?P<group>[\w@./ ]+)(?:: *(?P<option>[^#]*?))?(?: +#
 
 @dataclass(frozen=True)
 class Setting:
-    """A key or group, its default as typed on a command line, and its comment; a heading has neither key nor default."""
+    """A key or group, its default in command-line syntax, and its comment; a heading has only a comment."""
 
     name: str
     default: str
@@ -22,54 +22,54 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """As on a command line; only the name where a value is required."""
+        """NAME=DEFAULT; NAME=... if a value is required."""
         return f"{self.name}=..." if self.default in ("???", "") else f"{self.name}={self.default}"
 
 
 def default_groups(path: Path) -> list[Setting]:
-    """The groups of the defaults list, each with the option that is chosen."""
-    found = []
+    """Return the groups of the defaults list, each with its default option."""
+    settings = []
     for line in _section(path, inside=True):
         match = DEFAULT.match(line)
         if match and match["option"] and match["group"] not in HYDRA and not match["group"].startswith("override "):
-            found.append(Setting(match["group"].lstrip("/"), match["option"].strip(), match["comment"] or ""))
-    return found
+            settings.append(Setting(match["group"].lstrip("/"), match["option"].strip(), match["comment"] or ""))
+    return settings
 
 
 def keys(path: Path) -> list[Setting]:
-    """The keys below the defaults list, nested ones by their path; a comment on lines of its own is a heading."""
-    found: list[Setting] = []
-    parent, noted = "", ""
+    """Return the keys below the defaults list, nested ones by path; a comment on its own line is a heading."""
+    settings: list[Setting] = []
+    parent, parent_comment = "", ""
     for line in _section(path, inside=False):
         match = LINE.match(line)
         if line.startswith("# "):
-            found.append(Setting("", "", line[2:].strip()))
-        elif line.lstrip().startswith("- ") and found and found[-1].name == parent.rstrip("."):
+            settings.append(Setting("", "", line[2:].strip()))
+        elif line.lstrip().startswith("- ") and settings and settings[-1].name == parent.rstrip("."):
             continue
         elif match and match["value"] is None and not match["indent"]:
-            parent, noted = f"{match['name']}.", match["comment"] or ""
+            parent, parent_comment = f"{match['name']}.", match["comment"] or ""
         elif match and len(match["indent"]) in (0, 2):
             parent = parent if match["indent"] else ""
-            comments = dict.fromkeys(filter(None, [noted if parent else "", match["comment"] or ""]))
-            found.append(Setting(f"{parent}{match['name']}", _plain(match["value"] or ""), "; ".join(comments)))
-    return found
+            comments = dict.fromkeys(filter(None, [parent_comment if parent else "", match["comment"] or ""]))
+            settings.append(Setting(f"{parent}{match['name']}", _plain(match["value"] or ""), "; ".join(comments)))
+    return settings
 
 
 def _plain(value: str) -> str:
-    """The default that an interpolation of an environment variable has: ${oc.env:KDX_OUTPUTS,outputs} is outputs."""
+    """Return the default of an environment interpolation: ${oc.env:KDX_OUTPUTS,outputs} gives outputs."""
     match = re.fullmatch(r"\$\{oc\.env:\w+,(.*)\}", value.strip())
     return match[1] if match else value.strip()
 
 
 def _section(path: Path, inside: bool) -> Iterator[str]:
-    """The lines of the defaults list, or those below it without what belongs to Hydra; without the file's first comment."""
-    where = "head"
+    """Yield the lines of the defaults list, or those below it without the `hydra` node; without the file's first comment."""
+    section = "head"
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("defaults:"):
-            where = "defaults"
+            section = "defaults"
         elif line.startswith("hydra:"):
-            where = "hydra"
-        elif (line and not line.startswith((" ", "#"))) or (line.startswith("#") and where != "head"):
-            where = "keys"
-        if where == ("defaults" if inside else "keys"):
+            section = "hydra"
+        elif (line and not line.startswith((" ", "#"))) or (line.startswith("#") and section != "head"):
+            section = "keys"
+        if section == ("defaults" if inside else "keys"):
             yield line

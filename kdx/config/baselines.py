@@ -1,4 +1,4 @@
-"""Equal-budget baselines: the same student, data, budget and seed, without what is to be shown to matter."""
+"""Equal-budget baselines: the same student, data, budget and seed, without the component under test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Baseline = Literal["scratch", "label_smoothing", "fixed_t", "self"]
 Node = dict[str, Any]
-Option = Callable[[str], Node]  # "losses/ce" -> what conf/losses/ce.yaml says
+Option = Callable[[str], Node]  # "losses/ce" -> the content of conf/losses/ce.yaml
 
 TAUGHT = ("teacher", "peers", "calibration", "temperature", "losses", "resolution.teacher", "interpolation.teacher")
 ADDRESSES = ("data.teacher_view",)
@@ -23,16 +23,23 @@ SMOOTHING = 0.1  # Szegedy et al. 2016 (arXiv:1512.00567)
 
 
 def as_baseline(plain: Node, option: Option) -> Node:
-    """The run `plain` as its `baseline` would have it; itself without one. ValueError where such a baseline says nothing.
+    """Return the config `plain`, changed by its `baseline`; unchanged without one.
 
-    What is already so stays so: a baseline of a baseline is the same.
+    Applying a baseline twice gives the same config.
+
+    Args:
+        plain: The config of a run as plain data.
+        option: Returns the content of an option file, such as "losses/ce".
+
+    Raises:
+        ValueError: If the baseline does not apply to this run.
     """
     baseline = plain.get("baseline")
     return plain if baseline is None else BASELINES[baseline](deepcopy(plain), option)
 
 
 def _scratch(plain: Node, option: Option) -> Node:
-    """From labels only."""
+    """Training from labels only."""
     for key in ("teacher", "peers", "calibration", "temperature"):
         plain[key] = None
     plain["losses"] = option("losses/ce")
@@ -41,29 +48,29 @@ def _scratch(plain: Node, option: Option) -> Node:
 
 
 def _label_smoothing(plain: Node, option: Option) -> Node:
-    """From labels that are never certain, without a teacher."""
+    """Training from smoothed labels only."""
     plain = _scratch(plain, option)
     plain["losses"]["ce"]["loss"]["label_smoothing"] = SMOOTHING
     return plain
 
 
 def _fixed_t(plain: Node, option: Option) -> Node:
-    """The same distillation at a temperature that stays where the field puts it, at 4."""
+    """The same distillation at the constant temperature that is usual in the literature, 4."""
     constant = option("temperature/constant")
     if plain["temperature"] is None:
-        raise ValueError("baseline=fixed_t needs a distillation temperature, and this run has none; use baseline=scratch")
+        raise ValueError("baseline=fixed_t needs a distillation temperature, but temperature=none: use baseline=scratch")
     if plain["temperature"]["_target_"] == constant["_target_"] and plain["temperature"] != constant:
-        raise ValueError("baseline=fixed_t has no effect: the temperature is constant already; sweep temperature.value instead")
+        raise ValueError("baseline=fixed_t has no effect: the temperature is already constant; sweep temperature.value instead")
     plain["temperature"] = constant
     return plain
 
 
 def _self(plain: Node, option: Option) -> Node:
-    """The student's own network as its teacher, trained first from labels at the student's resolution."""
+    """Self-distillation: the teacher is the student's network, trained first from labels at the student's resolution."""
     teacher = plain["teacher"]
     if teacher is None or not teacher.get("recipe"):
         raise ValueError(
-            "baseline=self trains the student's network as its teacher, by teacher.recipe: use it with teacher=online"
+            "baseline=self trains a teacher with the student's network, which needs teacher.recipe: use teacher=online"
         )
     side = plain["resolution"]["student"]
     plain["teacher"] = {**teacher, "network": deepcopy(plain["student"]), "checkpoint": None, "run": None, "members": None}

@@ -1,4 +1,4 @@
-"""`check` turns a composed config into a typed one and finds mistakes before torch is imported or data is read."""
+"""`check` turns a composed config into a typed one and finds errors before torch is imported or data is read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
 from kdx.config.errors import ConfigError, explain_omegaconf, renamed, unknown
-from kdx.config.plugins import refusal
-from kdx.config.run_as_teacher import adopted
+from kdx.config.plugins import reason_not_allowed
+from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.signatures import NotFoundError, signature
 from kdx.networks.names import check_architecture
@@ -24,13 +24,13 @@ from kdx.ranges import explain
 
 
 def conf_dir() -> Path:
-    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    """Return the folder of YAML files: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def check(cfg: DictConfig) -> RunConfig:
-    """The typed config of a composed one. Reads no data and imports no torch.
+    """Return the typed config of a composed one. Reads no data and does not import torch.
 
     Raises:
         ConfigError: names the key, the mistake and the remedy.
@@ -39,7 +39,7 @@ def check(cfg: DictConfig) -> RunConfig:
 
 
 def load(file: Path) -> RunConfig:
-    """The checked config in a run's config.yaml. ConfigError if it is no config, or does not fit."""
+    """Return the checked config in a run's config.yaml. ConfigError if the file is not a config or is invalid."""
     loaded = OmegaConf.load(file)
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{file} is not a config; expected the config.yaml of a finished run")
@@ -47,7 +47,7 @@ def load(file: Path) -> RunConfig:
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """A composed config as plain data, merged onto the schema, interpolations resolved. ConfigError if it does not fit."""
+    """Return a composed config as plain data, merged onto the schema, with interpolations resolved. ConfigError if invalid."""
     try:
         typed = OmegaConf.merge(OmegaConf.structured(hydra_schema(RunConfig)), cfg)
         missing = sorted(OmegaConf.missing_keys(typed))
@@ -61,7 +61,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_plain(config: Mapping[str, Any]) -> RunConfig:
-    """The typed config of plain data: values in range, targets that exist and take their arguments, no contradictions.
+    """Return the typed config of plain data, after checking ranges, targets, their arguments and contradictions.
 
     Raises:
         ConfigError: names the key, the mistake and the remedy.
@@ -82,7 +82,7 @@ def check_plain(config: Mapping[str, Any]) -> RunConfig:
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
-    """(path, node) of every node with a `_target_`."""
+    """Yield (path, node) for every node with a `_target_`."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield path, node
@@ -94,7 +94,7 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
 
 
 def _check_fields(schema: type, values: Mapping[str, Any], path: str = "") -> None:
-    """ConfigError for a key that the schema does not have; OmegaConf lets unknown keys into a group that may be None."""
+    """Raise ConfigError for keys that the schema lacks, because OmegaConf accepts unknown keys in a group that may be None."""
     hints = get_type_hints(schema)
     for key, value in values.items():
         if key not in hints:
@@ -105,14 +105,14 @@ def _check_fields(schema: type, values: Mapping[str, Any], path: str = "") -> No
 
 
 def _typed(plain: Mapping[str, Any]) -> RunConfig:
-    """The dataclass, every value in the range that its annotation states."""
+    """Return the dataclass, with every value validated against the range in its annotation."""
     try:
         return TypeAdapter(RunConfig).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
         keys: list[str] = []
         value: Any = plain
-        for key in first["loc"]:  # ends with the names of a union's alternatives, which are no keys
+        for key in first["loc"]:  # ends with the names of a union's alternatives, which are not keys
             if not isinstance(value, Mapping) or key not in value:
                 break
             keys, value = [*keys, str(key)], value[key]
@@ -120,7 +120,7 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
 
 
 def _check_groups(plain: Mapping[str, Any]) -> None:
-    """No key was added to a group that is none."""
+    """Raise ConfigError if a key was set in a group that is `none`."""
     for group in ("mixing", "augmentation", "calibration", "temperature"):
         node = plain.get(group)
         if isinstance(node, dict) and "_target_" not in node and all(not isinstance(value, dict) for value in node.values()):
@@ -128,7 +128,8 @@ def _check_groups(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"Cannot set `{key}`: config group `{group}` is `none`. Select an option first: {group}=OPTION")
 
 
-def _fit(path: str, value: Any, annotation: Any) -> None:
+def _validate(path: str, value: Any, annotation: Any) -> None:
+    """Raise ConfigError if the value does not match the annotation."""
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
@@ -136,29 +137,29 @@ def _fit(path: str, value: Any, annotation: Any) -> None:
 
 
 def _check_node(path: str, node: Node) -> None:
-    """The constructor at `_target_` exists and takes these arguments."""
+    """Raise ConfigError if the constructor at `_target_` does not exist or does not accept these arguments."""
     target = str(node["_target_"])
-    reason = renamed(target) or refusal(target)
+    reason = renamed(target) or reason_not_allowed(target)
     if reason is not None:
         raise ConfigError(f"{path}._target_={target}: {reason}")
     try:
-        found = signature(target)
+        constructor = signature(target)
     except NotFoundError as error:
         raise ConfigError(f"{path}._target_={target}: {error}") from None
-    if found is None:  # only importing would tell; building the object will
+    if constructor is None:  # not known without an import; building the object checks the arguments
         return
     arguments = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     for key, value in arguments.items():
-        if key not in found.parameters and not found.open:
-            known = [name for name in found.parameters if not name.startswith("_")]
-            raise ConfigError(unknown(f"{path}.{key}", known))
+        if key not in constructor.parameters and not constructor.open:
+            available = [name for name in constructor.parameters if not name.startswith("_")]
+            raise ConfigError(unknown(f"{path}.{key}", available))
         if not any(True for _ in targets(value)):
-            annotation = found.parameters.get(key, Any)
+            annotation = constructor.parameters.get(key, Any)
             if annotation is not Any:
-                _fit(f"{path}.{key}", value, annotation)
-    absent = sorted(found.required - set(arguments))
-    if absent and not node.get("_partial_"):
-        raise ConfigError(f"Missing required option: {path}.{absent[0]}=...")
+                _validate(f"{path}.{key}", value, annotation)
+    missing = sorted(constructor.required - set(arguments))
+    if missing and not node.get("_partial_"):
+        raise ConfigError(f"Missing required option: {path}.{missing[0]}=...")
     if "architecture" in arguments:
         try:
             check_architecture(arguments["architecture"])
@@ -167,7 +168,7 @@ def _check_node(path: str, node: Node) -> None:
 
 
 def _members(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """As `RunConfig.members`, of plain data."""
+    """Return the same as `RunConfig.members`, for plain data."""
     teacher = plain["teacher"]
     if teacher is None:
         return {}
@@ -177,7 +178,7 @@ def _members(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _as_baseline(plain: dict[str, Any]) -> dict[str, Any]:
-    _fit("baseline", plain.get("baseline"), Baseline | None)
+    _validate("baseline", plain.get("baseline"), Baseline | None)
     try:
         return as_baseline(plain, _option)
     except ValueError as error:
@@ -185,21 +186,21 @@ def _as_baseline(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _option(name: str) -> dict[str, Any]:
-    """What `conf/NAME.yaml` says."""
+    """Return the content of conf/NAME.yaml."""
     loaded: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
     return loaded
 
 
 def _check_members(plain: dict[str, Any]) -> None:
-    """Every member knows its network; the student of a finished run brings network, weights and resolution with it."""
+    """Fill in network, weights and resolution of members that are finished runs; ConfigError if a member has no network."""
     for path, member in _members(plain).items():
         _check_fields(TeacherConfig if path == "teacher" else MemberConfig, member, f"{path}.")
         if member.get("run") is not None:
             try:
-                member.update(adopted(member["run"]))
+                member.update(student_of_run(member["run"]))
             except ValueError as error:
                 raise ConfigError(f"{path}.run: {error}") from None
-            if path == "teacher":  # its pixels are what resolution.teacher means
+            if path == "teacher":  # resolution.teacher is this run's resolution
                 plain["resolution"]["teacher"] = member["resolution"]
         if member.get("network") is None:
             raise ConfigError(f"Missing required option: {path}.run=FOLDER (a finished run), or use teacher=online")
@@ -209,28 +210,30 @@ def _check_members(plain: dict[str, Any]) -> None:
 
 
 def _check_selection(plain: Node) -> None:
-    """What is to be selected is kept while training."""
+    """Raise ConfigError if training does not keep the weights that `selection` names."""
     targets_of = [str(node.get("_target_", "")) for node in (plain["callbacks"] or {}).values() if isinstance(node, dict)]
     if plain["selection"] == "ema" and not any(target.endswith(".EMA") for target in targets_of):
         raise ConfigError("selection=ema needs the moving average of the weights: add callbacks=ema")
 
 
 def _check_recipe(plain: Node) -> None:
-    known = [f.name for f in fields(RunConfig)]
+    """Raise ConfigError if a recipe has a key that is not one of a run."""
+    available = [f.name for f in fields(RunConfig)]
     for path, member in _members(plain).items():
         for key in member["recipe"]:
-            if key not in known:
-                raise ConfigError(unknown(f"{path}.recipe.{key}", known))
+            if key not in available:
+                raise ConfigError(unknown(f"{path}.recipe.{key}", available))
 
 
 def _check_files(plain: Node) -> None:
-    named = {"ckpt_path": plain["ckpt_path"]}
-    named |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in _members(plain).items()}
-    named |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
-    for key, value in named.items():
+    """Raise ConfigError if a file that the config names does not exist, or if it asks for more CPU cores than there are."""
+    files = {"ckpt_path": plain["ckpt_path"]}
+    files |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in _members(plain).items()}
+    files |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
+    for key, value in files.items():
         if value is not None and not Path(value).is_file():
-            raise ConfigError(f"{key}={value}: file not found; give a path that exists, or null")
+            raise ConfigError(f"{key}={value}: file not found; use an existing path, or null")
     devices, accelerator = plain["trainer"].get("devices"), plain["trainer"].get("accelerator")
     cores = os.cpu_count() or 1
     if accelerator == "cpu" and isinstance(devices, int) and not 1 <= devices <= cores:
-        raise ConfigError(f"trainer.devices={devices}, but this machine has {cores} CPU cores: give 1 to {cores}")
+        raise ConfigError(f"trainer.devices={devices}, but this machine has {cores} CPU cores; expected 1 to {cores}")

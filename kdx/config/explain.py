@@ -1,4 +1,4 @@
-"""Sentences, with a suggestion, for what Hydra, OmegaConf or kdx found wrong in a configuration."""
+"""One-line messages, with a suggestion, for the config errors of Hydra, OmegaConf and kdx."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from kdx.config import other_words
 from kdx.config.errors import ConfigError, explain_omegaconf, nearest
 from kdx.config.options import groups, names
 
-# The option to name as an example where a group is none; the first one elsewhere.
+# The option that a message suggests for a group that is `none`; for other groups, the first option.
 USUAL = {"teacher": "online", "temperature": "constant", "callbacks": "default", "mixing": "mixup"}
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether the error is about what the user configured, not about what happened while running."""
+    """Return whether the error is in the configuration, as opposed to a failure while running."""
     if isinstance(error, AssertionError):
-        return "Unexpected type" in str(error)  # OmegaConf's, for a key inside None
+        return "Unexpected type" in str(error)  # raised by OmegaConf for a key inside None
     if isinstance(error, ValueError) and "Config group override must be" in str(error):
-        return True  # Hydra's, for temperature=4
+        return True  # raised by Hydra for temperature=4
     return isinstance(error, (HydraException, OmegaConfBaseException, ConfigError, YAMLError))
 
 
 def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> str:
-    """A sentence that ends with the remedy.
+    """Return a one-line message that ends with the remedy.
 
     Args:
-        error: What was raised; `is_mistake` is true of it.
-        overrides: What was typed, such as "lr=0.1"; a suggestion then repeats the value.
+        error: The exception, for which `is_mistake` is true.
+        overrides: The overrides on the command line, such as "lr=0.1"; a suggestion then repeats the value.
         config_dirs: The user's folders of options.
     """
     if isinstance(error, ConfigError):
@@ -53,18 +53,18 @@ def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Se
 
 
 def unknown_option(group: str, option: str, available: Sequence[str]) -> str:
-    """What to say of an option that a group does not have."""
+    """Return the message for an option that a group does not have."""
     new = other_words.OPTIONS.get((group, option))
     if new is not None:
         return f"Option '{option}' of config group '{group}' is now '{new}': use {group}={new}"
     hint = nearest(option, list(available))
     if group == "network" and not hint.endswith(f"'{option}'?"):
-        hint += f" For an architecture of timm: network@student=timm student.architecture={option}."
+        hint += f" For a timm architecture: network@student=timm student.architecture={option}."
     return f"Unknown option '{option}' for config group '{group}'.{hint} Available: {', '.join(available)}"
 
 
 def _with_value(error: ConfigError, overrides: Sequence[str]) -> str:
-    """The message of a ConfigError; a suggested KEY=... repeats the value that was typed."""
+    """Return the message of a ConfigError; a suggested KEY=... repeats the value on the command line."""
     text = str(error)
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
@@ -94,7 +94,7 @@ def _inside_none(key: str, config_dirs: Sequence[Path]) -> str:
 
 
 def _key_at(error: BaseException) -> str:
-    """The key that Hydra was about to set when `error` was raised; empty if it is not told."""
+    """Return the key that Hydra was setting when `error` was raised; empty if the traceback does not contain it."""
     trace = error.__traceback__
     while trace is not None:
         key = trace.tb_frame.f_locals.get("key")
@@ -119,7 +119,7 @@ def _missing_option(error: MissingConfigException, config_dirs: Sequence[Path]) 
         return f"Unknown config group '{group}'.{nearest(group, available)} Available: {', '.join(available)}"
     path = str(error.missing_cfg_file)[len(root) :].removeprefix("/")
     if root == "data" and (path.startswith("/") or Path(path).is_dir()):
-        return f"'{path}' is a folder, not a data set of kdx: use data=imagefolder data.root={path}"
+        return f"'{path}' is a folder, not an option of config group 'data': use data=imagefolder data.root={path}"
     return unknown_option(root, path, names(root, config_dirs))
 
 
@@ -127,12 +127,12 @@ def _number_for_group(overrides: Sequence[str]) -> str:
     for override in overrides:
         group, _, value = override.partition("=")
         if group in other_words.NUMBERS and value.replace(".", "", 1).isdigit():
-            return f"Config group '{group}' takes the name of an option. Did you mean {other_words.NUMBERS[group]}={value}?"
-    return "A config group takes the name of an option, or a list of names; see --info"
+            return f"Config group '{group}' expects the name of an option. Did you mean {other_words.NUMBERS[group]}={value}?"
+    return "A config group expects the name of an option, or a list of names: see --info GROUP"
 
 
 def _of_hydra(text: str, config_dirs: Sequence[Path]) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or ["Unknown error in the configuration"]
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or ["Invalid configuration: see --cfg job"]
     if "Ambiguous value for argument '" in lines[0]:
         override = lines[0].split("argument '")[1].rstrip("'")
         key, _, values = override.partition("=")

@@ -1,4 +1,4 @@
-"""Arguments that differ between Hydra 1.3 and 1.4, whose release candidate `.ci/run` tries."""
+"""Arguments that differ between Hydra 1.3 and 1.4; `.ci/run` tests the release candidate of 1.4."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kdx.config.check import targets
 
 
 def of_main() -> dict[str, Any]:
-    """Keyword arguments for `hydra.main`.
+    """Return keyword arguments for `hydra.main`.
 
-    Hydra 1.3 imitates 1.1 unless `version_base` names a newer behavior. 1.4 deprecates that argument, and wants a list of
-    the callbacks that the config may name.
+    Hydra 1.3 behaves like 1.1 unless `version_base` selects a newer version. 1.4 deprecates that argument and requires a list
+    of the callbacks that the config may name.
     """
     if hydra.__version__.startswith("1.3."):
         return {"version_base": "1.3"}
@@ -24,9 +24,9 @@ def of_main() -> dict[str, Any]:
 
 
 def of_instantiate(node: Any) -> dict[str, list[str]]:
-    """Keyword arguments that let `hydra.utils.instantiate` build `node`, a config that passed the check.
+    """Return keyword arguments that allow `hydra.utils.instantiate` to build `node`, a checked config.
 
-    Hydra 1.4 builds only the targets that its caller lists. Interpolations and arguments cannot add any.
+    Hydra 1.4 builds only the targets that its caller lists. Interpolations and arguments cannot add targets.
     """
     if "_execution_whitelist_" not in inspect.signature(instantiate).parameters:
         return {}

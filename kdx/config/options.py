@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kdx.config.check import conf_dir
 
-INTERNAL = ("hydra", "local")  # folders of conf that are no groups to choose from
-SHARED = "base"  # base.yaml is what the options of a group share
+INTERNAL = ("hydra", "local")  # folders of conf that are not config groups
+SHARED = "base"  # base.yaml holds the keys that all options of a group share
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class Option:
 
     @property
     def is_users(self) -> bool:
-        """Whether it comes from a folder of the user."""
+        """Whether the option comes from a folder of the user."""
         return self.folder != conf_dir()
 
 
 def groups(config_dirs: Sequence[Path] = ()) -> list[str]:
-    """The names of all groups, in alphabetical order."""
+    """Return the names of all groups, in alphabetical order."""
     folders = [path for root in (conf_dir(), *config_dirs) for path in root.iterdir() if path.is_dir()]
     return sorted({path.name for path in folders if path.name not in INTERNAL and next(path.rglob("*.yaml"), None)})
 
 
 def options(group: str, config_dirs: Sequence[Path] = ()) -> list[Option]:
-    """The options of a group by name, those of kdx and of the user's folders; where names are equal, Hydra takes kdx's."""
+    """Return the options of a group in kdx and in the user's folders, by name. Of equal names, Hydra uses the one in kdx."""
     named: dict[str, Option] = {}
     for root in (conf_dir(), *config_dirs):
         for path in sorted((root / group).rglob("*.yaml")):
@@ -45,12 +45,12 @@ def options(group: str, config_dirs: Sequence[Path] = ()) -> list[Option]:
 
 
 def names(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """The names of a group's options."""
+    """Return the names of a group's options."""
     return [option.name for option in options(group, config_dirs)]
 
 
 def comment(path: Path) -> str:
-    """The first sentence of the comment at the head of a YAML file; empty without one."""
+    """Return the first sentence of the comment at the head of a YAML file; empty without a comment."""
     text = " ".join(_head(path.read_text(encoding="utf-8").splitlines()))
     return re.split(r"(?<=[\w)\]%])\.\s+(?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
 

@@ -1,10 +1,10 @@
-"""What other tools and kdx 0.1 call a key of kdx."""
+"""Names that other tools and kdx 0.1 use for the keys of kdx."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# A word of other tools, and the key of kdx. {} stands for the value; without it the key takes the value as it is.
+# A name in other tools, and the key in kdx. {} is replaced by the value; without it, "=VALUE" is appended.
 KEYS: Mapping[str, str] = {
     **dict.fromkeys(("lr", "learning_rate", "base_lr"), "optimizer.lr"),
     **dict.fromkeys(("weight_decay", "wd"), "optimizer.weight_decay"),
@@ -49,14 +49,14 @@ KEYS: Mapping[str, str] = {
     **dict.fromkeys(("control",), "baseline"),  # 0.1
     **dict.fromkeys(("controls",), "baselines"),  # 0.1
 }
-# Values that a group does not have as an option, and the key that takes them: temperature=4 is temperature.value=4.
+# Groups that users give a number, and the key that accepts it: temperature=4 is temperature.value=4.
 NUMBERS: Mapping[str, str] = {"temperature": "temperature.value", "trainer": "trainer.max_epochs"}
-# Options of 0.1.
+# Options that were renamed since 0.1.
 OPTIONS: Mapping[tuple[str, str], str] = {
     ("temperature", "apart"): "per_network",
     ("temperature", "standardised"): "standardized",
 }
-# Modules and classes of 0.1, as they stand in the config.yaml of its runs.
+# Modules and classes that were renamed since 0.1, which the config.yaml of older runs contains.
 TARGETS: Mapping[str, str] = {
     "kdx.training.schedules": "kdx.training.optimizers.schedules",
     "kdx.training.shampoo": "kdx.training.optimizers.shampoo",
@@ -69,11 +69,11 @@ TARGETS: Mapping[str, str] = {
 
 
 def key_for(word: str, value: str | None = None) -> str | None:
-    """The override, KEY=VALUE, that kdx has for a word of other tools; None for a word that is in no table.
+    """Return the override KEY=VALUE of kdx for a name in other tools; None if the name is not in the table.
 
     Args:
-        word: A key, such as "lr" or "trainer.epochs"; the words of a path before its last one narrow the answer.
-        value: What was given for it; None leaves "..." in its place.
+        word: A key, such as "lr" or "trainer.epochs"; of a path, the parent must match as well.
+        value: The value of the key; None gives "...".
     """
     parent, _, last = word.rpartition(".")
     key = KEYS.get(last)
@@ -85,7 +85,7 @@ def key_for(word: str, value: str | None = None) -> str | None:
 
 
 def target_for(target: str) -> str | None:
-    """Today's name of a module or class of 0.1; None where the name has not changed."""
+    """Return the current name of a module or class of 0.1; None if the name has not changed."""
     for old, new in TARGETS.items():
         if target == old or target.startswith(f"{old}."):
             return new + target[len(old) :]

@@ -13,7 +13,7 @@ from kdx.config.check import conf_dir
 MARK = "<!-- Everything below is written by scripts/conf_readme.py from the comments of the YAML files. -->"
 COMMANDS = {"train": "kdx-train", "evaluate": "kdx-evaluate", "export": "kdx-export"}
 COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence"}
-MOUNTED = {"network": "student", "crop": "views.crop"}  # where the keys of these groups are in a run
+MOUNTED = {"network": "student", "crop": "views.crop"}  # the path of these groups in the config of a run
 LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<value>(?: [^#]*?)?)(?: *# (?P<comment>.*))?$")
 FURTHER = re.compile(r"^  - (?:/?(?P<group>[\w@.]+)): .*?# (?P<comment>.*)$", re.MULTILINE)
 
@@ -28,7 +28,7 @@ class Key:
 
 
 def page(current: str) -> str:
-    """Return the text of conf/README.md: what stands above MARK in `current`, then the generated reference."""
+    """Return the text of conf/README.md: the part of `current` above MARK, then the generated reference."""
     parts = [current.partition(MARK)[0].rstrip(), MARK, *map(_command, COMMANDS), *map(_group, options.groups())]
     return "\n\n".join(parts) + "\n"
 
@@ -36,17 +36,16 @@ def page(current: str) -> str:
 def keys(path: Path, prefix: str = "") -> list[Key]:
     """Return the keys of a YAML file, in the order of the file, with `prefix` before their paths.
 
-    Those that Hydra needs are left out, and so is a key without a comment whose value is on further lines or on the same line
-    as others: the file shows them.
+    Keys of Hydra are omitted, and so are keys without a comment whose value spans several lines or is an inline mapping.
     """
     settable = [key for key in _all_keys(path, prefix) if not key.path.endswith(("_partial_", "_target_"))]
     return [key for key in settable if key.comment or not (key.default == "" or key.default.startswith("{"))]
 
 
 def prefix_of(path: Path) -> str:
-    """Return where the keys of an option file are in a run's config: under the name of their group, unless it says where.
+    """Return the path prefix of an option file's keys in a run's config: the group's name, or the file's `@package`.
 
-    Empty for a file that changes keys of other groups, and for the claims, which no command line sets.
+    Empty for a file that changes keys of other groups, and for the claims, which cannot be set on the command line.
     """
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     package = re.fullmatch(r"# @package (\S+)", first)
@@ -86,7 +85,7 @@ def _group(name: str) -> str:
 
 
 def _option_rows(paths: list[Path]) -> list[str]:
-    """Return the rows of the options' keys; a key without a comment has the one of another option."""
+    """Return the rows of the options' keys; a key without a comment has the comment of the same key in another option."""
     shown = [(path, key) for path in paths if prefix_of(path) for key in keys(path, prefix_of(path))]
     comments = {key.path: key.comment for _, key in reversed(shown) if key.comment}
     rows = []
@@ -97,7 +96,7 @@ def _option_rows(paths: list[Path]) -> list[str]:
 
 
 def _introduction(group: str) -> list[str]:
-    """Return what the defaults lists of the commands say of a group, if they do."""
+    """Return the comment on a group in the defaults list of a command; empty without a comment."""
     for name in COMMANDS:
         for match in FURTHER.finditer((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")):
             if match["group"].partition("@")[0] == group:

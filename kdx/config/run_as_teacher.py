@@ -9,29 +9,31 @@ from typing import Any
 CARD, WEIGHTS = "student.json", "student.safetensors"
 
 
-def adopted(run: str) -> dict[str, Any]:
-    """`network`, `checkpoint` and `resolution` of a teacher that is the student of the finished run in folder `run`.
+def student_of_run(run: str) -> dict[str, Any]:
+    """Return `network`, `checkpoint` and `resolution` of a teacher that is the student of a finished run.
 
-    ValueError says what is missing there.
+    Args:
+        run: The folder of the run.
+
+    Raises:
+        ValueError: If a file is missing or invalid.
     """
     folder = Path(run)
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        args, trained = dict(card["model_args"]), card["pretrained_cfg"]
+        args, pretrained = dict(card["model_args"]), card["pretrained_cfg"]
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"there is no finished run in {run} ({error}): give the folder that holds {CARD} and {WEIGHTS}"
-        ) from None
+        raise ValueError(f"{run} is not a finished run ({error}); expected a folder with {CARD} and {WEIGHTS}") from None
     if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"the run in {run} has no {WEIGHTS}: was it cut off? Give the folder of a finished run")
-    own = {key: value for key, value in args.items() if key not in ("num_classes", "in_chans")}
+        raise ValueError(f"{run} has no {WEIGHTS}: the run is not finished; expected the folder of a finished run")
+    network_args = {key: value for key, value in args.items() if key not in ("num_classes", "in_chans")}
     network = {
         "_target_": "kdx.networks.network.Network",
         "_partial_": True,
         "architecture": card["architecture"],
         "pretrained": False,
-        "mean": trained["mean"],
-        "std": trained["std"],
-        "args": own,
+        "mean": pretrained["mean"],
+        "std": pretrained["std"],
+        "args": network_args,
     }
     return {"network": network, "checkpoint": str(folder / WEIGHTS), "resolution": card["resolution"]}

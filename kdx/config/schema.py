@@ -1,8 +1,8 @@
 """The config of a run: frozen dataclasses with one field per config group. YAML holds the defaults.
 
-Annotations are the schema: they give the type for mypy and the valid range for pydantic. A leaf (`Node`) stays a mapping with
-`_target_` and the arguments of a constructor, whose signature is the leaf's schema. Hydra composes against `hydra_schema`, a
-mutable twin of these classes that OmegaConf can merge.
+Annotations are the schema: the type for mypy and the valid range for pydantic. A leaf (`Node`) is a mapping with `_target_` and
+the arguments of a constructor, whose signature is the leaf's schema. Hydra composes against `hydra_schema`, mutable versions of
+these classes that OmegaConf can merge.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Interpolation = Literal["bilinear", "bicubic", "area"]
 
 @dataclass(frozen=True, kw_only=True)
 class ResolutionConfig:
-    """Sides of the square images in px; several for the student are drawn from, batch by batch, and the largest is tested."""
+    """Sides of the square images in px. With a list for the student, each batch draws one; the largest is used in tests."""
 
     teacher: Resolution
     student: Resolution | Annotated[list[Resolution], Len(1)]
@@ -76,13 +76,13 @@ class MemberConfig:
 
     @property
     def architecture(self) -> Node:
-        """The node of the network; `check` has made sure that there is one."""
+        """The node of the network, which `check` guarantees."""
         assert self.network is not None
         return self.network
 
     @property
     def is_trained_first(self) -> bool:
-        """Whether the weights come from a training run by `recipe`, not from a file or from timm."""
+        """Whether the weights come from training by `recipe`, not from a file or from timm."""
         return self.checkpoint is None and not self.architecture.get("pretrained")
 
 
@@ -140,7 +140,7 @@ class RunConfig:
 
     @cached_property
     def student_resolutions(self) -> list[int]:
-        """The resolutions in px that the student may see in training."""
+        """The resolutions in px of the student in training."""
         student = self.resolution.student
         return list(student) if isinstance(student, list) else [student]
 
@@ -151,7 +151,7 @@ class RunConfig:
 
     @cached_property
     def members(self) -> Mapping[str, MemberConfig]:
-        """The teacher's members by config path: one at "teacher", or those of an ensemble; empty without a teacher."""
+        """The members of the teacher by config path: "teacher" itself, or those of an ensemble; empty without a teacher."""
         if self.teacher is None:
             return {}
         if self.teacher.members is None:
@@ -165,13 +165,13 @@ class RunConfig:
 
     @cached_property
     def other_resolutions(self) -> list[int]:
-        """The resolutions in px, beside the teacher's, at which members of an ensemble see the images."""
+        """The input resolutions in px of ensemble members, without `resolution.teacher`."""
         sides = {member.resolution for member in self.members.values() if member.resolution is not None}
         return sorted(sides - {self.resolution.teacher})
 
 
 def to_plain(value: Any) -> Any:
-    """The same as dicts, lists and plain values, in the order of the fields; what config.yaml holds."""
+    """Return a config as dicts, lists and plain values, in the order of the fields, as in config.yaml."""
     if is_dataclass(value):
         return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
@@ -181,7 +181,7 @@ def to_plain(value: Any) -> Any:
 
 @cache
 def hydra_schema(config: type) -> type:
-    """A mutable twin of a frozen config class, of types that OmegaConf can merge; required fields are MISSING ("???")."""
+    """Return a mutable version of a frozen config class that OmegaConf can merge; required fields are MISSING ("???")."""
     hints = get_type_hints(config, include_extras=True)
     items = []
     for item in fields(config):
@@ -197,7 +197,7 @@ def hydra_schema(config: type) -> type:
 
 
 def _mergeable(hint: Any) -> Any:
-    """The type that OmegaConf checks for an annotation: classes and containers of them; Any where only pydantic can tell."""
+    """Return the type that OmegaConf checks for an annotation; Any if only pydantic can check it."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint) and isinstance(hint, type):
         return hydra_schema(hint)

@@ -1,7 +1,7 @@
-"""What a constructor accepts, read from source text without importing it.
+"""Signatures of constructors, read from source text without importing it.
 
-Importing torch, timm and Lightning takes longer than anyone wants to wait for "Unknown key 'wieght'". So `_target_`s are
-resolved by following files, classes, base classes and re-exports through their syntax trees.
+Importing torch, timm and Lightning takes seconds, too long for a message such as "Unknown key 'wieght'". Therefore `_target_`s
+are resolved by following files, classes, base classes and re-exports through their syntax trees.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EVALUATED = {**vars(typing), **vars(ranges), "Mapping": typing.Mapping, "Sequenc
 
 @dataclass(frozen=True)
 class Signature:
-    """Parameters by name, with their annotation (Any where it is not made of plain types)."""
+    """Parameters by name, with their annotation (Any if it does not consist of plain types)."""
 
     parameters: dict[str, Any]
     required: frozenset[str]
@@ -30,27 +30,28 @@ class Signature:
 
 
 class NotFoundError(LookupError):
-    """There is nothing of that name."""
+    """The module or the name does not exist."""
 
 
 @functools.cache
 def signature(target: str) -> Signature | None:
-    """The signature of the class or function at a dotted path; None where syntax alone does not tell.
+    """Return the signature of the class or function at a dotted path; None if the syntax tree does not contain it.
 
-    NotFoundError if the module or the name does not exist.
+    Raises:
+        NotFoundError: If the module or the name does not exist.
     """
     module, _, name = target.rpartition(".")
-    found = _find(module, name)
-    return None if found is None else _describe(*found)
+    definition = _find(module, name)
+    return None if definition is None else _describe(*definition)
 
 
 def defining_module(target: str) -> str:
-    """The module that `target` comes from, following imports; the named module itself where syntax does not tell."""
+    """Return the module that defines `target`, following imports; the named module if imports cannot be followed."""
     module, _, name = target.rpartition(".")
     try:
         for _ in range(8):
-            read = _module(module)
-            source = None if read is None else _imported_from(module, *read, name)
+            parsed = _module(module)
+            source = None if parsed is None else _imported_from(module, *parsed, name)
             if source is None:
                 return module
             module, name = source
@@ -60,7 +61,7 @@ def defining_module(target: str) -> str:
 
 
 def _imported_from(module: str, tree: ast.Module, package: bool, name: str) -> tuple[str, str] | None:
-    """(module, name) that `name` is imported from in `module`; None where it is defined there."""
+    """Return the (module, name) from which `module` imports `name`; None if `module` defines it."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.ImportFrom, ast.Import)):
             for alias in node.names:
@@ -71,7 +72,7 @@ def _imported_from(module: str, tree: ast.Module, package: bool, name: str) -> t
 
 @functools.cache
 def _module(name: str) -> tuple[ast.Module, bool] | None:
-    """Syntax tree of a module and whether it is a package; None if it is not written in Python."""
+    """Return the syntax tree of a module and whether it is a package; None if it is not written in Python."""
     spec: ModuleSpec | None = None
     for depth, part in enumerate(parts := name.split(".")):
         if depth == 0:
@@ -89,11 +90,11 @@ def _module(name: str) -> tuple[ast.Module, bool] | None:
 
 
 def _find(module: str, name: str, depth: int = 0) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
-    """The definition of `name` as seen in `module`, and the module that holds it."""
-    read = _module(module)
-    if read is None or depth > 8:
+    """Return the module that defines `name`, looked up from `module`, and the definition; None if it cannot be found."""
+    parsed = _module(module)
+    if parsed is None or depth > 8:
         return None
-    tree, package = read
+    tree, package = parsed
     stars = False
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name and node in tree.body:
@@ -132,18 +133,18 @@ def _describe(module: str, node: ast.ClassDef | ast.FunctionDef) -> Signature | 
             continue
         if "." in path:
             return None
-        found = _find(module, path)
-        return None if found is None else _describe(*found)
+        definition = _find(module, path)
+        return None if definition is None else _describe(*definition)
     return Signature({}, frozenset(), False)
 
 
 def _parameters(args: ast.arguments, skip: int) -> Signature:
     positional = [*args.posonlyargs, *args.args]
     without_default = positional[: len(positional) - len(args.defaults)][skip:]
-    needed = [*without_default, *(a for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is None)]
-    everything = [*positional[skip:], *args.kwonlyargs]
-    annotations = {a.arg: _evaluate(a.annotation) for a in everything}
-    return Signature(annotations, frozenset(a.arg for a in needed), args.kwarg is not None)
+    required = [*without_default, *(a for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is None)]
+    parameters = [*positional[skip:], *args.kwonlyargs]
+    annotations = {a.arg: _evaluate(a.annotation) for a in parameters}
+    return Signature(annotations, frozenset(a.arg for a in required), args.kwarg is not None)
 
 
 def _evaluate(annotation: ast.expr | None) -> Any:

@@ -26,16 +26,25 @@ EVERY_S = 10.0  # seconds between two lines of progress
 def write_dataset(
     source: Source, splits: Mapping[SplitName, Images], root: Path, say: Callable[[str], None], skip_bad: bool = False
 ) -> None:
-    """Write all splits as shards below `root`. `root/index.json` comes last: without it there is no data set.
+    """Write all splits as shards in `root`. `root/index.json` is written last, so that a partial data set is not readable.
 
-    ValueError, with the remedy, if there is one already or the disk is full.
+    Args:
+        source: The data set, whose metadata is written to the index.
+        splits: The images to write, by split.
+        root: The new folder.
+        say: Receives lines of progress, such as `print`.
+        skip_bad: Whether to skip images that cannot be decoded.
+
+    Raises:
+        ValueError: If `root` contains a data set or cannot be written.
+        BadImageError: If an image cannot be decoded, unless `skip_bad`.
     """
     if (root / INDEX).exists():
         raise ValueError(f"{root / INDEX} already exists: remove {root}, or choose another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{root} cannot be made ({error}): choose another folder") from None
+        raise ValueError(f"Cannot create {root} ({error}): choose another folder") from None
     for name, images in splits.items():
         write_shards(images, root / name, say, skip_bad)
     about = {
@@ -56,10 +65,13 @@ def write_dataset(
 
 
 def write_shards(images: Images, folder: Path, say: Callable[[str], None], skip_bad: bool = False) -> None:
-    """Write one split into `folder`, which appears whole or not at all, in place of what was there.
+    """Write one split to `folder` atomically, replacing its content.
 
-    JPEG and PNG files are taken as they are where they decode to the same pixels; all else becomes PNG.
-    BadImageError where one cannot be decoded, unless `skip_bad`: then it is skipped and reported. ValueError: the disk is full.
+    JPEG and PNG files are copied if they decode to the same pixels; other images are written as PNG.
+
+    Raises:
+        BadImageError: If an image cannot be decoded. With `skip_bad`, it is skipped and reported instead.
+        ValueError: If the folder cannot be written, for example if the disk is full.
     """
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -70,7 +82,7 @@ def write_shards(images: Images, folder: Path, say: Callable[[str], None], skip_
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(draft, folder)
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error}): make space, or choose another folder") from None
+        raise ValueError(f"Cannot write {folder} ({error}): free disk space, or choose another folder") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     total = sum(shard["bytes"] for shard in index["shards"])
@@ -79,48 +91,48 @@ def write_shards(images: Images, folder: Path, say: Callable[[str], None], skip_
 
 def _fill(images: Images, draft: Path, say: Callable[[str], None], name: str, skip_bad: bool) -> dict[str, Any]:
     shards: list[dict[str, Any]] = []
-    kept: list[int] = []
+    written: list[int] = []
     sizes: list[int] = []
-    waiting: list[bytes] = []
+    pending: list[bytes] = []  # images of the next shard
 
     def flush() -> None:
-        content = b"".join(waiting)
+        content = b"".join(pending)
         file = f"{len(shards):05}.shard"
         (draft / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        shards.append({"file": file, "images": len(waiting), "bytes": len(content), "sha256": digest})
-        waiting.clear()
+        shards.append({"file": file, "images": len(pending), "bytes": len(content), "sha256": digest})
+        pending.clear()
 
-    began = reported = time.monotonic()
-    held = 0
+    start = reported = time.monotonic()
+    pending_bytes = 0
     for i in range(len(images)):
         try:
             encoded = _encoded(images, i)
         except BadImageError as error:
             if not skip_bad:
                 raise
-            say(f"left out: {error}")
+            say(f"skipped: {error}")
             continue
-        if waiting and held + len(encoded) > SHARD_BYTES:
+        if pending and pending_bytes + len(encoded) > SHARD_BYTES:
             flush()
-            held = 0
-        waiting.append(encoded)
-        kept.append(i)
+            pending_bytes = 0
+        pending.append(encoded)
+        written.append(i)
         sizes.append(len(encoded))
-        held += len(encoded)
+        pending_bytes += len(encoded)
         now = time.monotonic()
         if now - reported > EVERY_S:
             reported = now
-            left = (now - began) / (i + 1) * (len(images) - i - 1)
-            say(f"{name}: wrote {i + 1} of {len(images)} images, {sum(sizes) / 1e6:.1f} MB, {left:.0f} s to go")
-    if waiting:
+            remaining = (now - start) / (i + 1) * (len(images) - i - 1)
+            say(f"{name}: wrote {i + 1} of {len(images)} images, {sum(sizes) / 1e6:.1f} MB, {remaining:.0f} s remaining")
+    if pending:
         flush()
-    labels = None if images.labels is None else images.labels[kept].tolist()
+    labels = None if images.labels is None else images.labels[written].tolist()
     return {"version": VERSION, "labels": labels, "sizes": sizes, "shards": shards}
 
 
 def _encoded(images: Images, index: int) -> bytes:
-    """Image `index` as a file whose pixels are exactly `images[index]`."""
+    """Return image `index` as an encoded file that decodes to exactly `images[index]`."""
     pixels = images[index]
     path = _path(images, index)
     if path is not None:
@@ -128,13 +140,13 @@ def _encoded(images: Images, index: int) -> bytes:
         try:
             if np.array_equal(decoded(original), pixels):
                 return original
-        except Exception:  # another format, or one that needs more than decoding: EXIF, CMYK, a palette
+        except Exception:  # another format, or further processing such as EXIF rotation, CMYK or a palette
             pass
     return _png(pixels)
 
 
 def _path(images: Images, index: int) -> Path | None:
-    """The file that image `index` comes from, if it comes from one."""
+    """Return the file of image `index`; None if the image is not read from a file."""
     if isinstance(images, Subset):
         return _path(images.images, int(images.index[index]))
     paths = getattr(images, "paths", None)
@@ -143,7 +155,7 @@ def _path(images: Images, index: int) -> Path | None:
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     if pixels.shape[0] not in (1, 3):
-        raise ValueError(f"images with {pixels.shape[0]} channels cannot be written as shards, only with 1 or 3")
+        raise ValueError(f"Cannot write images with {pixels.shape[0]} channels as shards; expected 1 or 3 channels")
     file = io.BytesIO()
     Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0).copy()).save(file, "PNG")
     return file.getvalue()

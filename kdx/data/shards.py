@@ -1,6 +1,6 @@
 """An image data set in a few large files, read by index from a local disk, S3 or HTTP.
 
-    root/index.json         what the data set is: splits, num_classes, channels, flip, mean, std, labeled splits, names
+    root/index.json         metadata: splits, num_classes, channels, flip, mean, std, labeled splits, names
     root/train/index.json   labels, encoded sizes, and the shards: file, images, bytes, sha256
     root/train/00000.shard  PNG or JPEG files, one after another
 
@@ -32,14 +32,14 @@ LAYOUT = "ROOT/index.json, ROOT/train/index.json, ROOT/train/00000.shard, ..."
 class Shards(Source):
     """A data set that `kdx-prepare` wrote to `root`: a folder, s3://bucket/prefix or https://host/path.
 
-    What is remote is downloaded shard by shard, when it is first needed, into `cache`, and is never downloaded twice.
+    A remote shard is downloaded into `cache` when it is first read, and is not downloaded again.
     """
 
     def __init__(self, root: str | None, cache: str = "~/.cache/kdx/shards") -> None:
         self.root, self.cache = root, cache
 
     def url(self, *parts: str) -> str:
-        """The address of something below `root`. ValueError if there is no root."""
+        """Return the path or URL of `parts` below `root`. ValueError if `root` is None."""
         if self.root is None:
             raise ValueError(f"Missing required option: data.root=FOLDER, s3://... or https://... Expected layout: {LAYOUT}")
         root = self.root.rstrip("/")
@@ -47,39 +47,39 @@ class Shards(Source):
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
-        """`root/index.json`. ValueError says what is wrong with it."""
+        """The content of `root/index.json`. ValueError if it is missing or invalid."""
         return _index(self.url(INDEX))
 
     @property
-    def num_classes(self) -> int | None:  # type: ignore[override]  # known once it is read
+    def num_classes(self) -> int | None:  # type: ignore[override]  # read from the index
         return self.about["num_classes"]
 
     @property
-    def names(self) -> list[str] | None:  # type: ignore[override]  # known once it is read
+    def names(self) -> list[str] | None:  # type: ignore[override]  # read from the index
         return self.about.get("names")
 
     @property
-    def train_labels(self) -> bool:  # type: ignore[override]  # known once it is read
+    def train_labels(self) -> bool:  # type: ignore[override]  # read from the index
         return self.about["train_labels"]
 
     @property
-    def labels(self) -> bool:  # type: ignore[override]  # known once it is read
+    def labels(self) -> bool:  # type: ignore[override]  # read from the index
         return self.about["labels"]
 
     @property
-    def channels(self) -> int:  # type: ignore[override]  # known once it is read
+    def channels(self) -> int:  # type: ignore[override]  # read from the index
         return self.about["channels"]
 
     @property
-    def flip(self) -> bool:  # type: ignore[override]  # known once it is read
+    def flip(self) -> bool:  # type: ignore[override]  # read from the index
         return self.about["flip"]
 
     @property
-    def mean(self) -> tuple[float, ...]:  # type: ignore[override]  # known once it is read
+    def mean(self) -> tuple[float, ...]:  # type: ignore[override]  # read from the index
         return tuple(self.about["mean"])
 
     @property
-    def std(self) -> tuple[float, ...]:  # type: ignore[override]  # known once it is read
+    def std(self) -> tuple[float, ...]:  # type: ignore[override]  # read from the index
         return tuple(self.about["std"])
 
     def check(self) -> None:
@@ -89,23 +89,23 @@ class Shards(Source):
         return {name: self._split(name) for name in SPLITS if name in self.about["splits"]}
 
     def _split(self, name: SplitName) -> ShardImages:
-        where = self.url(name)
-        images = ShardImages(where, Path(self.cache).expanduser(), _index(f"{where}/{INDEX}"))
+        url = self.url(name)
+        images = ShardImages(url, Path(self.cache).expanduser(), _index(f"{url}/{INDEX}"))
         classes = self.about["num_classes"]
         if images.labels is not None and classes is not None and not (images.labels < classes).all():
-            raise ValueError(f"{where}/{INDEX}: label {images.labels.max()}, but there are {classes} classes: {REWRITE}")
+            raise ValueError(f"{url}/{INDEX}: label {images.labels.max()} out of range for {classes} classes: {REWRITE}")
         return images
 
 
 class ShardImages(Images):
-    """One split at `where`, by its index."""
+    """The images of one split in shards at `url`, a folder or a remote address."""
 
-    def __init__(self, where: str, cache: Path, index: dict[str, Any]) -> None:
-        self.where, self.cache, self.shards = where, cache, index["shards"]
+    def __init__(self, url: str, cache: Path, index: dict[str, Any]) -> None:
+        self.url, self.cache, self.shards = url, cache, index["shards"]
         sizes, counts = np.array(index["sizes"], np.int64), np.array([shard["images"] for shard in self.shards], np.int64)
         self.labels = None if index["labels"] is None else np.array(index["labels"], np.int64)
         if counts.sum() != len(sizes) or (self.labels is not None and len(self.labels) != len(sizes)):
-            raise ValueError(f"{where}/{INDEX}: the numbers of images, sizes and labels differ: {REWRITE}")
+            raise ValueError(f"{url}/{INDEX}: the numbers of images, sizes and labels differ: {REWRITE}")
         self.shard = np.repeat(np.arange(len(counts)), counts)
         self.fingerprint = " ".join(shard["sha256"] for shard in self.shards)
         starts = np.cumsum(sizes) - sizes
@@ -124,16 +124,16 @@ class ShardImages(Images):
         try:
             return decoded(encoded)
         except Exception as error:
-            raise BadImageError(f"{self.where}/{shard['file']}: image {index} cannot be decoded ({error}): {REWRITE}") from None
+            raise BadImageError(f"Cannot decode image {index} of {self.url}/{shard['file']} ({error}): {REWRITE}") from None
 
     def obtain(self, shard: dict[str, Any]) -> Path:
-        """The shard's file on this machine, downloaded if need be. ValueError names the shard and the remedy."""
-        url = f"{self.where}/{shard['file']}"
+        """Return the local file of a shard, downloaded if necessary. ValueError, with the remedy, if that fails."""
+        url = f"{self.url}/{shard['file']}"
         if not remote(url):
             size = _size(Path(url))
             if size != shard["bytes"]:
                 state = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
-                raise ValueError(f"{url}, listed in {self.where}/{INDEX}, {state}: {REWRITE}")
+                raise ValueError(f"{url}, listed in {self.url}/{INDEX}, {state}: {REWRITE}")
             return Path(url)
         path = self.cache / f"{shard['sha256']}.shard"
         if _size(path) != shard["bytes"]:
@@ -143,7 +143,7 @@ class ShardImages(Images):
                     if _size(path) != shard["bytes"]:
                         download(url, path, shard["sha256"], REWRITE)
             except OSError as error:
-                raise ValueError(f"{url} cannot be kept in {path.parent} ({error}): choose another data.source.cache") from None
+                raise ValueError(f"Cannot store {url} in {path.parent} ({error}): choose another data.source.cache") from None
         return path
 
 
@@ -151,10 +151,10 @@ REWRITE = "write or copy the data set again (kdx-prepare data=... to=ROOT)"
 
 
 def decoded(encoded: bytes) -> NDArray[np.uint8]:
-    """A PNG or JPEG file as uint8 [C,H,W], one channel or three."""
+    """Return the pixels of a PNG or JPEG file, uint8 [C,H,W] with one or three channels."""
     with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
         if image.mode not in ("L", "RGB"):
-            raise ValueError(f"mode {image.mode} instead of L or RGB")
+            raise ValueError(f"invalid mode {image.mode}, expected L or RGB")
         pixels = np.array(image)  # a copy, because torch needs a writable array
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -167,7 +167,7 @@ def _index(url: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{url} is not an index of shards ({error!r}): {REWRITE}") from None
     if version != VERSION:
-        raise ValueError(f"{url} has version {version}, this kdx reads {VERSION}: {REWRITE}")
+        raise ValueError(f"{url} has version {version}, expected {VERSION}: {REWRITE}")
     return index
 
 

@@ -1,8 +1,8 @@
-"""Public data sets in the formats they are published in, found and downloaded by torchvision.
+"""Public data sets in their published formats, read and downloaded with torchvision.
 
-Where a data set has no val, one is carved from train by seed, in the classes' proportions. The papers take "the last 10 %",
-which tensorflow-datasets has shuffled; in these files the last 10 % would be the last few classes.
-torchvision takes seconds to import, so only functions do.
+If a data set has no val split, one is carved from train by seed, stratified by class. The papers use "the last 10 %" of the
+shuffled order of tensorflow-datasets; in these files, the last 10 % would be the last few classes.
+torchvision takes seconds to import, so it is imported only inside functions.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class VisionSource(Source):
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"data.root={root} cannot be made ({error.strerror}): give a folder you may write to") from error
-        with FileLock(root / ".download.lock"):  # several processes may want the same data
+            raise ValueError(f"Cannot create data.root={root} ({error.strerror}): use a writable folder") from error
+        with FileLock(root / ".download.lock"):  # several processes may download the same data
             return self._checked(self._read(root))
 
     @abstractmethod
@@ -67,7 +67,7 @@ class VisionSource(Source):
         return splits
 
     def _index(self, dataset: type, root: Path, **arguments: Any) -> Any:
-        """The data set as torchvision indexes it. ValueError, with the remedy, where it cannot be downloaded or read."""
+        """Return the data set of torchvision. ValueError, with the remedy, if it cannot be downloaded or read."""
         try:
             return dataset(str(root), download=self.download, **arguments)
         except Exception as error:  # damaged lists can raise any exception in torchvision
@@ -77,21 +77,21 @@ class VisionSource(Source):
         remedy = (
             f"copy it there by hand ({self.layout})"
             if self.download
-            else f"delete {root / self.needed[0]}, use data.download=true"
+            else f"delete {root / self.needed[0]} and use data.download=true"
         )
         return ValueError(
-            f"{root}: {type(self).__name__} cannot be {'downloaded' if self.download else 'read'} ({error}): {remedy}"
+            f"Cannot {'download' if self.download else 'read'} {type(self).__name__} in {root} ({error}): {remedy}"
         )
 
 
 class _Cifar(VisionSource):
     """50,000 training and 10,000 test photographs of 32x32 px. (Krizhevsky 2009)"""
 
-    key: str  # of the labels in a batch file
+    key: str  # key of the labels in a batch file
 
     @abstractmethod
     def _published(self) -> Any:
-        """The class of torchvision that knows the address and the checksums."""
+        """Return the class of torchvision with the URL and the checksums."""
 
     def _read(self, root: Path) -> dict[SplitName, Images]:
         published = self._published()
@@ -144,7 +144,7 @@ class Cifar100(_Cifar):
 
 
 class FashionMnist(VisionSource):
-    """70,000 gray pictures of clothes, 28x28 px, train and test. (Xiao et al. 2017) A mirrored shoe is still a shoe."""
+    """70,000 gray pictures of clothes, 28x28 px, train and test. (Xiao et al. 2017) Training images are flipped by default."""
 
     num_classes = 10
     channels = 1
@@ -208,7 +208,7 @@ class Food101(VisionSource):
 
 
 class Sun397(VisionSource):
-    """397 kinds of places, 108,754 images without a published split that everyone uses: all of it is train, to be carved."""
+    """397 kinds of places, 108,754 images. There is no standard split, so all images are train, and val and test are carved."""
 
     num_classes = 397
     layout = "ROOT/SUN397/ with ClassName.txt and LETTER/CLASS/sun_*.jpg"
@@ -217,7 +217,9 @@ class Sun397(VisionSource):
     def _read(self, root: Path) -> dict[SplitName, Images]:
         from torchvision.datasets import SUN397
 
-        order = sorted(zip(*indexed(self._index(SUN397, root)), strict=True))  # torchvision's is the disk's
+        order = sorted(
+            zip(*indexed(self._index(SUN397, root)), strict=True)
+        )  # the order of torchvision depends on the file system
         return {"train": ImageFiles([path for path, _ in order], [label for _, label in order], channels=3)}
 
 
@@ -226,12 +228,14 @@ def _files(dataset: Any) -> ImageFiles:
 
 
 def indexed(dataset: Any) -> tuple[list[str], list[int]]:
-    """The files and labels that a data set of torchvision lists, which it does in no public attribute."""
+    """Return the files and labels of a torchvision data set, which has no public attribute for them."""
     paths = getattr(dataset, "_image_files", None) or getattr(dataset, "_images", None)
     labels = getattr(dataset, "_labels", None)
     if paths is None or labels is None:
         import torchvision
 
         name = type(dataset).__name__
-        raise RuntimeError(f"torchvision {torchvision.__version__} does not list the files of {name} as 0.26 to 0.29 do")
+        raise RuntimeError(
+            f"torchvision {torchvision.__version__} has an unknown layout of {name}: install torchvision 0.26 to 0.29"
+        )
     return [str(path) for path in paths], list(labels)

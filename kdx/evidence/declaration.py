@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kdx.config.errors import ConfigError, explain_omegaconf, nearest
-from kdx.config.plugins import refusal
+from kdx.config.plugins import reason_not_allowed
 from kdx.config.signatures import NotFoundError, signature
 from kdx.evidence.figures import Figure
 from kdx.evidence.kinds import Test
@@ -172,7 +172,7 @@ def _family(name: str, node: dict[str, Any]) -> Family:
 def _make(node: Any, path: str, kind: type) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{path} has no _target_: add one, such as {kind.__module__}.{kind.__subclasses__()[0].__name__}")
-    reason = refusal(str(node["_target_"]))
+    reason = reason_not_allowed(str(node["_target_"]))
     if reason is not None:
         raise ConfigError(f"{path}._target_={node['_target_']}: {reason}")
     try:

@@ -13,7 +13,7 @@ from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.run_metrics import check_metric
 from kdx.experiment import build
-from kdx.experiment.teacher import graduate
+from kdx.experiment.teacher import teacher_run
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import fingerprint
 
@@ -45,7 +45,7 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
                 parts = build.parts(config)
                 for member in config.members.values():
                     if member.is_trained_first:
-                        build.parts(graduate(config, member))  # the run that trains the teacher
+                        build.parts(teacher_run(config, member))  # the run that trains the teacher
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
             for metric, claim in reasons.items():

@@ -1,4 +1,4 @@
-"""From parts, data and weights to a Lightning module and a data module."""
+"""Assembly of the Lightning module and the data module from parts, data and weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger("kdx")
 
 @dataclass
 class Experiment:
-    """Everything that a run is made of."""
+    """The Lightning module, the data module and the teacher of a run."""
 
     module: DistillationModule
     datamodule: DataModule
@@ -43,45 +43,48 @@ class Experiment:
 
 
 def read_splits(source: Source) -> Mapping[SplitName, Images]:
-    """The data set's own splits. ConfigError if it is not as it should be."""
+    """Return the splits that the data set is published with. ConfigError if files are missing or invalid."""
     try:
         return source.splits()
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def carve_splits(data: DataConfig, given: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
-    """train, val and test as the config wants them, from the data set's own splits, decoded on disk if there is a cache."""
+def carve_splits(data: DataConfig, published: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
+    """Return train, val and test as configured, from the published splits, decoded on disk with `data.cache`."""
     try:
         if data.cache is not None:
-            given = {name: cached(images, Path(data.cache), key(images, name), log.info) for name, images in given.items()}
-        splits = carve(given, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
+            cache = Path(data.cache)
+            published = {name: cached(images, cache, key(images, name), log.info) for name, images in published.items()}
+        splits = carve(published, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     empty = [name for name, images in splits.items() if not len(images)]
     if empty:
-        raise ConfigError(f"{empty[0]} has no image: raise data.{empty[0]}_share, or give more images")
+        raise ConfigError(f"Split {empty[0]} is empty: increase data.{empty[0]}_share, or use more images")
     if data.batch_size > len(splits["train"]):
         size = len(splits["train"])
-        raise ConfigError(f"data.batch_size={data.batch_size}, but there are {size} training images: give at most {size}")
-    carved = [name for name in splits if name not in given]
+        raise ConfigError(
+            f"Invalid data.batch_size={data.batch_size} for {size} training images: use data.batch_size={size} or less"
+        )
+    carved = [name for name in splits if name not in published]
     if carved:
         log.info("%s carved from train by data.split_seed=%d", " and ".join(carved), data.split_seed)
     return splits
 
 
 def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
-    """How many test images are training images too; said if there are any."""
-    found = count_duplicates(splits["train"], splits["test"])
-    if found:
-        log.warning("%d of %d test images stand in train too: the test numbers are too good", found, len(splits["test"]))
-    return found
+    """Return the number of test images that are also training images, and log a warning if it is not 0."""
+    duplicates = count_duplicates(splits["train"], splits["test"])
+    if duplicates:
+        log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(splits["test"]))
+    return duplicates
 
 
 def check_features(parts: Parts) -> None:
-    """ConfigError, with the paths that exist, if a loss needs a feature that its network does not have.
+    """Raise ConfigError, with the available paths, if a loss needs a feature that its network does not have.
 
-    It needs no weights, so it is found before a teacher is trained.
+    The check needs no weights, so it runs before a teacher is trained.
     """
     config, objective = parts.config, parts.objective
     needed = {"student": (config.student, objective.student_features)}
@@ -98,9 +101,9 @@ def check_features(parts: Parts) -> None:
 
 
 def make_network(node: Node, path: str, source: Source, num_classes: int) -> Network:
-    """The network of the config node at `path`, for the classes, channels and colors of the data set.
+    """Return the network of the config node at `path`, with the classes, channels, mean and std of the data set.
 
-    An option that names its own mean and std keeps them. ConfigError if the network cannot be made so.
+    A mean and std in the node take precedence. ConfigError if the network cannot be built with these arguments.
     """
     colors = {} if node.get("mean") is not None else {"mean": source.mean, "std": source.std}
     factory = build.make(node, path)
@@ -112,7 +115,7 @@ def make_network(node: Node, path: str, source: Source, num_classes: int) -> Net
 
 
 def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, Path | None]) -> OnlineTeacher | Ensemble | None:
-    """The teacher, or the ensemble of its members, with weights from `files`; ConfigError if they do not fit."""
+    """Return the teacher, or the ensemble of its members, with weights from `files`. ConfigError if they do not fit."""
     loaded: dict[str, OnlineTeacher] = {}
     for path, member in parts.config.members.items():
         network = make_network(member.architecture, f"{path}.network", parts.source, num_classes)
@@ -136,7 +139,7 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, Path | None
 
 
 def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
-    """The student with its teacher, or with its peers."""
+    """Return the student with its teacher or its peers, as one module."""
     config, source, num_classes = parts.config, parts.source, parts.num_classes
     student = make_network(config.student, "student", source, num_classes)
     if parts.temperature is not None:
@@ -153,7 +156,7 @@ def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
 
 
 def connect(parts: Parts, distiller: Distiller | Cohort, train: Images) -> None:
-    """Let the losses build their projectors and memories, which depend on the networks and the data."""
+    """Build the projectors and memory banks of the losses, whose sizes depend on the networks and the data."""
     channels = parts.source.channels
     sides = parts.config.student_resolution, parts.config.resolution.teacher
     labels = None if train.labels is None else torch.from_numpy(train.labels)
@@ -169,7 +172,7 @@ def connect(parts: Parts, distiller: Distiller | Cohort, train: Images) -> None:
 
 
 def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, Path | None]) -> Experiment:
-    """Networks with their weights, data module and Lightning module. `files` hold the weights of the teacher's members."""
+    """Return module, data module and teacher with their weights; `files` are the weights of the teacher's members."""
     config, num_classes = parts.config, parts.num_classes
     teacher = load_teacher(parts, num_classes, files)
     seed_everything(config.seed)
@@ -201,7 +204,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     if config.teacher is None and config.peers is None:
         for name, metric in parts.metrics.items():
             if metric.needs_teacher:
-                log.warning("metrics.%s needs a teacher, and there is none; it is not measured", name)
+                log.warning("metrics.%s needs a teacher and is not measured (teacher=none)", name)
     module = DistillationModule(
         distiller,
         parts.objective,
@@ -217,7 +220,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
 
 
 def stored_views(parts: Parts, num_classes: int) -> list[Observer]:
-    """How a teacher whose views never change sees train: one observer per stored crop."""
+    """Return the observers for a teacher with fixed views of train: one per stored crop."""
     config = parts.config
     side, interpolation = config.resolution.teacher, config.interpolation.teacher
     return [

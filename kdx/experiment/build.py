@@ -1,4 +1,4 @@
-"""From a checked config to objects: the one place where `instantiate` is called."""
+"""Objects from a checked config; the only module that calls `instantiate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kdx.views.policies import SharedView, ViewPolicy
 
 
 def make(node: Any, path: str, **arguments: Any) -> Any:
-    """The object a config node describes; None for None. ConfigError names the path where the constructor objects."""
+    """Return the object that a config node describes; None for None. ConfigError, with the path, if the constructor fails."""
     if node is None:
         return None
     try:
@@ -47,7 +47,7 @@ def make(node: Any, path: str, **arguments: Any) -> Any:
 
 @dataclass
 class Parts:
-    """The objects of a run that cost nothing to build: no network, no data, no weights. Built once a run from its config."""
+    """The objects of a run that are cheap to build: no networks, data or weights."""
 
     config: RunConfig
     source: Source
@@ -56,7 +56,7 @@ class Parts:
     augmentation: Augmentation | None
     eval_crop: Crop
     objective: Objective
-    metrics: dict[str, EvaluationMetric]  # beside the built-in ones
+    metrics: dict[str, EvaluationMetric]  # in addition to the built-in metrics
     temperature: Temperature | None
     calibration: TemperatureScaling | None
     lr_schedule: LrSchedule
@@ -64,44 +64,44 @@ class Parts:
 
     @property
     def teacher_is_stored(self) -> bool:
-        """Whether the teacher gives one answer per training image that never changes, so that it is run over train once."""
+        """Whether the teacher's output per training image is constant, so that it is computed once and stored."""
         config = self.config
         fixed = self.policy.teacher_fixed and self.mixing is None and self.augmentation is None
-        one_answer = not self.objective.teacher_features and not self.members_teach_separately
-        return fixed and one_answer and config.data.teacher_view == "full"
+        logits_only = not self.objective.teacher_features and not self.members_teach_separately
+        return fixed and logits_only and config.data.teacher_view == "full"
 
     @property
     def members_teach_separately(self) -> bool:
-        """Whether each member of the teacher has a loss of its own."""
+        """Whether each member of the teacher has its own loss."""
         teacher = self.config.teacher
         return teacher is not None and teacher.members is not None and teacher.combine == "losses"
 
     @property
     def flip(self) -> bool:
-        """Whether training images are mirrored half of the time."""
+        """Whether training images are mirrored with probability 0.5."""
         return self.source.flip if self.config.data.flip is None else self.config.data.flip
 
     @cached_property
     def num_classes(self) -> int:
         """The number of classes K: of the data set, the config, or the teacher's weights. ConfigError if unknown."""
-        known = self.source.num_classes or self.config.data.num_classes
+        num_classes = self.source.num_classes or self.config.data.num_classes
         for member in self.config.members.values():
-            if known is None and member.checkpoint is not None:
+            if num_classes is None and member.checkpoint is not None:
                 from kdx.networks.weights import head_classes
 
-                known = head_classes(Path(member.checkpoint))
-        if known is None:
+                num_classes = head_classes(Path(member.checkpoint))
+        if num_classes is None:
             raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
-        return int(known)
+        return int(num_classes)
 
 
 def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
-    """How each split is seen; val by the student only, for the teacher's logits on val are known from the preflight."""
+    """Return the observer of each split; val has no teacher view, because the preflight already stores its logits on val."""
     config = parts.config
     resolution = Pair(config.resolution.teacher, config.student_resolution)
     interpolations = (config.interpolation.teacher, config.interpolation.student)
     still = SharedView(parts.eval_crop)
-    taught, others = config.teacher is not None, config.other_resolutions
+    has_teacher, others = config.teacher is not None, config.other_resolutions
     try:
         train = Observer(
             parts.policy,
@@ -110,7 +110,7 @@ def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
             mixing=parts.mixing,
             augmentation=parts.augmentation,
             flip=parts.flip,
-            teacher=taught and not parts.teacher_is_stored,
+            teacher=has_teacher and not parts.teacher_is_stored,
             student_resolutions=config.student_resolutions,
             interpolations=interpolations,
             teacher_sees_students=config.data.teacher_view == "student",
@@ -119,12 +119,14 @@ def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     val = Observer(still, resolution, num_classes, teacher=False, interpolations=interpolations)
-    test = Observer(still, resolution, num_classes, teacher=taught, interpolations=interpolations, other_resolutions=others)
+    test = Observer(
+        still, resolution, num_classes, teacher=has_teacher, interpolations=interpolations, other_resolutions=others
+    )
     return {"train": train, "val": val, "test": test}
 
 
 def unchecked(config: RunConfig) -> Parts:
-    """The parts of a run that was checked when it was trained; its data need not be here."""
+    """Return the parts of a finished run without checking them; its data need not exist."""
     return Parts(
         config=config,
         source=make(config.data.source, "data.source"),
@@ -142,7 +144,7 @@ def unchecked(config: RunConfig) -> Parts:
 
 
 def parts(config: RunConfig) -> Parts:
-    """Build what is cheap and check the objects against each other before data is read. ConfigError ends with the remedy."""
+    """Return the parts of a run, checked against each other before data is read. ConfigError ends with the remedy."""
     built = unchecked(config)
     try:
         built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
@@ -166,38 +168,40 @@ def parts(config: RunConfig) -> Parts:
 
 
 def _check_terms(parts: Parts) -> None:
-    """Every loss finds what it needs, and nothing is there for no loss."""
+    """Raise ConfigError if a loss lacks what it needs, or if no loss uses the teacher or the peers."""
     config, objective = parts.config, parts.objective
-    taught, tempered = objective.needs_teacher, objective.needs_temperature
-    if taught and config.teacher is None and config.peers is None:
-        raise ConfigError(f"losses.{taught[0]} compares with a teacher, and there is none: use losses=[ce], or teacher=online")
-    if tempered and parts.temperature is None:
-        raise ConfigError(f"losses.{tempered[0]} needs a distillation temperature: use temperature=constant")
-    labeled = objective.needs_label
-    if labeled and not parts.source.train_labels:
-        raise ConfigError(f"losses.{labeled[0]} needs labels, and the data set has none: use losses=[kl]")
-    single = objective.needs_one_label
-    if single and parts.mixing is not None:
-        raise ConfigError(f"losses.{single[0]} needs one class per image, and a mixed image has two: use mixing=none")
-    if config.teacher is not None and not taught:
-        raise ConfigError("there is a teacher, but no loss compares with it: use losses=[kl], or teacher=none")
-    if config.peers is not None and not taught:
-        raise ConfigError("there are peers, but no loss compares with them: use losses=[kd], or peers=none")
-    compared = [name for name, term in objective.terms.items() if term.loss.teacher_features or term.loss.student_features]
-    if compared and (config.peers is not None or config.is_ensemble):
-        raise ConfigError(f"losses.{compared[0]} compares features, which needs one teacher: use teacher=online")
+    teacher_losses, temperature_losses = objective.needs_teacher, objective.needs_temperature
+    if teacher_losses and config.teacher is None and config.peers is None:
+        raise ConfigError(f"losses.{teacher_losses[0]} needs a teacher, but teacher=none: use losses=[ce], or teacher=online")
+    if temperature_losses and parts.temperature is None:
+        raise ConfigError(f"losses.{temperature_losses[0]} needs a distillation temperature: use temperature=constant")
+    label_losses = objective.needs_label
+    if label_losses and not parts.source.train_labels:
+        raise ConfigError(f"losses.{label_losses[0]} needs labels, but the data set is unlabeled: use losses=[kl]")
+    one_label_losses = objective.needs_one_label
+    if one_label_losses and parts.mixing is not None:
+        raise ConfigError(f"losses.{one_label_losses[0]} needs one class per image, but mixing gives two: use mixing=none")
+    if config.teacher is not None and not teacher_losses:
+        raise ConfigError("No loss uses the teacher: use losses=[kl], or teacher=none")
+    if config.peers is not None and not teacher_losses:
+        raise ConfigError("No loss uses the peers: use losses=[kd], or peers=none")
+    feature_losses = [
+        name for name, term in objective.terms.items() if term.loss.teacher_features or term.loss.student_features
+    ]
+    if feature_losses and (config.peers is not None or config.is_ensemble):
+        raise ConfigError(f"losses.{feature_losses[0]} compares features, which needs one teacher: use teacher=online")
     stored = getattr(parts.policy, "teacher_crops", 1) > 1
-    if stored and compared:
-        raise ConfigError(f"losses.{compared[0]} needs features, and a stored teacher has only logits: use views=ind_ic")
+    if stored and feature_losses:
+        raise ConfigError(f"losses.{feature_losses[0]} needs features, but a stored teacher has only logits: use views=ind_ic")
     if stored and not parts.teacher_is_stored:
         raise ConfigError(
-            "views with stored teacher crops need a teacher that gives one answer per image: "
+            "Stored teacher crops need a teacher with constant logits per image: "
             "use augmentation=none, and combine=logits or probs in an ensemble"
         )
 
 
 def _check_metrics(parts: Parts) -> None:
-    """What is added can be measured, and so can what is monitored on the student."""
+    """Raise ConfigError if an added metric or the monitored metric cannot be measured on this data set."""
     labels, num_classes, monitor = parts.source.labels, parts.num_classes, parts.config.monitor
     try:
         check_added(parts.metrics, num_classes, labels=labels)
@@ -218,13 +222,13 @@ def _check_metrics(parts: Parts) -> None:
 
 def _check_devices(config: RunConfig) -> None:
     devices, accelerator = config.trainer.get("devices"), config.trainer.get("accelerator")
-    found = torch.cuda.device_count()
-    if accelerator in ("gpu", "cuda") and not found:
-        raise ConfigError("trainer.accelerator=gpu, but there is no GPU here: use trainer=cpu")
-    if isinstance(devices, int) and (accelerator in ("gpu", "cuda") or (accelerator == "auto" and found)) and devices > found:
-        raise ConfigError(f"trainer.devices={devices}, but there are {found} GPUs here: give 1 to {found}")
-    if isinstance(devices, int) and accelerator == "auto" and not found and devices > 1:
-        raise ConfigError(f"trainer.devices={devices}, but there is no GPU here: use trainer=ddp trainer.accelerator=cpu")
+    gpus = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") and not gpus:
+        raise ConfigError("trainer.accelerator=gpu, but this machine has no GPU: use trainer=cpu")
+    if isinstance(devices, int) and (accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus)) and devices > gpus:
+        raise ConfigError(f"trainer.devices={devices}, but this machine has {gpus} GPUs; expected 1 to {gpus}")
+    if isinstance(devices, int) and accelerator == "auto" and not gpus and devices > 1:
+        raise ConfigError(f"trainer.devices={devices}, but this machine has no GPU: use trainer=ddp trainer.accelerator=cpu")
 
 
 def _check_checkpoint(path: str, file: Path, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run costs: its networks' size and speed on the run's device, its energy, and the teacher's share of the time."""
+"""Cost of a run: size and speed of its networks on the run's device, energy, and the teacher's share of the time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger("kdx")
 
 
 def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_per_second: float) -> Costs:
-    """What the networks cost on this rank's device, and how that was measured.
+    """Return the cost of the networks on this rank's device, with the measurement protocol.
 
-    `images_per_second` are those of training on all ranks. What cannot be measured, such as one image through a network that
-    needs two, is left out and said: no run fails for it.
+    `images_per_second` is the training speed, summed over all ranks. If a measurement fails, such as a batch of one image in a
+    network that needs two, a warning is logged and the run continues.
     """
     config, distiller, channels = parts.config, experiment.module.distiller, parts.source.channels
     side = config.student_resolution
@@ -46,5 +46,5 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        log.warning("the cost is not measured: %s", reason)
+        log.warning("Cost not measured: %s", reason)
         return Costs({}, f"not measured: {reason}", "")

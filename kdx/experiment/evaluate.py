@@ -1,4 +1,4 @@
-"""A finished run measured again, exactly as the run measured itself."""
+"""Evaluation of a finished run, with the same measurements as at the end of the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdx.run.folder import RunFolder
 
 
 def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool = False) -> dict[str, float]:
-    """Metrics by flat name of a finished run's selected student (and its teacher) on a split, as the run measured them.
+    """Return the metrics by flat name of a finished run's selected student, and its teacher, on a split.
 
     Raises:
         ConfigError: if the data or the teacher are not those of the run.
@@ -39,7 +39,7 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
 
 
 def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
-    """The experiment of a finished run, with its selected weights, its teacher and the teacher's calibration."""
+    """Return the experiment of a finished run, with its selected weights, its teacher and the teacher's calibration."""
     cards: dict[str, Any] = folder.read("teacher.json")["members"] if parts.config.teacher is not None else {}
     files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
     experiment = assemble(parts, splits, files)
@@ -51,6 +51,8 @@ def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
             weights.load(peer.model, folder.peers / f"{name}.safetensors")
     for name, member in (experiment.teacher.members if experiment.teacher is not None else {}).items():
         if member.fingerprint != cards[name]["sha256"]:
-            raise ConfigError(f"{files[name]} is not the teacher that this run was distilled from: its weights differ")
+            raise ConfigError(
+                f"The teacher's weights in {files[name]} have changed since the run: restore the file, or train again"
+            )
         member.calibration_temperature = cards[name]["calibration_temperature"]
     return experiment

@@ -21,7 +21,7 @@ KEYS, SUMS = ("split", "network", "resolution"), ("count", "confidence", "correc
 
 
 def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
-    """What loggers are given at the start: a name from the run's name, baseline, overrides and seed; tags, sweep, config."""
+    """Return the information for loggers at the start; the name consists of the run's name, baseline, overrides and seed."""
     overrides = [text.lstrip("+~") for text in folder.overrides]
     shown = [text for text in overrides if text.partition("=")[0].partition("@")[0].split(".")[0] not in QUIET]
     baseline = [config.baseline] if config.baseline else []
@@ -41,7 +41,7 @@ def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
 
 
 def open_loggers(config: RunConfig, folder: RunFolder, info: RunInfo) -> list[Any]:
-    """metrics.csv, and on the first rank what the config adds."""
+    """Return the logger of metrics.csv and, on the first rank, the loggers of the config."""
     if rank() > 0:
         return [MetricsFile(folder.path)]
     extra = []
@@ -56,12 +56,12 @@ def open_loggers(config: RunConfig, folder: RunFolder, info: RunInfo) -> list[An
 
 
 def journals(loggers: Iterable[Any]) -> list[Journal]:
-    """Those that take pictures and tables."""
+    """Return the loggers that accept pictures and tables."""
     return [logger for logger in loggers if isinstance(logger, Journal)]
 
 
 def conclude(loggers: Iterable[Any], info: RunInfo, report: Mapping[str, Any], best: float | None) -> None:
-    """Tell all loggers what is in the run's folder: final numbers, tables, pictures, the student. `report` is metrics.json."""
+    """Pass final metrics, tables, pictures and the student to all loggers. `report` is the content of metrics.json."""
     cards = _json(info.folder / "teacher.json").get("members", {})
     teachers = {name: card["sha256"] for name, card in cards.items()}
     conclusion = FinalReport(report["metrics"], report["last"], best, report["selection"], teachers)
@@ -79,7 +79,7 @@ def conclude(loggers: Iterable[Any], info: RunInfo, report: Mapping[str, Any], b
 
 
 def close(loggers: Iterable[Any], failed: bool) -> None:
-    """Let all loggers finish, so that the next run of a sweep begins anew."""
+    """Close all loggers, so that the next run of a sweep starts with new ones."""
     for logger in loggers:
         if isinstance(logger, Journal):
             logger.close(failed)
@@ -88,7 +88,7 @@ def close(loggers: Iterable[Any], failed: bool) -> None:
 
 
 def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """The tables in a run's folder: name -> columns and rows."""
+    """Return the tables in a run's folder: name -> columns and rows."""
     tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
     per_class = folder / "per_class.csv"
     if per_class.is_file():
@@ -113,8 +113,8 @@ def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
 
 
 def _number(cell: str) -> float | int | str:

@@ -1,4 +1,4 @@
-"""What a run stores of its networks: the students' weights, the teacher's card, and how large they are."""
+"""The stored networks of a run: the students' weights, the teacher's card, and parameter counts."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from kdx.training.module import DistillationModule
 def save_students(
     module: DistillationModule, resolution: int, folder: RunFolder, class_names: Sequence[str] | None = None
 ) -> None:
-    """Write the selected student, tested at `resolution` px, and its peers into a folder of their own."""
+    """Write the selected student, whose test resolution is `resolution` px, and its peers."""
     distiller = module.distiller
-    facts: dict[str, Any] = {"resolution": resolution}
-    facts |= {} if class_names is None else {"label_names": list(class_names)}
-    weights.save(distiller.student.model, {**distiller.student.card, **facts}, folder.student)
+    metadata: dict[str, Any] = {"resolution": resolution}
+    metadata |= {} if class_names is None else {"label_names": list(class_names)}
+    weights.save(distiller.student.model, {**distiller.student.card, **metadata}, folder.student)
     if isinstance(distiller, Cohort):
         folder.peers.mkdir(exist_ok=True)
         for name, peer in distiller.peers.items():
             assert isinstance(peer, Network)
-            weights.save(peer.model, {**peer.card, **facts}, folder.peers / f"{name}.safetensors")
+            weights.save(peer.model, {**peer.card, **metadata}, folder.peers / f"{name}.safetensors")
 
 
 def teacher_card(teacher: Teacher, files: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Which weights taught, and how each member was calibrated, as plain data."""
+    """Return file, SHA-256 and calibration temperature of each member of the teacher, as plain data."""
 
     def card(name: str, member: Teacher) -> dict[str, Any]:
         file = files[name]
@@ -45,7 +45,7 @@ def teacher_card(teacher: Teacher, files: Mapping[str, Path | None]) -> dict[str
 
 
 def count_parameters(experiment: Experiment) -> dict[str, float]:
-    """The number of parameters of each network: `student/parameters`, `teacher/parameters`, ..."""
+    """Return the number of parameters of each network: `student/parameters`, `teacher/parameters`, ..."""
     distiller = experiment.module.distiller
     counts = {"student/parameters": float(distiller.student.num_parameters)}
     if isinstance(distiller, Cohort):

@@ -1,4 +1,4 @@
-"""Where a run's teacher comes from: a file, timm, or a training run of its own, done once and kept."""
+"""The weights of a run's teacher: from a file, from timm, or from a training run whose result is stored for later runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
-# What a trained network's weights do not depend on.
+# Config keys that trained weights do not depend on.
 IRRELEVANT = (
     "name",
     "tags",
@@ -35,14 +35,14 @@ IRRELEVANT = (
     "measured",
 )
 
-# What of the data settings they do; the images themselves have a fingerprint of their own.
+# Data settings that trained weights depend on; the images have their own fingerprint.
 DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
 
 
-def graduate(config: RunConfig, member: MemberConfig) -> RunConfig:
-    """The config of the run that trains this member of the teacher: `config` without a teacher, changed by the recipe.
+def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
+    """Return the config of the run that trains this member of the teacher: `config` without a teacher, changed by the recipe.
 
-    A recipe is a diff in the keys of a run. A node with a `_target_` replaces the run's own, however deep; others are merged.
+    A recipe is a diff of a run's config. A node with a `_target_` replaces the node of the run at any depth; others are merged.
     """
     side = member.resolution or config.resolution.teacher
     fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
@@ -62,7 +62,7 @@ def graduate(config: RunConfig, member: MemberConfig) -> RunConfig:
 
 
 def overlay(base: Any, diff: Any, merge: bool = False) -> Any:
-    """`base` changed by `diff`, where a node with a `_target_` counts as one value, unless `merge`."""
+    """Return `base` changed by `diff`; a node with a `_target_` is replaced as a whole, unless `merge`."""
     if not isinstance(diff, Mapping) or not isinstance(base, Mapping) or ("_target_" in diff and not merge):
         return diff
     changed = {key: overlay(base.get(key), value) for key, value in diff.items()}
@@ -70,9 +70,12 @@ def overlay(base: Any, diff: Any, merge: bool = False) -> Any:
 
 
 def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> str:
-    """The fingerprint of the weights that `config` trains: config, pixels and labels, version of kdx.
+    """Return the fingerprint of the weights that `config` trains: config, pixels and labels, version of kdx.
 
-    `splits` are what `source` reads; a teacher that learns from another source has that one's config in its fingerprint.
+    Args:
+        config: The config of the teacher's run.
+        splits: The published splits of `source`.
+        source: The data source of the student's run; a different source of the teacher enters the fingerprint by its config.
     """
     plain = to_plain(config)
     relevant = {name: value for name, value in plain.items() if name not in IRRELEVANT}
@@ -86,7 +89,7 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
         with open(config.student["init"], "rb") as file:
             relevant["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
     monitored = config.monitor.rpartition("/")[2]
-    if monitored in config.metrics:  # it selects the weights
+    if monitored in config.metrics:  # the monitored metric selects the weights
         relevant["metrics"] = {monitored: plain["metrics"][monitored]}
     return fingerprint({"config": relevant, "data": data_fingerprint(splits), "kdx": VERSION})
 
@@ -95,18 +98,18 @@ Train = Callable[[RunConfig, Path], None]
 
 
 def obtain(config: RunConfig, splits: Mapping[SplitName, Images], train: Train) -> dict[str, Path | None]:
-    """The file with each member's weights by name, after training those that are not stored yet; None if timm provides them."""
+    """Return the weights file of each member by name, after training missing ones; None for pretrained weights of timm."""
     return {path.rpartition(".")[2]: _obtain(config, member, splits, train) for path, member in config.members.items()}
 
 
 def _obtain(config: RunConfig, member: MemberConfig, splits: Mapping[SplitName, Images], train: Train) -> Path | None:
     if not member.is_trained_first:
         return Path(member.checkpoint) if member.checkpoint is not None else None
-    recipe = graduate(config, member)
+    recipe = teacher_run(config, member)
     store = Store(Path(config.outputs) / "teachers")
     name = key(recipe, splits, config.data.source)
 
-    if rank() > 0:  # joins the training that rank 0 does under the lock, and waits for its result
+    if rank() > 0:  # takes part in the training that rank 0 runs under the lock, then waits for the stored result
         if not store.has(name):
             train(recipe, store.root / f"{name}.part")
         while not store.has(name):
@@ -114,5 +117,5 @@ def _obtain(config: RunConfig, member: MemberConfig, splits: Mapping[SplitName, 
         return store.folder(name) / WEIGHTS
     if not store.has(name):
         architecture = member.architecture["architecture"]
-        log.info("training the teacher %s first; later runs find it in %s", architecture, store.root)
+        log.info("Training the teacher %s first; later runs load it from %s", architecture, store.root)
     return store.obtain(name, functools.partial(train, recipe), log.info) / WEIGHTS

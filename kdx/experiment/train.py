@@ -1,4 +1,4 @@
-"""Train a student (and first its teacher, if need be), select on val, test once, and store all of it in the run's folder."""
+"""Training of a student (first its teacher, if not stored), selection on val, one test; all results are in the run's folder."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ log = logging.getLogger("kdx")
 
 
 def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
-    """Train, select on val, test once; the folder then holds all of it.
+    """Train, select on val, test once, and write all results into the folder.
 
     Args:
-        parts: the objects of a checked config.
-        folder: the run's folder, made if need be.
-        quiet: whether to leave out the table at the end.
+        parts: The objects of a checked config.
+        folder: The run's folder, created if missing.
+        quiet: Whether to omit the table at the end.
 
     Returns:
         The final metrics by flat name, as in metrics.json.
 
     Raises:
-        ConfigError: if data, networks or weights do not fit the config.
-        NonFiniteLossError: if the loss became NaN or infinite.
+        ConfigError: If data, networks or weights do not fit the config.
+        NonFiniteLossError: If the loss is NaN or infinite.
     """
-    began, energy, config = time.perf_counter(), EnergyMeter(), parts.config
+    start, energy, config = time.perf_counter(), EnergyMeter(), parts.config
     provenance = folder.start(to_plain(config)) if rank() == 0 else {}
-    given = read_splits(parts.source)
-    splits = carve_splits(config.data, given)
+    published = read_splits(parts.source)
+    splits = carve_splits(config.data, published)
     duplicates = warn_of_duplicates(splits)
     check_features(parts)
-    files = teacher.obtain(config, given, train_teacher)
+    files = teacher.obtain(config, published, train_teacher)
     experiment = assemble(parts, splits, files)
     module = experiment.module
     picture = save_panel(parts, splits, folder)
@@ -68,7 +68,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=config.ckpt_path, weights_only=True)
         selected, last = select(config, trainer, experiment, folder)
         metrics = {**count_parameters(experiment), **final_metrics(parts, experiment, trainer, folder)}
-        metrics["seconds"] = time.perf_counter() - began
+        metrics["seconds"] = time.perf_counter() - start
         metrics["peak_memory_mb"] = peak_memory_mb()
         joules = energy.joules()
         metrics |= {} if joules is None else {"energy_joules": joules}
@@ -85,7 +85,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
                 "selection": selected,
                 "higher_is_better": directions(parts.metrics),
                 "data": {
-                    "fingerprint": fingerprint(given),
+                    "fingerprint": fingerprint(published),
                     "duplicates_in_test": duplicates,
                     "skipped": experiment.datamodule.skipped,
                 },
@@ -97,7 +97,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         failed = False
     except NonFiniteLossError as error:
         for journal in loggers.journals(opened):
-            journal.alert("the loss is not finite", str(error))
+            journal.alert("Loss is not finite", str(error))
         raise
     finally:
         loggers.close(opened, failed)
@@ -113,22 +113,22 @@ def train_teacher(config: RunConfig, folder: Path) -> None:
     """Train the teacher that `config` describes into `folder`."""
     metrics = train(build.parts(config), RunFolder(folder), quiet=True)
     name = config.student["architecture"]
-    log.info("teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])
+    log.info("Teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])
 
 
 def show_views(parts: Parts, folder: RunFolder) -> Path | None:
-    """Write `views.png`, the first batch as both networks see it, without training; returns its path."""
+    """Write `views.png`, the first batch as teacher and student see it, without training. Return its path."""
     folder.path.mkdir(parents=True, exist_ok=True)
     return save_panel(parts, carve_splits(parts.config.data, read_splits(parts.source)), folder)
 
 
 def save_panel(parts: Parts, splits: Mapping[SplitName, Images], folder: RunFolder) -> Path | None:
-    """Write `views.png`, the first batch as both networks see it; on the first rank, which gets its path."""
+    """Write `views.png`, the first batch as teacher and student see it. Return its path; None on other ranks than the first."""
     if rank() > 0:
         return None
     config = parts.config
     observer = build.observers(parts, num_classes=max(parts.source.num_classes or 2, 2))["train"]
-    observer.teacher = config.teacher is not None  # also where its outputs are stored and it is not run in training
+    observer.teacher = config.teacher is not None  # even if its outputs are stored, so that it does not run in training
     path = folder.path / "views.png"
     draw_views(observer, splits["train"], config.data.batch_size, config.seed, config.data.on_bad_image).save(path)
     return path

@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run, and the choice of the weights that are tested and exported."""
+"""The Lightning trainer of a run, and the selection of the weights that are tested and exported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("kdx")
 
 
 def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
-    """The Lightning trainer of this config. Lightning's notes on hardware and its tips are not logged; its warnings are."""
+    """Return the Lightning trainer of this config. Of Lightning's messages, only warnings and errors are logged."""
     for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
     plugins = [GlobalBatchNorm()] if config.trainer.get("strategy", "auto") != "auto" else []
@@ -41,12 +41,12 @@ def select(
 ) -> tuple[dict[str, Any], dict[str, float] | None]:
     """Load the selected weights into the module.
 
-    With `callbacks=ema`, val saw the average in every epoch, so that the best epoch is the average's best; "ema" is the average
-    after the last step, and "last" the student's own weights.
+    With `callbacks=ema`, validation uses the averaged weights, so "best_val" selects the average of the best epoch; "ema"
+    selects the average after the last step, and "last" the weights without averaging.
 
     Returns:
-        The selection rule with the epoch, as plain data; and the metrics on val of the last weights where those are others,
-        which are then stored in `last.safetensors`.
+        The selection rule with the epoch, as plain data; and the val metrics of the last weights, None if those are selected.
+        If they are not, they are stored in `last.safetensors`.
     """
     module, epochs, side = experiment.module, trainer.current_epoch, config.student_resolution
     best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
@@ -70,13 +70,13 @@ def select(
 
 
 def best_score(trainer: pl.Trainer) -> float | None:
-    """The best monitored value of all epochs; None where nothing was monitored."""
+    """Return the best monitored value of all epochs; None if no metric was monitored."""
     scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
     return next((float(score) for score in scores if score is not None), None)
 
 
 def keep_last(trainer: pl.Trainer, experiment: Experiment, folder: RunFolder, side: int) -> dict[str, float]:
-    """Store the last student's weights beside the ones that will be selected; returns its metrics on val."""
+    """Store the last weights of the student in `last.safetensors`. Return their metrics on val."""
     student = experiment.module.distiller.student
     if trainer.is_global_zero:
         weights.save(student.model, {**student.card, "resolution": side}, folder.last)

@@ -1,4 +1,4 @@
-"""One run and its equal-budget baselines, compared in one table and one sentence."""
+"""A run and its equal-budget baselines, with one table and one sentence per baseline."""
 
 from __future__ import annotations
 
@@ -18,40 +18,43 @@ from kdx.training.ranks import rank
 def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
     """Train a run, then each of its `baselines` with the same student, data, budget and seed in `folder/baselines/NAME`.
 
-    Prints one table of teacher, student and baselines, and one sentence on who is ahead, unless `quiet`.
+    Unless `quiet`, print one table of teacher, student and baselines, and the difference to each baseline.
 
     Returns:
-        The final metrics of the run itself by flat name.
+        The final metrics of the run, without those of its baselines, by flat name.
     """
     config = parts.config
     names = config.baselines
     if not names:
         return train(parts, folder, quiet)
-    configs = {name: baseline_of(config, name) for name in names}  # a baseline that does not apply is found before training
+    configs = {name: baseline_of(config, name) for name in names}  # raises before training if one does not apply
     parts.config = replace(config, baselines=[])
     metrics = train(parts, folder, quiet=True)
     baselines: dict[str, dict[str, float]] = {}
     for name, baseline in configs.items():
-        own = RunFolder(folder.baselines / name, folder.group, folder.overrides)
-        baselines[name] = train(build.parts(baseline), own, quiet=True)
+        baseline_folder = RunFolder(folder.baselines / name, folder.group, folder.overrides)
+        baselines[name] = train(build.parts(baseline), baseline_folder, quiet=True)
     if rank() == 0 and not quiet:
         show_comparison(config, folder, metrics, baselines)
     return metrics
 
 
 def baseline_of(config: RunConfig, name: str) -> RunConfig:
-    """The config of a run's baseline. ConfigError if the baseline does not apply."""
+    """Return the config of a run's baseline. ConfigError if the baseline does not apply."""
     return check_plain({**to_plain(config), "baseline": name, "baselines": [], "measured": None, "ckpt_path": None})
 
 
 def show_comparison(
     config: RunConfig, folder: RunFolder, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """Print the table of teacher, student and baselines, and one sentence per baseline on who is ahead on this seed."""
+    """Print the table of teacher, student and baselines, and the difference to each baseline on this seed."""
     split = "test" if config.test else "val"
     title = f"{config.name} · seed {config.seed} · {folder.read('metrics.json')['selection']['text']}"
     pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
     show(metrics, pixels, split, title, str(folder.path), list(config.metrics), baselines)
     for name, numbers in baselines.items():
         print(verdict(metrics, numbers, split, name))
-    print(config.measured or f"One seed is no evidence. Five are: add -m 'seed=range(5)' baselines=[{','.join(baselines)}]")
+    print(
+        config.measured
+        or f"One seed is not enough for a conclusion. Use five: add -m 'seed=range(5)' baselines=[{','.join(baselines)}]"
+    )

@@ -1,4 +1,4 @@
-"""Metrics of one network over one split, with its calibration in depth."""
+"""Metrics of one network over one split, including its calibration and reliability diagram."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, and where its numbers come from."""
+"""The folder of a run, and the provenance of its numbers."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind, in one folder."""
+"""The folder of a run: its paths, its JSON files, and the files that are written at the start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RERUN = "# Again: kdx-train --config-dir=FOLDER_OF_THIS_FILE --config-name=rerun
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run, and how it came about. `outputs/<name>/<run id>/`."""
+    """The paths of a run, its sweep and its overrides. `outputs/<name>/<run id>/`."""
 
     path: Path
     group: str | None = None  # the sweep it belongs to
@@ -28,44 +28,44 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where `best.ckpt` and `last.ckpt` are."""
+        """The folder of `best.ckpt` and `last.ckpt`."""
         return self.path / "checkpoints"
 
     @property
     def student(self) -> Path:
-        """The selected student's weights; `student.json` beside it says how to build and feed it."""
+        """The file of the selected student's weights; `student.json` beside it holds architecture and preprocessing."""
         return self.path / "student.safetensors"
 
     @property
     def last(self) -> Path:
-        """The weights after the last step, where those are not the selected ones."""
+        """The file of the weights after the last step; it exists if other weights were selected."""
         return self.path / "last.safetensors"
 
     @property
     def peers(self) -> Path:
-        """Where the other students of a cohort are, in files like the student's."""
+        """The folder of the other students of a cohort, in files like the student's."""
         return self.path / "peers"
 
     @property
     def baselines(self) -> Path:
-        """Where the run's equal-budget baselines are, a run folder each."""
+        """The folder of the run's equal-budget baselines, with one run folder for each."""
         return self.path / "baselines"
 
     def write(self, name: str, content: Any) -> None:
-        """Write JSON, whole or not at all."""
+        """Write JSON atomically."""
         draft = self.path / f".{name}.part"
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(draft, self.path / name)
 
     def read(self, name: str) -> Any:
-        """Read JSON; ValueError says what to do where the file is missing or broken."""
+        """Read JSON. ValueError if the file is missing or invalid."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{self.path / name} cannot be read ({error}): is {self.path} a finished run?") from None
+            raise ValueError(f"Cannot read {self.path / name} ({error}); expected {self.path} to be a finished run") from None
 
     def start(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Write what is known before the first step: the config, and where the numbers will come from, which it returns."""
+        """Write config, provenance, environment and uncommitted changes before training. Return the provenance."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(
             RERUN + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
@@ -81,7 +81,7 @@ class RunFolder:
 
 
 def peak_memory_mb() -> float:
-    """Peak memory so far: of the GPU where there is one, else of this process. MiB."""
+    """Return the peak memory so far in MiB: of the GPU if there is one, else of this process."""
     import torch
 
     if torch.cuda.is_available():

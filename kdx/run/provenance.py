@@ -1,4 +1,4 @@
-"""Where a number comes from: command, code, versions, hardware."""
+"""Provenance of a run: command, code, versions, hardware."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 
 VERSION = metadata.version("kdx")
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "numpy")
-MOST = 1 << 20  # characters of a difference that are kept
+MAX_PATCH = 1 << 20  # characters of the patch that are stored
 
 
 def provenance(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Plain data: the command, commits of kdx and of the project one is in, versions, hardware. No environment variables."""
+    """Return command, commits of kdx and of the current project, versions and hardware; no environment variables."""
     import torch
 
     cuda = torch.cuda.is_available()
-    own, project = _repositories()
+    package, project = _repositories()
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "overrides": list(overrides),
-        "git_commit": own and _git(own, "rev-parse", "HEAD"),
-        "git_dirty": bool(own and _git(own, "status", "--porcelain", "--untracked-files=no")),
+        "git_commit": package and _git(package, "rev-parse", "HEAD"),
+        "git_dirty": bool(package and _git(package, "status", "--porcelain", "--untracked-files=no")),
         "project_commit": project and _git(project, "rev-parse", "HEAD"),
         "versions": {"kdx": VERSION, "python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "hardware": {
@@ -40,17 +40,17 @@ def provenance(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def difference() -> str:
-    """What stands in the work trees of kdx and of the project and not in their commits, as a patch; empty if nothing does."""
+    """Return the uncommitted changes of kdx and of the current project as a patch; empty without changes."""
     patches = [_git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff") or "" for folder in _repositories() if folder]
     patch = "\n".join(part for part in patches if part)
-    return patch if len(patch) <= MOST else f"{patch[:MOST]}\n... cut here: the difference has {len(patch)} characters\n"
+    return patch if len(patch) <= MAX_PATCH else f"{patch[:MAX_PATCH]}\n... truncated: the patch has {len(patch)} characters\n"
 
 
 @cache
 def environment() -> str:
-    """Every installed package with its version, a line each, as `pip freeze` would; without where it came from."""
-    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items(), key=lambda item: item[0].lower()))
+    """Return one line NAME==VERSION per installed package, as `pip freeze`, without paths and addresses."""
+    versions = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items(), key=lambda item: item[0].lower()))
 
 
 def _cpu() -> str:
@@ -59,22 +59,22 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(named), platform.processor() or platform.machine())
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(models), platform.processor() or platform.machine())
 
 
 def _repositories() -> tuple[Path | None, Path | None]:
-    """The repository that holds kdx's code, and the one of the current folder if that is another."""
+    """Return the repository of kdx and, if it is a different one, the repository of the current folder."""
     here = Path(__file__).resolve()
-    tracked = _git(here.parent, "ls-files", "--error-unmatch", "__init__.py")  # not in a .venv inside of someone's repository
-    own = _top(here.parent) if tracked else None
+    tracked = _git(here.parent, "ls-files", "--error-unmatch", "__init__.py")  # False for a .venv inside another repository
+    package = _top(here.parent) if tracked else None
     project = _top(Path.cwd())
-    return own, project if project != own else None
+    return package, project if project != package else None
 
 
 def _top(folder: Path) -> Path | None:
-    found = _git(folder, "rev-parse", "--show-toplevel")
-    return Path(found) if found else None
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(top) if top else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -78,7 +78,7 @@ def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest
     [
         ([], "kdx: the following arguments are required: RUNS; kdx-compare --help shows examples"),
         (["nowhere"], "kdx: nowhere does not exist: give a folder that contains runs, such as outputs"),
-        (["empty"], "kdx: No runs in empty: give a folder that contains runs, such as outputs"),
+        (["empty"], "kdx: No runs found in empty; expected a folder that contains runs, such as outputs"),
         (["runs", "--against", "scrach"], "kdx: No run, group or baseline named 'scrach'. Did you mean 'scratch'"),
         (["runs", "--metrics", "test/student/acc"], "kdx: No run has the metric 'test/student/acc'. Did you mean"),
         (["runs", "--sort", "second"], "kdx: Unknown column in --sort second. Did you mean 'seconds'"),
@@ -90,7 +90,7 @@ def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest
         (["runs", "--where", "temperature"], "kdx: Invalid --where temperature: expected KEY=VALUE of the config"),
         (["runs", "--format", "html"], "kdx: argument --format: invalid choice: 'html'"),
         (["runs", "-o", "a.html"], "kdx: Unknown format of a.html: use one of .md, .csv, .tex, .txt, or give --format"),
-        (["runs", "-o", "empty", "--format", "csv"], "kdx: empty is a folder: give a file to write"),
+        (["runs", "-o", "empty", "--format", "csv"], "kdx: empty is a folder: use -o FILE with the path of a file"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(

@@ -82,7 +82,7 @@ def test_info_lists_groups_and_options_with_the_users_own_marked(command: Comman
         assert f"* from {tmp_path}/mine" in out
     code, out, _ = command("evaluate", "--info=shift")
     assert code == 0 and "  blur" in out
-    assert "no groups" in command("export", "--info")[1]
+    assert "no config groups" in command("export", "--info")[1]
     code, _, err = command("train", "--info", "loses")
     assert code == 2 and "Did you mean 'losses'?" in err
     code, out, _ = command("train", "--info", "searchpath")  # Hydra's
@@ -109,8 +109,8 @@ def test_options_may_stand_between_overrides(command: Command, tmp_path: Path) -
     [
         (["losses.kl.wieght=1"], "Did you mean 'weight'?"),
         (["temperature.value=0"], "greater than 0"),
-        (["--cfg"], "--cfg expects job, hydra or all"),
-        (["--config-dir", "nowhere"], "Folder of --config-dir not found"),
+        (["--cfg"], "Missing value for option --cfg; expected job, hydra or all"),
+        (["--config-dir", "nowhere"], "--config-dir=nowhere: folder not found"),
     ],
 )
 def test_cfg_job_checks_as_a_run_does(command: Command, words: list[str], message: str) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from kdx.config import plugins
 from kdx.config.errors import ConfigError
-from kdx.config.plugins import allowed, refusal
+from kdx.config.plugins import allowed, reason_not_allowed
 
 Command = Callable[..., tuple[int, str, str]]
 CODE = """
@@ -115,13 +115,13 @@ def test_what_is_not_the_users_is_refused(config: Callable[..., DictConfig], tar
 
 def test_what_kdx_uses_is_allowed() -> None:
     for target in ("torch.optim.AdamW", "timm.optim.Muon", "pytorch_lightning.Trainer", "kdx.losses.kl.KL", "torch.nn.Linear"):
-        assert refusal(target) is None
+        assert reason_not_allowed(target) is None
     assert not allowed("kdxtra.X") and not allowed("torch.optimal.X")
 
 
 def test_an_installed_package_is_allowed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "set KDX_PLUGINS=sklearn" in str(refusal("sklearn.svm.SVC"))
-    assert "KDX_PLUGINS" not in str(refusal("os.system"))
+    assert "set KDX_PLUGINS=sklearn" in str(reason_not_allowed("sklearn.svm.SVC"))
+    assert "KDX_PLUGINS" not in str(reason_not_allowed("os.system"))
     monkeypatch.setenv("KDX_PLUGINS", "numpy, sklearn.svm")
     assert allowed("sklearn.svm.SVC") and allowed("numpy.array") and not allowed("sklearn.linear_model.Ridge")
 
@@ -140,7 +140,7 @@ def test_a_package_installed_below_the_current_folder_is_not_the_users_own(
 def test_a_module_with_the_name_of_an_installed_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "yaml.py").write_text("class X: ...\n")
     monkeypatch.chdir(tmp_path)
-    assert "rename yaml.py" in str(refusal("yaml.X"))
+    assert "rename yaml.py" in str(reason_not_allowed("yaml.X"))
 
 
 def test_the_folder_of_a_run_brings_no_code(command: Command, tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_the_folder_of_a_run_brings_no_code(command: Command, tmp_path: Path) ->
     for text in ("hydra: {callbacks: {x: {_target_: os.system}}}\n", "# @package hydra\ncallbacks: {}\n", "'hydra': {}\n"):
         (run / "config.yaml").write_text(text)
         code, _, err = command("train", f"--config-dir={run}", "--config-name=rerun")
-        assert code == 2 and "which no run writes there" in err
+        assert code == 2 and "which runs never write" in err

@@ -94,5 +94,5 @@ def test_words_are_sorted_into_options_and_overrides() -> None:
     given = parse(["a=1", "-m", "--cfg", "job", "b=2", "--info", "c=3", "-p", "losses"])
     assert given.overrides == ("a=1", "b=2", "c=3")
     assert given.for_hydra[:4] == ["--multirun", "--cfg=job", "--info", "--package=losses"]
-    with pytest.raises(ConfigError, match="expects the name of a YAML file"):
+    with pytest.raises(ConfigError, match="expected the name of a YAML file"):
         parse(["--config-name"])

@@ -40,7 +40,7 @@ def test_a_baseline_differs_only_where_it_decides(
     if baseline == "self" and treatment.teacher is None:
         return
     if baseline == "fixed_t" and experiment != "ctkd_digits":
-        with pytest.raises(ConfigError, match="constant already; sweep temperature"):
+        with pytest.raises(ConfigError, match="already constant; sweep temperature"):
             plain_config(f"experiment={experiment}", "baseline=fixed_t")
         return
     as_baseline = plain_config(f"experiment={experiment}", f"baseline={baseline}")
@@ -66,8 +66,8 @@ def test_what_the_baselines_are(plain_config: Callable[..., DictConfig]) -> None
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["experiment=supervised_digits", "baseline=fixed_t"], "this run has none; use baseline=scratch"),
-        (["experiment=supervised_digits", "baseline=self"], "use it with teacher=online"),
+        (["experiment=supervised_digits", "baseline=fixed_t"], "but temperature=none: use baseline=scratch"),
+        (["experiment=supervised_digits", "baseline=self"], "needs teacher.recipe: use teacher=online"),
         (["baseline=scrach"], "baseline=scrach"),
     ],
 )

@@ -196,7 +196,7 @@ def test_a_shard_that_was_changed(server: Server, root: Path, tmp_path: Path) ->
     ):
         Shards(server.url, str(tmp_path / "cache")).splits()["train"][0]
     assert not list((tmp_path / "cache").glob("*.shard")) and not list((tmp_path / "cache").glob("*.part"))
-    with pytest.raises(BadImageError, match=r"00000\.shard: image 0 cannot be decoded"):
+    with pytest.raises(BadImageError, match=r"Cannot decode image 0 of .*00000\.shard"):
         Shards(str(root)).splits()["train"][0]
     path.write_bytes(content[:-1])
     with pytest.raises(ValueError, match=rf"has {len(content) - 1} bytes instead of {len(content)}"):
@@ -234,7 +234,7 @@ def test_labels_beyond_the_classes_and_lists_of_other_lengths(root: Path) -> Non
     path = root / "train" / "index.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "labels": [3] * 30}))
-    with pytest.raises(ValueError, match=r"train/index\.json: label 3, but there are 3 classes"):
+    with pytest.raises(ValueError, match=r"train/index\.json: label 3 out of range for 3 classes"):
         Shards(str(root)).splits()
     path.write_text(json.dumps({**index, "labels": [0]}))
     with pytest.raises(ValueError, match="images, sizes and labels differ"):
@@ -266,7 +266,7 @@ def test_a_bad_image_stops_the_writer_or_is_left_out_and_said(tmp_path: Path) ->
         write_shards(Files(tmp_path), tmp_path / "train", said.append)
     assert not (tmp_path / "train").exists() and not list(tmp_path.glob(".*"))
     write_shards(Files(tmp_path), tmp_path / "train", said.append, skip_bad=True)
-    assert "left out" in said[0] and said[1].startswith("train: 4 images")
+    assert "skipped" in said[0] and said[1].startswith("train: 4 images")
     assert json.loads((tmp_path / "train" / "index.json").read_text())["labels"] == [0, 1, 2, 0]
 
 
@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ValueError, match=r"No space left on device.*make space, or choose another folder"):
+    with pytest.raises(ValueError, match=r"No space left on device.*free disk space, or choose another folder"):
         write_dataset(Gray(), Gray().splits(), tmp_path / "root", lambda line: None)
     assert not list((tmp_path / "root").iterdir())
 

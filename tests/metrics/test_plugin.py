@@ -95,11 +95,11 @@ def test_it_is_measured_logged_monitored_compared_and_evaluated(
 
 
 def test_the_teacher_of_a_run_is_the_same_whatever_the_run_measures(config: Callable[..., RunConfig]) -> None:
-    from kdx.experiment.teacher import graduate, key
+    from kdx.experiment.teacher import key, teacher_run
 
     def fingerprint(*overrides: str) -> str:
         cfg = config("experiment=cqkd_digits", *overrides)
-        return key(graduate(cfg, cfg.teacher), {}, cfg.data.source)
+        return key(teacher_run(cfg, cfg.teacher), {}, cfg.data.source)
 
     assert fingerprint() == fingerprint("metrics=[margin]")
     chosen_by = ("metrics=[margin]", "monitor=val/student/margin")

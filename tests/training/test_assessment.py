@@ -247,4 +247,4 @@ def test_a_picture_that_cannot_be_drawn_costs_no_numbers(
     folder = train("run")
     assert (folder / "metrics.json").is_file() and (folder / "reliability.json").is_file()
     assert not list(folder.glob("reliability.png")) + list(folder.glob("disagreement.png"))
-    assert "reliability.png is not drawn: No space left" in (folder / "train.log").read_text()
+    assert "reliability.png not drawn: No space left" in (folder / "train.log").read_text()

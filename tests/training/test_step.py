@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kdx.cli.app import FAILED, report
+from kdx.cli.arguments import Arguments
 from kdx.distiller import Cohort, Distiller
 from kdx.losses.kl import KL
 from kdx.losses.objective import Loss, Objective, Term
@@ -218,7 +219,7 @@ def test_a_wrong_shape_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str
     distiller, _, batches = plain_steps.make("teacher")
     with pytest.raises(ValueError) as refused:
         step(distiller, Objective({"mine": Term(Custom(lambda z: z))}), batches[0], PROGRESS)
-    assert report(refused.value) == FAILED
+    assert report(refused.value, Arguments()) == FAILED
     told = capsys.readouterr().err
     assert told.startswith("kdx: ") and str(refused.value) in told and told.count("\n") == 1
 

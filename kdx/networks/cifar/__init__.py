@@ -1,4 +1,4 @@
-"""The CIFAR families that the distillation papers use. Importing this registers them with timm."""
+"""CIFAR networks of the distillation papers. Importing this package registers them with timm."""
 
 from kdx.networks.cifar import mobilenetv2 as mobilenetv2
 from kdx.networks.cifar import resnet as resnet

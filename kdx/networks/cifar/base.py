@@ -1,4 +1,4 @@
-"""What the CIFAR families share: a trunk of stages, average pooling, one linear layer, and timm's way to speak of them."""
+"""Base class of the CIFAR networks: a trunk of stages, average pooling, one linear layer, and the interface of timm."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CFG: dict[str, Any] = {
 class CifarNetwork(nn.Module, ABC):
     """Images [B,C,R,R] -> logits [B,K]; any number of channels and classes, images from 4 px.
 
-    `feature_info` names the module whose output is the map of each stage, with its channels and its reduction: how many pixels
-    of the image, along a side, one of its pixels stands for. A family builds its trunk and then calls `_finish`.
+    `feature_info` lists, for each stage, the module that outputs its feature map, its channels and its reduction, the stride
+    with respect to the image. A subclass builds its trunk and then calls `_finish`.
     """
 
     classifier_name: ClassVar[str] = "fc"
@@ -33,7 +33,7 @@ class CifarNetwork(nn.Module, ABC):
         self.num_classes, self.drop_rate = num_classes, drop_rate
 
     def _finish(self, num_features: int, stages: list[tuple[str, int, int]]) -> None:
-        """Add the last layer and say what the stages are: (module, channels, reduction), from the input to the head."""
+        """Add the last layer and set `feature_info` from `stages`, (module, channels, reduction) from the input to the head."""
         self.num_features = num_features
         self.feature_info = [
             {"num_chs": channels, "reduction": reduction, "module": module} for module, channels, reduction in stages
@@ -41,18 +41,18 @@ class CifarNetwork(nn.Module, ABC):
         self.reset_classifier(self.num_classes)
 
     def _init_classifier(self, layer: nn.Linear) -> None:
-        """How a new last layer starts: PyTorch's default, unless a family's paper has another."""
+        """Initialize a new last layer; by default as PyTorch does. Subclasses override it as in their paper."""
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,F,R',R'], which is pooled next."""
+        """Return the last feature map [B,F,R',R'], before pooling."""
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
+        """Return the last layer."""
         return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new last layer for `num_classes` classes; for 0, none: the network gives the pooled features."""
+        """Replace the last layer by a new one for `num_classes` classes; for 0, by the identity."""
         self.num_classes = num_classes
         layer: nn.Module = nn.Identity()
         if num_classes:
@@ -61,7 +61,7 @@ class CifarNetwork(nn.Module, ABC):
         self.add_module(self.classifier_name, layer)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B,K], or the pooled features [B,F]."""
+        """Return the logits [B,K], or the pooled features [B,F] with `pre_logits`."""
         x = F.dropout(x.mean((2, 3)), self.drop_rate, self.training)
         return x if pre_logits else self.get_classifier()(x)
 
@@ -70,7 +70,7 @@ class CifarNetwork(nn.Module, ABC):
 
 
 def init_convolutions(model: nn.Module) -> None:
-    """Kaiming's normal deviation over fan-out, sqrt(2 / (channels out x kernel area)), for each convolution; biases 0."""
+    """Initialize convolutions with Kaiming normal over fan-out, std sqrt(2 / (channels out x kernel area)); biases with 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -79,6 +79,6 @@ def init_convolutions(model: nn.Module) -> None:
 
 
 def init_small(layer: nn.Linear) -> None:
-    """Weights of deviation 0.01, biases 0: the last layer of VGG and MobileNetV2 here."""
+    """Initialize the last layer of VGG and MobileNetV2: normal weights with std 0.01, biases 0."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

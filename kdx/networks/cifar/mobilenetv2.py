@@ -1,7 +1,7 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, table 2) for small images, half as wide, as CRD has it.
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, table 2) for small images, at half width, as in CRD.
 
-Differs from the paper: the group of 24 channels keeps the resolution, the first block too has a 1x1 convolution before the
-depthwise one, ReLU instead of ReLU6. Blocks end in a linear bottleneck, so the maps of stages have no ReLU.
+Differs from the paper: the group of 24 channels keeps the resolution, the first block also has a 1x1 convolution before the
+depthwise one, ReLU instead of ReLU6. Blocks end in a linear bottleneck, so the feature maps of stages have no ReLU.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ENDS = (1, 2, 4, 6)  # the groups whose output is the last of its resolution
 
 
 def convolution(in_width: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size up to its stride, and its norm."""
+    """Return a convolution with "same" padding, followed by BatchNorm."""
     return [nn.Conv2d(in_width, width, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(width)]
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise 3x3, project, without a ReLU at the end; a shortcut where shapes allow it."""
+    """Expand, depthwise 3x3, project, without a ReLU at the end; a shortcut if input and output have the same shape."""
 
     def __init__(self, in_width: int, width: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class CifarMobileNetV2(CifarNetwork):
         widths = [int(channels * width) for channels, _, _ in GROUPS]
         self.conv1 = nn.Sequential(*convolution(in_chans, stem, 3, 2), nn.ReLU())
         groups, reductions, in_width = [], [2], stem
-        for i, (own, (_, repeats, stride)) in enumerate(zip(widths, GROUPS, strict=True)):
+        for i, (out_width, (_, repeats, stride)) in enumerate(zip(widths, GROUPS, strict=True)):
             strides = [stride] + [1] * (repeats - 1)
             blocks = []
             for step in strides:
-                blocks.append(InvertedResidual(in_width, own, step, expansion if i else 1))
-                in_width = own
+                blocks.append(InvertedResidual(in_width, out_width, step, expansion if i else 1))
+                in_width = out_width
             groups.append(nn.Sequential(*blocks))
             reductions.append(reductions[-1] * stride)
         self.blocks = nn.Sequential(*groups)
@@ -79,7 +79,7 @@ class CifarMobileNetV2(CifarNetwork):
         init_small(layer)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,1280,R/16,R/16], after the 1x1 convolution."""
+        """Return the last feature map [B,1280,R/16,R/16], after the 1x1 convolution."""
         return self.conv2(self.blocks(self.conv1(x)))
 
 

@@ -1,7 +1,7 @@
-"""The CIFAR ResNets of He et al. 2015 (arXiv:1512.03385, section 4.2), as the distillation papers use them.
+"""The CIFAR ResNets of He et al. 2015 (arXiv:1512.03385, section 4.2), as used in the distillation papers.
 
 Three stages of basic blocks, widths 16-16-32-64, projection shortcuts; `..x4` has the widths 32-64-128-256 of CRD (Tian et al.
-2020, arXiv:1910.10699). The weights have the names of CRD's code, so those published with it load.
+2020, arXiv:1910.10699). Parameter names are those of CRD's code, so its published weights can be loaded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CifarResNet(CifarNetwork):
     ) -> None:
         super().__init__(num_classes, drop_rate)
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"a CIFAR ResNet has depth 6n+2, got {depth}: give 8, 14, 20, 32, 44, 56 or 110")
+            raise ValueError(f"Invalid depth {depth} of a CIFAR ResNet; expected 6n+2, such as 8, 14, 20, 32, 44, 56 or 110")
         stem, first, second, third = widths
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_chans, stem, 3, 1, 1, bias=False)
@@ -76,7 +76,7 @@ class CifarResNet(CifarNetwork):
         return nn.Sequential(BasicBlock(in_width, width, stride), *rest)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,F,R/4,R/4]."""
+        """Return the last feature map [B,F,R/4,R/4]."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x)))
 

@@ -1,6 +1,6 @@
-"""ResNet-50 (He et al. 2015, arXiv:1512.03385) for small images, as CRD has it: a 3x3 stem of stride 1 and no pooling after it.
+"""ResNet-50 (He et al. 2015, arXiv:1512.03385) for small images, as in CRD: a 3x3 stem of stride 1 without pooling.
 
-The stride of a bottleneck is in its 3x3 convolution. The weights have the names of CRD's code.
+The stride of a bottleneck is in its 3x3 convolution. Parameter names are those of CRD's code.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class CifarResNet50(CifarNetwork):
         return nn.Sequential(Bottleneck(in_width, width, stride), *rest)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,2048,R/8,R/8]."""
+        """Return the last feature map [B,2048,R/8,R/8]."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 

@@ -1,7 +1,7 @@
-"""ShuffleNet (Zhang et al. 2017, arXiv:1707.01083, three groups) for small images, as CRD has it.
+"""ShuffleNet (Zhang et al. 2017, arXiv:1707.01083, three groups) for small images, as in CRD.
 
-Differs from the paper: a 1x1 stem of stride 1 without pooling, a ReLU after the depthwise convolution too. PyTorch's own
-initialization.
+Differs from the paper: a 1x1 stem of stride 1 without pooling, an additional ReLU after the depthwise convolution. Initialized
+with PyTorch's defaults.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ STEM, WIDTHS, UNITS, GROUPS = 24, (240, 480, 960), (4, 8, 4), 3
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """[B,C,R,R] with channels dealt out anew: the next group gets an equal share of each of the `groups` before."""
+    """Return [B,C,R,R] with shuffled channels: each new group has an equal share of each of the `groups`."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class ShuffleUnitV1(nn.Module):
-    """Grouped 1x1, depthwise 3x3, grouped 1x1: [B,in,R,R] -> [B,width,R,R], or halved, with the pooled input beside it."""
+    """Grouped 1x1, depthwise 3x3 and grouped 1x1 convolution: [B,in,R,R] -> [B,width,R/stride,R/stride].
+
+    With stride 2, the output is concatenated with the pooled input.
+    """
 
     def __init__(self, in_width: int, width: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        own = width - in_width if stride == 2 else width  # the input takes the other channels
-        inner = own // 4
+        out_width = width - in_width if stride == 2 else width  # the pooled input has the other channels
+        inner = out_width // 4
         self.groups = 1 if in_width == STEM else GROUPS  # the stem has too few channels to group
         self.squeeze = nn.Sequential(
             nn.Conv2d(in_width, inner, 1, groups=self.groups, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
@@ -39,7 +42,7 @@ class ShuffleUnitV1(nn.Module):
         self.depthwise = nn.Sequential(
             nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
         )
-        self.expand = nn.Sequential(nn.Conv2d(inner, own, 1, groups=GROUPS, bias=False), nn.BatchNorm2d(own))
+        self.expand = nn.Sequential(nn.Conv2d(inner, out_width, 1, groups=GROUPS, bias=False), nn.BatchNorm2d(out_width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.expand(self.depthwise(shuffle(self.squeeze(x), self.groups)))
@@ -66,7 +69,7 @@ class CifarShuffleNetV1(CifarNetwork):
         return nn.Sequential(ShuffleUnitV1(in_width, width, 2), *(ShuffleUnitV1(width, width, 1) for _ in range(units - 1)))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,960,R/8,R/8]."""
+        """Return the last feature map [B,960,R/8,R/8]."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x)))
 

@@ -1,6 +1,6 @@
-"""ShuffleNetV2 (Ma et al. 2018, arXiv:1807.11164, table 5, size 1) for small images, as CRD has it.
+"""ShuffleNetV2 (Ma et al. 2018, arXiv:1807.11164, table 5, size 1) for small images, as in CRD.
 
-Differs from the paper: a 1x1 stem of stride 1 without pooling. PyTorch's own initialization.
+Differs from the paper: a 1x1 stem of stride 1 without pooling. Initialized with PyTorch's defaults.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ STEM, WIDTHS, UNITS, LAST = 24, (116, 232, 464), (4, 8, 4), 1024
 
 
 def pointwise(in_width: int, width: int) -> list[nn.Module]:
-    """A 1x1 convolution, its norm and ReLU."""
+    """Return a 1x1 convolution, BatchNorm and ReLU."""
     return [nn.Conv2d(in_width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
 
 
 def depthwise(width: int, stride: int) -> list[nn.Module]:
-    """A depthwise 3x3 convolution and its norm."""
+    """Return a depthwise 3x3 convolution and BatchNorm."""
     return [nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False), nn.BatchNorm2d(width)]
 
 
 class ShuffleUnitV2(nn.Module):
-    """One half of the channels passes, the other is convolved, and both are shuffled: [B,width,R,R] -> the same shape."""
+    """Basic unit: one half of the channels is convolved, then all are shuffled: [B,width,R,R] -> the same shape."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ShuffleUnitV2(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Both halves are made from all channels, at half the resolution: [B,in,R,R] -> [B,width,R/2,R/2]."""
+    """Downsampling unit: both branches convolve all channels with stride 2: [B,in,R,R] -> [B,width,R/2,R/2]."""
 
     def __init__(self, in_width: int, width: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class CifarShuffleNetV2(CifarNetwork):
         return nn.Sequential(DownUnit(in_width, width), *(ShuffleUnitV2(width) for _ in range(units - 1)))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,1024,R/8,R/8], after the 1x1 convolution."""
+        """Return the last feature map [B,1024,R/8,R/8], after the 1x1 convolution."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.conv2(self.layer3(self.layer2(self.layer1(x))))
 

@@ -1,7 +1,7 @@
-"""VGG with BatchNorm (Simonyan & Zisserman 2014, arXiv:1409.1556) for small images, as CRD has it: one linear layer as head.
+"""VGG with BatchNorm (Simonyan & Zisserman 2014, arXiv:1409.1556) for small images, as in CRD: one linear layer as head.
 
-Max pooling follows the first three of five stages, and the fourth only for images of 64 px and more. `cifar_vgg8_bn` is CRD's
-own configuration of one convolution per stage. The weights have the names of CRD's code.
+Max pooling follows the first three of five stages, and the fourth only for images of 64 px and more. `cifar_vgg8_bn` is
+the configuration of CRD with one convolution per stage. Parameter names are those of CRD's code.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class CifarVgg(CifarNetwork):
         init_small(layer)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,512,R/8,R/8], or [B,512,R/16,R/16] of images from 64 px."""
+        """Return the last feature map [B,512,R/8,R/8], or [B,512,R/16,R/16] for images of 64 px and more."""
         pools = 4 if min(x.shape[-2:]) >= 64 else 3
         for i, stage in enumerate((self.block0, self.block1, self.block2, self.block3, self.block4)):
             x = stage(x)
             if i < pools:
-                x = F.max_pool2d(x, 2, ceil_mode=True)  # ceil leaves a map of one pixel alone
+                x = F.max_pool2d(x, 2, ceil_mode=True)  # ceil keeps a map of one pixel
         return x
 
 

@@ -1,7 +1,7 @@
 """Wide ResNets (Zagoruyko & Komodakis 2016, arXiv:1605.07146): `cifar_wrn_40_2` is 40 layers deep and twice as wide.
 
-The blocks are pre-activation, so a stage gives the plain sum of its last block, as in CRD; norm and ReLU of the sum are the
-first thing that the next stage does, and `forward_features` ends with them. The weights have the names of CRD's code.
+The blocks are pre-activation, so a stage outputs the sum of its last block before norm and ReLU, as in CRD. The next stage
+starts with norm and ReLU, and `forward_features` ends with them. Parameter names are those of CRD's code.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WideResNet(CifarNetwork):
     ) -> None:
         super().__init__(num_classes, drop_rate)
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"a Wide ResNet has depth 6n+4, got {depth}: give 10, 16, 22, 28 or 40")
+            raise ValueError(f"Invalid depth {depth} of a Wide ResNet; expected 6n+4, such as 10, 16, 22, 28 or 40")
         blocks = (depth - 4) // 6
         widths = [16 * factor, 32 * factor, 64 * factor]
         self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
@@ -73,7 +73,7 @@ class WideResNet(CifarNetwork):
         nn.init.zeros_(layer.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map [B,F,R/4,R/4], after norm and ReLU."""
+        """Return the last feature map [B,F,R/4,R/4], after norm and ReLU."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
         return F.relu(self.bn1(x))
 

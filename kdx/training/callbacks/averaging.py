@@ -1,4 +1,4 @@
-"""An exponential moving average of the student's weights: what val measures, and what `selection=ema` tests and exports."""
+"""Exponential moving average (EMA) of the student's weights, used in validation and by `selection=ema`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kdx.ranges import Fraction, validated
 
-STUDENT = "distiller.student."  # where the student stands in the module's state_dict
+STUDENT = "distiller.student."  # prefix of the student in the module's state_dict
 
 
 @validated
 class EMA(Callback):
-    """After each optimizer step average ← decay · average + (1 - decay) · weights, of the student alone.
+    """Exponential moving average of the student: average ← decay · average + (1 - decay) · weights after each optimizer step.
 
-    `warmup` lowers the decay in update t to (1 + t) / (10 + t) where that is less, so that a short run does not average its
-    start. BatchNorm's running statistics are averaged like weights, and integers, which count, are copied. Validation sees the
-    average; in a checkpoint it is the student in `state_dict`, and the weights that training goes on with are in `averaging`.
-    Lightning's EMAWeightAveraging would average a learned temperature and the losses' projectors too, copy the teacher, and
-    put the average in place of the selected weights whenever they are validated.
+    `warmup` limits the decay in update t to (1 + t) / (10 + t), so that initial weights do not dominate the average of a short
+    run. BatchNorm's running statistics are averaged like weights; integer buffers, such as counters, are copied. Validation
+    uses the average. In a checkpoint, `state_dict` holds the average and `averaging` the weights from which training resumes.
+    Lightning's EMAWeightAveraging would also average a learned temperature and the losses' projectors, copy the teacher, and
+    replace the selected weights with the average in every validation.
     """
 
     def __init__(self, decay: Fraction = 0.999, warmup: bool = True) -> None:
         self.decay, self.warmup = decay, warmup
         self.average: dict[str, Tensor] = {}
-        self.own: dict[str, Tensor] | None = None  # the student's weights while the average stands in their place
+        self.trained: dict[str, Tensor] | None = None  # the student's weights, while validation uses the average
         self.updates = self.step = 0
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if "averaging" in checkpoint:  # else the average starts with the weights that are there
+        if "averaging" in checkpoint:  # without it, the average starts with the current weights
             saved = checkpoint["state_dict"].items()
             self.average = {name.removeprefix(STUDENT): value for name, value in saved if name.startswith(STUDENT)}
             self.updates = checkpoint["averaging"]["updates"]
@@ -62,22 +62,24 @@ class EMA(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
             weights = _weights(pl_module)
-            self.own = {name: value.clone() for name, value in weights.items()}
+            self.trained = {name: value.clone() for name, value in weights.items()}
             _copy(self.average, weights)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.own is not None:
-            _copy(self.own, _weights(pl_module))
-            self.own = None
+        if self.trained is not None:
+            _copy(self.trained, _weights(pl_module))
+            self.trained = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Also in the middle of a validation that is interrupted."""
-        own = self.own if self.own is not None else {name: value.clone() for name, value in _weights(pl_module).items()}
-        checkpoint["averaging"] = {"updates": self.updates, "student": own}
+        """Store average and weights, also if validation is interrupted."""
+        trained = (
+            self.trained if self.trained is not None else {name: value.clone() for name, value in _weights(pl_module).items()}
+        )
+        checkpoint["averaging"] = {"updates": self.updates, "student": trained}
         checkpoint["state_dict"] |= {STUDENT + name: value for name, value in self.average.items()}
 
     def put(self, pl_module: pl.LightningModule) -> None:
-        """The average in the place of the student's weights, for good."""
+        """Replace the student's weights by the average."""
         _copy(self.average, _weights(pl_module))
 
 
@@ -86,7 +88,7 @@ def _student(pl_module: pl.LightningModule) -> nn.Module:
 
 
 def _weights(pl_module: pl.LightningModule) -> dict[str, Tensor]:
-    """The student's parameters and buffers themselves, not copies."""
+    """Return the student's parameters and buffers, not copies."""
     return dict(_student(pl_module).state_dict())
 
 

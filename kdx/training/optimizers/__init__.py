@@ -1,1 +1,1 @@
-"""Optimizers that torch does not have, learning-rate schedules, and parameter groups."""
+"""Optimizers in addition to those of torch, learning-rate schedules, and parameter groups."""

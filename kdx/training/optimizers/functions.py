@@ -1,4 +1,4 @@
-"""Optimizers that torch does not have, each a function (parameter groups, settings) -> optimizer."""
+"""Optimizers in addition to those of torch, as functions (parameter groups, settings) -> optimizer."""
 
 from __future__ import annotations
 

@@ -22,41 +22,41 @@ def parameter_groups(learner: nn.Module, temperature: Temperature | None, decay:
     With "kernels", weight decay applies only to tensors of two or more dimensions, so not to biases and norms, and not to
     parameters listed by a network's `no_weight_decay()`, such as position embeddings and tokens in timm.
     """
-    owners = _owners(temperature)
+    temperatures = _temperatures_by_parameter(temperature)
     exempt = _not_decayed(learner) if decay == "kernels" else []
     kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in learner.named_parameters():
-        if parameter in owners or not parameter.requires_grad:
+        if parameter in temperatures or not parameter.requires_grad:
             continue
         bias = parameter.ndim < 2 or name.endswith(".bias")
-        spared = decay == "kernels" and (bias or any(fnmatchcase(name, pattern) for pattern in exempt))
-        (rest if spared else kernels).append(parameter)
+        is_exempt = decay == "kernels" and (bias or any(fnmatchcase(name, pattern) for pattern in exempt))
+        (rest if is_exempt else kernels).append(parameter)
     groups: list[dict[str, Any]] = [{"params": kernels}]
     if rest:
         groups.append({"params": rest, "weight_decay": 0.0})
-    for owner in dict.fromkeys(owners.values()):
-        learned = [parameter for parameter in owners if owners[parameter] is owner]
-        groups.append({"params": learned, "weight_decay": owner.weight_decay})
+    for module in dict.fromkeys(temperatures.values()):
+        learned = [parameter for parameter in temperatures if temperatures[parameter] is module]
+        groups.append({"params": learned, "weight_decay": module.weight_decay})
     return groups
 
 
-def _owners(temperature: Temperature | None) -> dict[nn.Parameter, Temperature]:
-    """Which temperature each learned parameter belongs to: the innermost, where one holds another."""
-    owners: dict[nn.Parameter, Temperature] = {}
-    for module in temperature.modules() if temperature is not None else ():  # the outer come first
+def _temperatures_by_parameter(temperature: Temperature | None) -> dict[nn.Parameter, Temperature]:
+    """Return the temperature of each learned parameter; of nested temperatures, the innermost."""
+    temperatures: dict[nn.Parameter, Temperature] = {}
+    for module in temperature.modules() if temperature is not None else ():  # outer modules come first
         if isinstance(module, Temperature):
-            owners |= dict.fromkeys(module.parameters(), module)
-    return owners
+            temperatures |= dict.fromkeys(module.parameters(), module)
+    return temperatures
 
 
 def _not_decayed(learner: nn.Module) -> list[str]:
     """Return patterns of parameter names that the networks exclude from weight decay."""
     patterns: list[str] = []
     for prefix, module in learner.named_modules():
-        named = getattr(module, "no_weight_decay", None)
-        if callable(named):
-            patterns += [f"{prefix}.{name}" if prefix else name for name in named()]
+        no_weight_decay = getattr(module, "no_weight_decay", None)
+        if callable(no_weight_decay):
+            patterns += [f"{prefix}.{name}" if prefix else name for name in no_weight_decay()]
     return patterns
 
 
@@ -67,7 +67,7 @@ def optimizer_and_schedule(
     total_steps: int,
     steps_per_epoch: float,
 ) -> dict[str, Any]:
-    """What Lightning's `configure_optimizers` returns: the schedule steps once per optimizer step."""
+    """Return the result of Lightning's `configure_optimizers`; the schedule advances once per optimizer step."""
     built = optimizer(groups)
     lr = LambdaLR(built, lambda step: schedule(step, total_steps, steps_per_epoch))
 

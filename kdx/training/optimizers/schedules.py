@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step, as a factor of the optimizer's lr."""
+"""Learning-rate schedules: pure functions from the step to a factor on the optimizer's lr."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ class LrSchedule(ABC):
 
     def __init__(self, warmup_steps: int = 0, warmup_epochs: float = 0.0) -> None:
         if warmup_steps and warmup_epochs:
-            raise ValueError(
-                "warmup_steps and warmup_epochs exclude each other: set the warm-up in steps or in epochs, not in both"
-            )
+            raise ValueError("warmup_steps and warmup_epochs are mutually exclusive: set one of them to 0")
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: float) -> float:
-        """The factor at `step` of `total_steps`."""
+        """Return the factor on lr at `step` of `total_steps`."""
         warmup = self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
         factor = self.factor(step, warmup, total_steps, steps_per_epoch)
         return factor * min(1.0, step / warmup) if warmup else factor
 
     @abstractmethod
     def factor(self, step: int, warmup: int, total_steps: int, steps_per_epoch: float) -> float:
-        """The factor without the warm-up."""
+        """Return the factor on lr without the warm-up; `warmup` is its length in steps."""
 
     def momentum(self, step: int, total_steps: int) -> float | None:
-        """The optimizer's momentum (Adam's first beta) at a 0-based step; None leaves it as it is."""
+        """Return the optimizer's momentum (Adam's first beta) at a 0-based step; None leaves it unchanged."""
         return None
 
 
 @validated
 class ConstantLr(LrSchedule):
-    """The same lr after the warm-up."""
+    """Constant lr after the warm-up."""
 
     def __init__(self, warmup_steps: Number = 0, warmup_epochs: NonNegative = 0.0) -> None:
         super().__init__(warmup_steps, warmup_epochs)
@@ -47,7 +45,7 @@ class ConstantLr(LrSchedule):
 
 @validated
 class CosineLr(LrSchedule):
-    """Half a cosine from 1 at the end of the warm-up to `final` at the last step, as big_vision's schedule."""
+    """Half a cosine from 1 at the end of the warm-up to `final` at the last step, as in big_vision."""
 
     def __init__(self, warmup_steps: Number = 0, warmup_epochs: NonNegative = 0.0, final: Fraction = 0.0) -> None:
         super().__init__(warmup_steps, warmup_epochs)
@@ -61,7 +59,7 @@ class CosineLr(LrSchedule):
 class PolynomialLr(LrSchedule):
     """(1 - progress) ** `power` from 1 at the end of the warm-up to 0 at the last step.
 
-    `power` 2 after a linear warm-up is how FunMatch trains with Shampoo (arXiv:2106.05237, appendix D).
+    FunMatch with Shampoo uses `power` 2 after a linear warm-up (arXiv:2106.05237, appendix D).
     """
 
     def __init__(self, power: Positive = 2.0, warmup_steps: Number = 0, warmup_epochs: NonNegative = 0.0) -> None:
@@ -74,7 +72,7 @@ class PolynomialLr(LrSchedule):
 
 @validated
 class MultiStepLr(LrSchedule):
-    """lr times `gamma` from each of the 0-based epochs in `milestones` on."""
+    """Step decay: lr is multiplied by `gamma` at each of the 0-based epochs in `milestones`."""
 
     def __init__(
         self,
@@ -94,7 +92,7 @@ class MultiStepLr(LrSchedule):
 class OneCycleLr(LrSchedule):
     """Half a cosine up from 1/`div` over the first `rise` of all steps, then half a cosine down to 1/(`div`·`final_div`).
 
-    With `cycle_momentum` the momentum goes from 0.95 to 0.85 and back the other way round, as it does by default in torch.
+    With `cycle_momentum`, the momentum falls from 0.95 to 0.85 and rises again, as by default in torch.
     """
 
     def __init__(
@@ -114,7 +112,7 @@ class OneCycleLr(LrSchedule):
         peak = self.rise * total_steps - 1
         if step < peak:
             return _between(start, top, step / peak)
-        fall = max(total_steps - 1 - peak, 1e-9)  # no step at all where rise is 1
+        fall = max(total_steps - 1 - peak, 1e-9)  # 0 steps if rise is 1
         return _between(top, end, min((step - peak) / fall, 1.0))
 
 
@@ -124,5 +122,5 @@ def _progress(step: int, warmup: int, total_steps: int) -> float:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """On half a cosine from `start` to `end`."""
+    """Return the value of half a cosine from `start` to `end` after a share in [0,1]."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,4 +1,4 @@
-"""Shampoo: gradients preconditioned by a matrix for each side of a tensor, with the step size of a simpler method."""
+"""Shampoo: gradients preconditioned by one matrix per tensor dimension, with the step size of a grafted method."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 
 from kdx.ranges import Count, Fraction, NonNegative, Positive, validated
 
-TINY = 1e-30  # keeps a gradient of zeros from a division by zero
+TINY = 1e-30  # avoids a division by zero for zero gradients
 
 
 class Blocks:
-    """A tensor of `shape` as equal blocks with sides of at most `limit`: neighboring small sides are merged first.
+    """Partition of a tensor of `shape` into equal blocks with sides of at most `limit`, after merging small neighboring sides.
 
-    At a limit of 128 a kernel [64,32,3,3] has the sides 64, 96, 3, and a bias [300] is three blocks of 100.
+    With a limit of 128, a kernel [64,32,3,3] has the sides 64, 96, 3, and a bias [300] has three blocks of 100.
     """
 
     def __init__(self, shape: Sequence[int], limit: int) -> None:
@@ -36,11 +36,11 @@ class Blocks:
 
     @property
     def rank(self) -> int:
-        """How many sides a block has."""
+        """The number of sides of a block."""
         return len(self.sides)
 
     def split(self, tensor: Tensor) -> Tensor:
-        """The blocks [N, *sizes]; where a side is no multiple of theirs, the last ones end in zeros, which change nothing."""
+        """Return the blocks [N, *sizes], padded with zeros, which do not affect the result."""
         whole = zip(self.sides, self.counts, self.sizes, strict=True)
         margins = [margin for side, count, size in reversed(list(whole)) for margin in (0, count * size - side)]
         grid = [number for pair in zip(self.counts, self.sizes, strict=True) for number in pair]
@@ -48,7 +48,7 @@ class Blocks:
         return pad(tensor.reshape(self.sides), margins).reshape(grid).permute(order).reshape(-1, *self.sizes)
 
     def join(self, blocks: Tensor) -> Tensor:
-        """The tensor whose blocks these are."""
+        """Return the tensor of these blocks, the inverse of `split`."""
         order = [number for i in range(self.rank) for number in (i, self.rank + i)]
         padded = [count * size for count, size in zip(self.counts, self.sizes, strict=True)]
         whole = blocks.reshape(*self.counts, *self.sizes).permute(order).reshape(padded)
@@ -59,10 +59,10 @@ class Blocks:
 class Shampoo(Optimizer):
     """Shampoo in blocks of at most `block_size` squared, grafted, with Nesterov momentum (arXiv:1802.09568, arXiv:2002.09018).
 
-    Of a block G of k sides, S_i ← β2 S_i + (1 - β2) G_i G_iᵀ for every side i, and its direction is G times all
-    (S_i + eps · λmax)^(-1/2k), the largest eigenvalue being λmax. A tensor's step has this direction and the size that `graft`
-    would take, so lr is meant as there; before `start_step` it has the graft's direction too. Roots are taken `every` so many
-    steps. Weight decay · θ is added before the momentum, and multiplied by lr.
+    For a block G with k sides, S_i ← β2 S_i + (1 - β2) G_i G_iᵀ for every side i. The direction is G times all
+    (S_i + eps · λmax)^(-1/2k), where λmax is the largest eigenvalue. The step has this direction and the norm of the `graft`
+    method's step, so lr has the scale of that method; before `start_step`, the step is that of the graft. Roots are computed
+    once per `every` steps. Weight decay · θ is added before the momentum, and multiplied by lr.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Shampoo(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; the state is tensors and lists of them."""
+        """Update the parameters. Return the loss of the closure; None without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -123,7 +123,7 @@ class Shampoo(Optimizer):
         parameter.sub_(group["lr"] * (move + momentum * state["momentum"]))
 
     def _grafted(self, gradient: Tensor, state: dict[str, Any], decay: float, step: int) -> Tensor:
-        """The step of the method whose size is taken."""
+        """Return the step of the grafted method."""
         if self.graft == "sgd":
             return gradient
         squares: Tensor = state["squares"]
@@ -133,14 +133,14 @@ class Shampoo(Optimizer):
         return gradient / ((squares / (1 - decay**step)).sqrt() + 1e-8)
 
     def _root(self, statistic: Tensor, order: int) -> Tensor:
-        """The inverse root of so high an order of each matrix [N,b,b]."""
+        """Return the inverse root of the given order of each matrix [N,b,b]."""
         values, vectors = torch.linalg.eigh(torch.nan_to_num(statistic, 0.0, 0.0, 0.0))  # telemetry reports NaN
         floor = self.eps * values[:, -1:].clamp_min(TINY)
         return vectors * (values.clamp_min(0) + floor).pow(-1 / order).unsqueeze(1) @ vectors.mT
 
 
 def _times(blocks: Tensor, roots: list[Tensor]) -> Tensor:
-    """Every block [N, *sizes] times the matrix [N,b,b] of each of its sides."""
+    """Return the blocks [N, *sizes], multiplied along each side by its matrix [N,b,b]."""
     for i, matrix in enumerate(roots):
         turned = blocks.movedim(i + 1, 1)
         blocks = (matrix @ turned.reshape(*turned.shape[:2], -1)).reshape(turned.shape).movedim(1, i + 1)

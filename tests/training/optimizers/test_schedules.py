@@ -165,7 +165,7 @@ def test_a_run_that_ends_in_its_warmup_just_warms_up(make: type[LrSchedule]) -> 
 
 @pytest.mark.parametrize("schedule", [ConstantLr, CosineLr, PolynomialLr, MultiStepLr])
 def test_a_warmup_in_steps_and_in_epochs_is_a_contradiction(schedule: type[Any]) -> None:
-    with pytest.raises(ValueError, match="in steps or in epochs, not in both"):
+    with pytest.raises(ValueError, match="are mutually exclusive: set one of them to 0"):
         schedule(warmup_steps=5, warmup_epochs=1.0)
 
 
