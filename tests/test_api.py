@@ -89,6 +89,18 @@ def test_a_composed_config_trains(run: kdx.Run, tmp_path: Path) -> None:
         trained.teacher()
 
 
+def test_a_run_is_read_from_any_folder(run: kdx.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its teacher was named by a relative path."""
+    monkeypatch.chdir(run.path.parent)
+    teacher = next(run.path.parent.glob("outputs/teachers/*/student.safetensors")).relative_to(run.path.parent)
+    trained = kdx.train("experiment=cqkd_digits", *TINY[:3], f"teacher.checkpoint={teacher}", "baselines=[]", quiet=True)
+    path = trained.path.absolute()
+    monkeypatch.chdir(tmp_path)
+    again = kdx.open_run(path)
+    assert again.student()(torch.rand(1, 1, 8, 8)).shape == again.teacher()(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+    assert kdx.evaluate(again, quiet=True)["test/student/nll"] == again.metrics["test/student/nll"]
+
+
 def test_mistakes_are_value_errors_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Did you mean optimizer.lr=0.1"):
         kdx.compose("lr=0.1")

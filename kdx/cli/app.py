@@ -99,7 +99,9 @@ def report(error: Exception, parsed: Arguments | None = None) -> int:
     if is_mistake(error):
         print(f"kdx: {explain(error, parsed.overrides, parsed.config_dirs)}", file=sys.stderr)
         return MISUSED
-    print(f"kdx: {type(error).__name__}: {error}", file=sys.stderr)
+    bug = isinstance(error, (AttributeError, TypeError, NameError, LookupError))  # in code, perhaps the user's own
+    hint = " (HYDRA_FULL_ERROR=1 prints the traceback)" if bug else ""
+    print(f"kdx: {type(error).__name__}: {error}{hint}", file=sys.stderr)
     return FAILED
 
 

@@ -152,8 +152,14 @@ def _expand(roots: Sequence[str | Path]) -> Iterator[Path]:
             raise ValueError(f"{root} does not exist: give a folder that contains runs, such as outputs")
 
 
+BASELINES = "baselines"  # the folder of a run that holds its equal-budget baselines, as in kdx.run.folder
+
+
 def _run_folders(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (real path, path as given) of every run folder. Run folders are not searched; a link is followed once."""
+    """Yield (real path, path as given) of every run folder and of its baselines; a link is followed once.
+
+    Nothing else inside of a run folder is searched.
+    """
     visited: set[str] = set()
     queue = [(os.path.realpath(root), str(root))]
     while queue:
@@ -167,7 +173,7 @@ def _run_folders(root: Path) -> Iterator[tuple[str, Path]]:
             continue
         if any(entry.name in RUN_FILES for entry in entries):
             yield real, Path(folder)
-            continue
+            entries = [entry for entry in entries if entry.name == BASELINES]
         for entry in entries:
             if entry.is_dir() and entry.name not in SKIPPED and not entry.name.startswith("."):
                 below = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)

@@ -43,7 +43,7 @@ def load(file: Path) -> RunConfig:
     loaded = OmegaConf.load(file)
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{file} is not a config; expected the config.yaml of a finished run")
-    return check(loaded)
+    return check_plain(resolve(loaded), files=False)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -60,8 +60,12 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {key: value if value != {} or key in may_be_empty else None for key, value in container.items()}  # none.yaml: {}
 
 
-def check_plain(config: Mapping[str, Any]) -> RunConfig:
+def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     """Return the typed config of plain data, after checking ranges, targets, their arguments and contradictions.
+
+    Args:
+        config: the values by field.
+        files: whether the files that it names must exist, and are stored as absolute paths.
 
     Raises:
         ConfigError: names the key, the mistake and the remedy.
@@ -74,7 +78,8 @@ def check_plain(config: Mapping[str, Any]) -> RunConfig:
     for path, node in targets(plain):
         _check_node(path, node)
     _check_recipe(plain)
-    _check_files(plain)
+    if files:
+        _check_files(plain)
     _check_selection(plain)
     if plain["teacher"] is None and plain["calibration"] is not None:
         raise ConfigError("Cannot calibrate without a teacher: add calibration=none")
@@ -233,6 +238,9 @@ def _check_files(plain: Node) -> None:
     for key, value in files.items():
         if value is not None and not Path(value).is_file():
             raise ConfigError(f"{key}={value}: file not found; use an existing path, or null")
+    for member in _members(plain).values():
+        if member.get("checkpoint") is not None:
+            member["checkpoint"] = str(Path(member["checkpoint"]).absolute())  # the run can be read from any folder
     devices, accelerator = plain["trainer"].get("devices"), plain["trainer"].get("accelerator")
     cores = os.cpu_count() or 1
     if accelerator == "cpu" and isinstance(devices, int) and not 1 <= devices <= cores:

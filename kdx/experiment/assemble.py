@@ -14,7 +14,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig, Node
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
-from kdx.data.source import Images, Source, SplitName
+from kdx.data.source import Images, Source, SplitName, check_labels
 from kdx.data.splits import carve
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
@@ -45,9 +45,13 @@ class Experiment:
 def read_splits(source: Source) -> Mapping[SplitName, Images]:
     """Return the splits that the data set is published with. ConfigError if files are missing or invalid."""
     try:
-        return source.splits()
+        splits = source.splits()
+        for images in splits.values():
+            if images.labels is not None:
+                check_labels(images, source.num_classes or int(images.labels.max(initial=0)) + 1)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    return splits
 
 
 def carve_splits(data: DataConfig, published: Mapping[SplitName, Images]) -> dict[SplitName, Images]:

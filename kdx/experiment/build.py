@@ -182,7 +182,9 @@ def _check_terms(parts: Parts) -> None:
     if one_label_losses and parts.mixing is not None:
         raise ConfigError(f"losses.{one_label_losses[0]} needs one class per image, but mixing gives two: use mixing=none")
     if config.teacher is not None and not teacher_losses:
-        raise ConfigError("No loss uses the teacher: use losses=[kl], or teacher=none")
+        raise ConfigError(
+            "No loss uses the teacher: use losses=[kl], or teacher=none. Your own loss sets needs_teacher = True if it does"
+        )
     if config.peers is not None and not teacher_losses:
         raise ConfigError("No loss uses the peers: use losses=[kd], or peers=none")
     feature_losses = [

@@ -14,6 +14,9 @@ from kdx.report.summary import show, verdict
 from kdx.run.folder import RunFolder
 from kdx.training.ranks import rank
 
+# Overrides that leave an experiment what it was when its result was measured.
+NEUTRAL = ("experiment", "seed", "logger", "outputs", "hydra", "name", "tags", "baselines")
+
 
 def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
     """Train a run, then each of its `baselines` with the same student, data, budget and seed in `folder/baselines/NAME`.
@@ -54,7 +57,6 @@ def show_comparison(
     show(metrics, pixels, split, title, str(folder.path), list(config.metrics), baselines)
     for name, numbers in baselines.items():
         print(verdict(metrics, numbers, split, name))
-    print(
-        config.measured
-        or f"One seed is not enough for a conclusion. Use five: add -m 'seed=range(5)' baselines=[{','.join(baselines)}]"
-    )
+    print(f"One seed is not enough for a conclusion. Use five: add -m 'seed=range(5)' baselines=[{','.join(baselines)}]")
+    if config.measured and all(word.lstrip("+~").split("=")[0].split(".")[0] in NEUTRAL for word in folder.overrides):
+        print(config.measured)

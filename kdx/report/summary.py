@@ -66,7 +66,7 @@ def verdict(metrics: Mapping[str, float], baseline: Mapping[str, float], split: 
         key = f"{split}/student/{metric}"
         if key in metrics and key in baseline:
             difference = metrics[key] - baseline[key]
-            better = "equal" if difference == 0 else "better" if (difference < 0) == less_is_better else "worse"
+            better = "equal" if abs(difference) < 0.0005 else "better" if (difference < 0) == less_is_better else "worse"
             title = metric if metric == "accuracy" else metric.upper()
             parts.append(f"{title} {difference:+.3f} ({better})".replace("-", "\N{MINUS SIGN}"))
     return f"On this seed, against {name}: {', '.join(parts)}." if parts else f"Nothing to compare with {name} without labels."

@@ -214,3 +214,11 @@ def test_few_runs_leave_no_index_behind(tmp_path: Path) -> None:
     fake_run(tmp_path / "a")
     find_runs([tmp_path])
     assert not (tmp_path / FILE).exists()
+
+
+def test_the_baselines_of_a_run_are_runs_beside_it(tmp_path: Path) -> None:
+    fake_run(tmp_path / "a", {"seed": 0})
+    fake_run(tmp_path / "a" / "baselines" / "scratch", {"seed": 0, "baseline": "scratch"})
+    fake_run(tmp_path / "a" / "elsewhere", {"seed": 1})
+    assert [run.baseline for run in find_runs([tmp_path])] == [None, "scratch"]
+    assert [run.baseline for run in find_runs([tmp_path / "a"])] == [None, "scratch"]
