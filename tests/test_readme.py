@@ -8,9 +8,13 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
+import torch
 from docpages import ROOT, TUTORIALS, blocks, commands, headings, links, pages
 from fake import fake_run
+from PIL import Image
 
 import kdx
 from kdx.config.check import conf_dir
@@ -27,6 +31,8 @@ NOT_RUN = {
     "kdx-evidence": "tests/evidence",
     "kdx-evidence evidence=fast": "tests/evidence",
 }
+OWN_IMAGES = next(line for line in LINES if "data=imagefolder data.root=images" in line)
+NOT_RUN[OWN_IMAGES] = "test_the_line_for_own_images_works, with small networks"
 FINISHED = [line for line in LINES if "RUN" in line or "run=DIR" in line]
 REPORTS = [line for line in LINES if line.startswith(("kdx-compare", "kdx-report"))]
 OTHERS = [line for line in LINES if line not in {*FINISHED, *REPORTS, *NOT_RUN}]
@@ -46,6 +52,27 @@ def test_command_works(line: str, command: Command, teachers: Path, tmp_path: Pa
     name, *words = shlex.split(line.removeprefix("kdx-"))
     code, _, err = command(name, *shortened(name, words, teachers, tmp_path))
     assert code == 0, err
+
+
+def test_the_line_for_own_images_works(command: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "images" / "train" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / "train" / name / f"{i}.jpg")
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "teacher.pt")
+    small = [
+        "teacher.network.architecture=test_resnet",
+        "student.architecture=test_resnet",
+        "trainer.max_epochs=1",
+        "logger=none",
+    ]
+    pixels_and_batch = ["resolution.teacher=32", "resolution.student=16", "data.batch_size=16", "hydra.run.dir=run"]
+    code, _, err = command(*shlex.split(OWN_IMAGES.removeprefix("kdx-")), *small, *pixels_and_batch)
+    assert code == 0, err
+    assert (tmp_path / "run" / "baselines" / "scratch" / "metrics.json").is_file()
 
 
 def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str]:
