@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.long
 def test_two_ranks_equal_one_and_share_folder_and_teacher(
     train: Callable[..., Path], teachers: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:

@@ -16,7 +16,6 @@ from docpages import ROOT, TUTORIALS, blocks, commands, headings, links, pages
 from fake import fake_run
 from PIL import Image
 
-import kdx
 from kdx.config.check import conf_dir
 from kdx.config.reference import COMMANDS as MAIN_FILES
 from kdx.config.reference import keys, page
@@ -137,7 +136,6 @@ def test_the_loss_of_the_example_can_be_added_from_outside(train: Callable[..., 
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not hasattr(kdx, "train"), reason="this version has no Python API")
 def test_use_from_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in PAGES:
@@ -181,7 +179,6 @@ def test_architecture_page_names_every_room() -> None:
 
 
 def test_reading_list_of_a_step_is_short_and_there() -> None:
-    pytest.importorskip("kdx.training.step")
     text = (ROOT / "kdx" / "README.md").read_text().split("## Reading one training step")[1]
     files = re.findall(r"^\d+\. `([\w/]+\.py)`", text, re.MULTILINE)
     assert 1 < len(files) <= 10

@@ -14,9 +14,6 @@ from docpages import TUTORIALS, blocks
 @pytest.mark.long
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_works(page: Path, tmp_path: Path) -> None:
-    if page.stem == "own_parts":  # written for these rooms, which may not be merged yet
-        pytest.importorskip("kdx.metrics.base")
-        pytest.importorskip("kdx.config.plugins")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in blocks(page):
         if block.file is not None:

@@ -22,6 +22,7 @@ def config_of(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())["config"]
 
 
+@pytest.mark.long
 def test_a_sweep_has_each_baseline_once_per_seed_and_ends_in_a_comparison_and_a_page(
     command: Command, tmp_path: Path, teachers: Path, tiny: tuple[str, ...]
 ) -> None:

@@ -53,6 +53,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 @TOGETHER
 def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
     found = list(records(told))
@@ -93,6 +94,7 @@ def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
 
 
 @TOGETHER
+@pytest.mark.long
 def test_tensorboard_holds_the_same(told: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -103,6 +105,7 @@ def test_tensorboard_holds_the_same(told: Path) -> None:
     assert {f"{name}/text_summary" for name in ("config", "selection", "per_class", "disagreement", "reliability")} <= texts
 
 
+@pytest.mark.long
 @TOGETHER
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's affair with SQLAlchemy
 def test_mlflow_holds_the_same(told: Path) -> None:
