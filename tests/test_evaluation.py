@@ -211,6 +211,11 @@ MISTAKES: dict[str, tuple[list[str], str, str]] = {
     "two to measure": (["run=a", "timm=resnet18"], "run=a and timm=resnet18", "give one of run=FOLDER"),
     "no run": (["run=nowhere"], "run=nowhere has no config.yaml", "give the folder of a finished run"),
     "unknown shift": ([*TIMM, "shift=blurr"], "Unknown option 'blurr' for config group 'shift'", "'blur'"),
+    "foreign target": (
+        [*TIMM, "shift=blur", "shift.blur._target_=os.system"],
+        "shift.blur._target_=os.system",
+        "",
+    ),
     "severity 0": ([*TIMM, "severities=[0,1]"], "Invalid severity 0", "subset of 1-5"),
     "severity 6": ([*TIMM, "severities=[6]"], "Invalid severity 6", "subset of 1-5"),
     "severity as a word": ([*TIMM, "severities=[high]"], "Invalid severity high", "subset of 1-5"),
