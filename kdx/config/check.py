@@ -22,6 +22,9 @@ from kdx.config.signatures import NotFoundError, signature
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
 
+# What a teacher's recipe may take from the run that needs the teacher.
+TAKES = ("data", "views", "augmentation", "interpolation", "mixing", "optimizer", "lr_schedule", "losses", "decay")
+
 
 def conf_dir() -> Path:
     """Return the folder of YAML files: inside the package in a wheel, beside it in a checkout."""
@@ -226,8 +229,11 @@ def _check_recipe(plain: Node) -> None:
     available = [f.name for f in fields(RunConfig)]
     for path, member in _members(plain).items():
         for key in member["recipe"]:
-            if key not in available:
+            if key not in [*available, "takes"]:
                 raise ConfigError(unknown(f"{path}.recipe.{key}", available))
+        for key in member["recipe"].get("takes", []):
+            if key not in TAKES:
+                raise ConfigError(unknown(f"{path}.recipe.takes.{key}", list(TAKES)))
 
 
 def _check_files(plain: Node) -> None:

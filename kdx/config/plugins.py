@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -103,6 +104,19 @@ def reason_not_allowed(target: str) -> str | None:
     if PathFinder.find_spec(top, folders()) is not None:
         return f"Module '{top}' has the same name as an installed module, which takes precedence: rename {top}.py"
     return f"A config may not name '{target}'{_expected(target)}"
+
+
+def own_code(target: str) -> str | None:
+    """Return the SHA-256 of the user's module or package that `target` names; None if it is an installed one."""
+    activate()
+    top = target.partition(".")[0]
+    if not _is_own(top):
+        return None
+    spec = importlib.util.find_spec(top)
+    assert spec is not None and spec.origin is not None
+    file = Path(spec.origin)
+    files = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _expected(target: str) -> str:

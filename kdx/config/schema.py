@@ -73,17 +73,14 @@ class MemberConfig:
     recipe: Node | None = None
     run: str | None = None
     resolution: Resolution | None = None
+    class_map: str | None = None
+    finetune: bool = False
 
     @property
     def architecture(self) -> Node:
         """The node of the network, which `check` guarantees."""
         assert self.network is not None
         return self.network
-
-    @property
-    def is_trained_first(self) -> bool:
-        """Whether the weights come from training by `recipe`, not from a file or from timm."""
-        return self.checkpoint is None and not self.architecture.get("pretrained")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +122,7 @@ class RunConfig:
     metrics: dict[str, Node] = field(default_factory=dict)
     optimizer: Node
     decay: Literal["kernels", "all"]
+    trainable: Literal["all", "head"] = "all"
     lr_schedule: Node
     trainer: Node
     callbacks: dict[str, Node] | None = None
@@ -136,6 +134,8 @@ class RunConfig:
     baselines: list[Baseline] = field(default_factory=list)
     measured: str | None = None
     test: bool
+    preflight: Literal["strict", "warn", "off"] = "strict"
+    rehearsal: bool = False
     ckpt_path: str | None = None
 
     @cached_property

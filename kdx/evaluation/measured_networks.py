@@ -17,6 +17,7 @@ from kdx.data.source import Source
 from kdx.evaluation.request import FINISHED, EvaluationRequest
 from kdx.experiment import build
 from kdx.experiment.assemble import load_teacher, make_network
+from kdx.experiment.students import weights_of_card
 from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.networks.published import class_names, published
@@ -119,14 +120,14 @@ def load_run_teacher(parts: build.Parts, num_classes: int, folder: RunFolder) ->
         log.warning("%s has no teacher.json because the run was interrupted; evaluating the student only", folder.path)
         return None
     cards: Mapping[str, Any] = folder.read("teacher.json")["members"]
-    files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
+    files = {name: weights_of_card(card, num_classes) for name, card in cards.items()}
     teacher = load_teacher(parts, num_classes, files)
     assert teacher is not None
     for name, member in teacher.members.items():
         if member.fingerprint != cards[name]["sha256"]:
             raise ConfigError(
-                f"The weights in {files[name]} differ from those of this run's teacher: restore the file, or give alone=true "
-                "to evaluate the student only"
+                f"The weights in {files[name].file} differ from those of this run's teacher: restore the file, or give "
+                "alone=true to evaluate the student only"
             )
         member.calibration_temperature = cards[name]["calibration_temperature"]
     return teacher

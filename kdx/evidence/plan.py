@@ -13,7 +13,7 @@ from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
 from kdx.evidence.run_metrics import check_metric
 from kdx.experiment import build
-from kdx.experiment.teacher import teacher_run
+from kdx.experiment.teacher import existing, teacher_run
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import fingerprint
 
@@ -43,8 +43,8 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
                 composed = compose(list(overrides))
                 config = replace(composed, outputs=str(outputs), name=f"{family.name}/{system}")
                 parts = build.parts(config)
-                for member in config.members.values():
-                    if member.is_trained_first:
+                for path, member in config.members.items():
+                    if existing(parts, path) is None:
                         build.parts(teacher_run(config, member))  # the run that trains the teacher
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None

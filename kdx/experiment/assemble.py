@@ -19,6 +19,7 @@ from kdx.data.splits import carve
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.build import Parts
+from kdx.experiment.teacher import MemberWeights
 from kdx.networks import weights
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network
@@ -118,18 +119,21 @@ def make_network(node: Node, path: str, source: Source, num_classes: int) -> Net
     return network
 
 
-def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, Path | None]) -> OnlineTeacher | Ensemble | None:
+def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeights]) -> OnlineTeacher | Ensemble | None:
     """Return the teacher, or the ensemble of its members, with weights from `files`. ConfigError if they do not fit."""
     loaded: dict[str, OnlineTeacher] = {}
     for path, member in parts.config.members.items():
-        network = make_network(member.architecture, f"{path}.network", parts.source, num_classes)
         name = path.rpartition(".")[2]
-        file = files[name]
-        if file is not None:
-            try:
+        file, outputs = files[name].file, files[name].outputs
+        node = {**member.architecture, **({} if file is None else {"pretrained": False, "init": None})}
+        network = make_network(node, f"{path}.network", parts.source, outputs.count)
+        try:
+            if file is not None:
                 weights.load(network.model, file)
-            except ValueError as error:
-                raise ConfigError(f"{path}.checkpoint: {error}") from None
+            if outputs.chosen is not None:
+                network.keep_classes(outputs.chosen)
+        except ValueError as error:
+            raise ConfigError(f"{path}.checkpoint: {error}") from None
         loaded[name] = OnlineTeacher(network, member.resolution)
     teacher = parts.config.teacher
     if teacher is None:
@@ -146,6 +150,8 @@ def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
     """Return the student with its teacher or its peers, as one module."""
     config, source, num_classes = parts.config, parts.source, parts.num_classes
     student = make_network(config.student, "student", source, num_classes)
+    if config.trainable == "head":
+        student.freeze_all_but_head()
     if parts.temperature is not None:
         parts.temperature.connect(num_classes)
     if config.peers is not None:
@@ -175,8 +181,8 @@ def connect(parts: Parts, distiller: Distiller | Cohort, train: Images) -> None:
         raise ConfigError(f"losses: {error}") from None
 
 
-def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, Path | None]) -> Experiment:
-    """Return module, data module and teacher with their weights; `files` are the weights of the teacher's members."""
+def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, MemberWeights]) -> Experiment:
+    """Return module, data module and teacher with their weights; `files` are those of the teacher's members."""
     config, num_classes = parts.config, parts.num_classes
     teacher = load_teacher(parts, num_classes, files)
     seed_everything(config.seed)

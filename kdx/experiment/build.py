@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from kdx.config.errors import ConfigError, nearest
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
+from kdx.experiment.teacher_classes import own_classes
 from kdx.losses.objective import Objective
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.selection import applicable, check_added
@@ -86,10 +86,8 @@ class Parts:
         """The number of classes K: of the data set, the config, or the teacher's weights. ConfigError if unknown."""
         num_classes = self.source.num_classes or self.config.data.num_classes
         for member in self.config.members.values():
-            if num_classes is None and member.checkpoint is not None:
-                from kdx.networks.weights import head_classes
-
-                num_classes = head_classes(Path(member.checkpoint))
+            if num_classes is None and (member.checkpoint is not None or member.architecture.get("pretrained")):
+                num_classes = own_classes(member, 0)[0] or None
         if num_classes is None:
             raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
         return int(num_classes)
@@ -161,9 +159,6 @@ def parts(config: RunConfig) -> Parts:
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
     _check_metrics(built)
-    for path, member in config.members.items():
-        if member.checkpoint is not None:
-            _check_checkpoint(path, Path(member.checkpoint), built.num_classes)
     return built
 
 
@@ -231,12 +226,3 @@ def _check_devices(config: RunConfig) -> None:
         raise ConfigError(f"trainer.devices={devices}, but this machine has {gpus} GPUs; expected 1 to {gpus}")
     if isinstance(devices, int) and accelerator == "auto" and not gpus and devices > 1:
         raise ConfigError(f"trainer.devices={devices}, but this machine has no GPU: use trainer=ddp trainer.accelerator=cpu")
-
-
-def _check_checkpoint(path: str, file: Path, num_classes: int) -> None:
-    from kdx.networks.weights import check_classes
-
-    try:
-        check_classes(file, num_classes)
-    except ValueError as error:
-        raise ConfigError(f"{path}.checkpoint: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from kdx.config.errors import ConfigError
@@ -12,7 +11,7 @@ from kdx.distiller import Cohort
 from kdx.experiment import build
 from kdx.experiment.assemble import Experiment, assemble, carve_splits, read_splits
 from kdx.experiment.final_metrics import measured_again
-from kdx.experiment.students import count_parameters
+from kdx.experiment.students import count_parameters, weights_of_card
 from kdx.experiment.trainer import make_trainer
 from kdx.networks import weights
 from kdx.networks.network import Network
@@ -41,7 +40,7 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
 def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
     """Return the experiment of a finished run, with its selected weights, its teacher and the teacher's calibration."""
     cards: dict[str, Any] = folder.read("teacher.json")["members"] if parts.config.teacher is not None else {}
-    files = {name: Path(card["weights"]) if card["weights"] else None for name, card in cards.items()}
+    files = {name: weights_of_card(card, parts.num_classes) for name, card in cards.items()}
     experiment = assemble(parts, splits, files)
     distiller = experiment.module.distiller
     weights.load(distiller.student.model, folder.student)
@@ -52,7 +51,7 @@ def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
     for name, member in (experiment.teacher.members if experiment.teacher is not None else {}).items():
         if member.fingerprint != cards[name]["sha256"]:
             raise ConfigError(
-                f"The teacher's weights in {files[name]} have changed since the run: restore the file, or train again"
+                f"The teacher's weights in {files[name].file} have changed since the run: restore the file, or train again"
             )
         member.calibration_temperature = cards[name]["calibration_temperature"]
     return experiment

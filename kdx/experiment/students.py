@@ -8,6 +8,8 @@ from typing import Any
 
 from kdx.distiller import Cohort
 from kdx.experiment.assemble import Experiment
+from kdx.experiment.teacher import MemberWeights
+from kdx.experiment.teacher_classes import Outputs
 from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.run.folder import RunFolder
@@ -30,18 +32,26 @@ def save_students(
             weights.save(peer.model, {**peer.card, **metadata}, folder.peers / f"{name}.safetensors")
 
 
-def teacher_card(teacher: Teacher, files: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Return file, SHA-256 and calibration temperature of each member of the teacher, as plain data."""
+def teacher_card(teacher: Teacher, files: Mapping[str, MemberWeights]) -> dict[str, Any]:
+    """Return file, outputs, SHA-256 and calibration temperature of each member of the teacher, as plain data."""
 
     def card(name: str, member: Teacher) -> dict[str, Any]:
-        file = files[name]
+        file, outputs = files[name].file, files[name].outputs
         return {
             "weights": str(file.resolve()) if file else None,
+            "num_outputs": outputs.count,
+            "outputs": None if outputs.chosen is None else list(outputs.chosen),
             "sha256": member.fingerprint,
             "calibration_temperature": member.calibration_temperature,
         }
 
     return {"members": {name: card(name, member) for name, member in teacher.members.items()}}
+
+
+def weights_of_card(card: Mapping[str, Any], num_classes: int) -> MemberWeights:
+    """Return the weights that a member's card in teacher.json names; `num_classes` are those of the data, for older cards."""
+    outputs = Outputs(card.get("num_outputs", num_classes), card.get("outputs"))
+    return MemberWeights(Path(card["weights"]) if card["weights"] else None, outputs)
 
 
 def count_parameters(experiment: Experiment) -> dict[str, float]:

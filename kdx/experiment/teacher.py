@@ -7,70 +7,95 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdx.config.check import check_plain
+from kdx.config.check import check_plain, targets
+from kdx.config.errors import ConfigError
+from kdx.config.plugins import own_code
 from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
+from kdx.experiment.build import Parts
+from kdx.experiment.teacher_classes import Outputs, outputs
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
 from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
-# Config keys that trained weights do not depend on.
+# Config keys that trained weights do not depend on; on the metrics, only by the one that is monitored.
 IRRELEVANT = (
     "name",
     "tags",
     "outputs",
     "logger",
-    "callbacks",
     "ckpt_path",
     "test",
     "metrics",
     "baseline",
     "baselines",
     "measured",
+    "preflight",
+    "rehearsal",
 )
 
-# Data settings that trained weights depend on; the images have their own fingerprint.
-DETERMINING = ("eval_crop", "train_size", "val_share", "test_share", "split_seed", "batch_size", "on_bad_image")
+# Data settings that trained weights do not depend on; the images have their own fingerprint.
+IRRELEVANT_DATA = ("source", "root", "download", "loader", "num_workers", "resident_budget_mb", "cache", "teacher_view")
+
+# Settings of the machine and the console, on which trained weights do not depend beyond rounding.
+IRRELEVANT_TRAINER = (
+    "devices",
+    "num_nodes",
+    "strategy",
+    "accelerator",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "log_every_n_steps",
+)
 
 
 def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
-    """Return the config of the run that trains this member of the teacher: `config` without a teacher, changed by the recipe.
+    """Return the config of the run that trains this member of the teacher.
 
-    A recipe is a diff of a run's config. A node with a `_target_` replaces the node of the run at any depth; others are merged.
+    The recipe states it in full, so the student's settings do not change a teacher. Only the keys in `recipe.takes` start from
+    `config`, and the recipe changes them; a node with a `_target_` replaces the run's at any depth, others are merged.
+    In a rehearsal, the teacher is trained for one epoch of as many batches as the student.
+
+    Raises ConfigError if the recipe is incomplete.
     """
     side = member.resolution or config.resolution.teacher
-    fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
-    fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": {"teacher": side, "student": side}}
-    fixed |= {
-        "logger": None,
-        "ckpt_path": None,
-        "callbacks": config.callbacks,
-        "baseline": None,
-        "baselines": [],
-        "measured": None,
-    }
-    run = to_plain(config)
-    for key, value in {**fixed, **(member.recipe or {})}.items():
-        run[key] = value if key in fixed else overlay(run[key], value, merge=key == "trainer")
-    return check_plain(run)
+    run, recipe = to_plain(config), to_plain(member.recipe or {})
+    taken = {key: run[key] for key in recipe.pop("takes", ())} | {"student": to_plain(member.network)}
+    without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger", "ckpt_path"))
+    own: dict[str, Any] = {"name": "teacher", "tags": [], "losses": {}, "metrics": {}}
+    own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}
+    same = {key: run[key] for key in ("outputs", "test", "preflight", "rehearsal")}
+    stated = {**without, **own, **same, **{key: value for key, value in recipe.items() if key not in taken}}
+    stated |= {key: overlay(value, recipe[key]) if key in recipe else value for key, value in taken.items()}
+    if config.rehearsal:
+        limits = {key: value for key, value in run["trainer"].items() if key.startswith("limit_")}
+        stated["trainer"] = {**stated["trainer"], **limits, "max_epochs": 1, "max_steps": -1}
+    missing = [name for name in run if name not in stated]
+    if missing:
+        raise ConfigError(
+            f"The teacher's recipe lacks {missing[0]}, which it neither states nor takes: "
+            f"add `/recipe@recipe: labels` to the defaults of the teacher's option, or {missing[0]} to recipe.takes"
+        )
+    return check_plain(stated)
 
 
-def overlay(base: Any, diff: Any, merge: bool = False) -> Any:
-    """Return `base` changed by `diff`; a node with a `_target_` is replaced as a whole, unless `merge`."""
-    if not isinstance(diff, Mapping) or not isinstance(base, Mapping) or ("_target_" in diff and not merge):
+def overlay(base: Any, diff: Any) -> Any:
+    """Return `base` changed by `diff`; a node with a `_target_` is replaced as a whole."""
+    if not isinstance(diff, Mapping) or not isinstance(base, Mapping) or "_target_" in diff:
         return diff
     changed = {key: overlay(base.get(key), value) for key, value in diff.items()}
     return {**{key: base[key] for key in base if key not in changed}, **changed}
 
 
 def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> str:
-    """Return the fingerprint of the weights that `config` trains: config, pixels and labels, version of kdx.
+    """Return the fingerprint of the weights that `config` trains: config, own code, pixels and labels, version of kdx.
 
     Args:
         config: The config of the teacher's run.
@@ -80,9 +105,8 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     plain = to_plain(config)
     relevant = {name: value for name, value in plain.items() if name not in IRRELEVANT}
     relevant["resolution"] = plain["resolution"]["student"]
-    hardware = ("devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar", "log_every_n_steps")
-    relevant["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in hardware}
-    relevant["data"] = {k: v for k, v in plain["data"].items() if k in DETERMINING}
+    relevant["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in IRRELEVANT_TRAINER}
+    relevant["data"] = {k: v for k, v in plain["data"].items() if k not in IRRELEVANT_DATA}
     if config.data.source != source:
         relevant["data"]["source"] = plain["data"]["source"]
     if config.student.get("init"):
@@ -91,31 +115,64 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     monitored = config.monitor.rpartition("/")[2]
     if monitored in config.metrics:  # the monitored metric selects the weights
         relevant["metrics"] = {monitored: plain["metrics"][monitored]}
-    return fingerprint({"config": relevant, "data": data_fingerprint(splits), "kdx": VERSION})
+    own = {target: own_code(target) for target in sorted({str(node["_target_"]) for _, node in targets(relevant)})}
+    code = {target: digest for target, digest in own.items() if digest is not None}
+    parts = {"config": relevant, "data": data_fingerprint(splits), "kdx": VERSION}
+    return fingerprint(parts | ({"code": code} if code else {}))
 
 
 Train = Callable[[RunConfig, Path], None]
 
 
-def obtain(config: RunConfig, splits: Mapping[SplitName, Images], train: Train) -> dict[str, Path | None]:
-    """Return the weights file of each member by name, after training missing ones; None for pretrained weights of timm."""
-    return {path.rpartition(".")[2]: _obtain(config, member, splits, train) for path, member in config.members.items()}
+@dataclass(frozen=True)
+class MemberWeights:
+    """The weights of a member of the teacher: their file (None: timm's pretrained weights), and the outputs that are used."""
+
+    file: Path | None
+    outputs: Outputs
 
 
-def _obtain(config: RunConfig, member: MemberConfig, splits: Mapping[SplitName, Images], train: Train) -> Path | None:
-    if not member.is_trained_first:
-        return Path(member.checkpoint) if member.checkpoint is not None else None
+def obtain(parts: Parts, splits: Mapping[SplitName, Images], train: Train) -> dict[str, MemberWeights]:
+    """Return the weights of each member by name, after training missing ones."""
+    return {path.rpartition(".")[2]: _obtain(parts, path, splits, train) for path in parts.config.members}
+
+
+def existing(parts: Parts, path: str) -> Outputs | None:
+    """Return the outputs of the weights that a member starts with; None if a run trains its weights by `recipe` first.
+
+    Raises ConfigError if the weights are for other classes and are not to be trained further.
+    """
+    config, member = parts.config, parts.config.members[path]
+    pretrained = bool(member.architecture.get("pretrained"))
+    if member.finetune or (member.checkpoint is None and not pretrained):
+        return None
+    try:
+        return outputs(path, member, parts.source.names, parts.num_classes, strict=config.preflight == "strict")
+    except ConfigError:
+        if member.checkpoint is not None or member.class_map is not None:
+            raise
+        return None
+
+
+def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: Train) -> MemberWeights:
+    config, member = parts.config, parts.config.members[path]
+    known = existing(parts, path)
+    if known is not None:
+        return MemberWeights(Path(member.checkpoint) if member.checkpoint is not None else None, known)
     recipe = teacher_run(config, member)
     store = Store(Path(config.outputs) / "teachers")
     name = key(recipe, splits, config.data.source)
+    trained = MemberWeights(store.folder(name) / WEIGHTS, Outputs(parts.num_classes))
 
     if rank() > 0:  # takes part in the training that rank 0 runs under the lock, then waits for the stored result
         if not store.has(name):
             train(recipe, store.root / f"{name}.part")
         while not store.has(name):
             time.sleep(0.1)
-        return store.folder(name) / WEIGHTS
+        return trained
     if not store.has(name):
-        architecture = member.architecture["architecture"]
-        log.info("Training the teacher %s first; later runs load it from %s", architecture, store.root)
-    return store.obtain(name, functools.partial(train, recipe), log.info) / WEIGHTS
+        network, layers = member.architecture["architecture"], "the last layer of " if recipe.trainable == "head" else ""
+        start = recipe.student.get("init") or ("pretrained weights" if recipe.student.get("pretrained") else "random weights")
+        log.info("Training %sthe teacher %s first, from %s; later runs load it from %s", layers, network, start, store.root)
+    store.obtain(name, functools.partial(train, recipe), log.info)
+    return trained

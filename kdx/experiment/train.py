@@ -45,11 +45,13 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     """
     start, energy, config = time.perf_counter(), EnergyMeter(), parts.config
     provenance = folder.start(to_plain(config)) if rank() == 0 else {}
+    for path in config.members:
+        teacher.existing(parts, path)  # refuses weights for other classes before data is read
     published = read_splits(parts.source)
     splits = carve_splits(config.data, published)
     duplicates = warn_of_duplicates(splits)
     check_features(parts)
-    files = teacher.obtain(config, published, train_teacher)
+    files = teacher.obtain(parts, published, train_teacher)
     experiment = assemble(parts, splits, files)
     module = experiment.module
     picture = save_panel(parts, splits, folder)
@@ -60,8 +62,8 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         for journal in loggers.journals(opened):
             journal.picture("views", picture)
     trainer = make_trainer(config, folder, callbacks=callbacks, logger=opened)
-    for name, file in files.items():
-        log.info("%s: %s", name, file or "timm's pretrained weights")
+    for name, own in files.items():
+        log.info("%s: %s", name, own.file or "timm's pretrained weights")
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
     failed = True
     try:

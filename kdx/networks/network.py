@@ -51,6 +51,7 @@ class Network(nn.Module):
         args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.heads: tuple[nn.Module, ...] = ()  # of a network of which only these are trained
         names.check_architecture(architecture)
         _check_pretrained(architecture, pretrained)
         if pretrained and init is not None:
@@ -76,6 +77,33 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model((images - self.mean) / self.std)
+
+    def keep_classes(self, outputs: Sequence[int]) -> None:
+        """Reduce the last layer to these outputs, in this order. ValueError if it is not a linear or convolutional layer."""
+        index = torch.as_tensor(list(outputs))
+        for layer in weights.last_layers(self.model):
+            if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+                raise ValueError(f"The outputs of {self.architecture} cannot be selected: its last layer is no nn.Linear")
+            for name, weight in list(layer.named_parameters(recurse=False)):
+                setattr(layer, name, nn.Parameter(weight.detach()[index].clone(), requires_grad=weight.requires_grad))
+            if isinstance(layer, nn.Linear):
+                layer.out_features = len(index)
+            else:
+                layer.out_channels = len(index)
+        self.num_classes = len(index)
+
+    def freeze_all_but_head(self) -> None:
+        """Leave only the last layer trainable; the rest stays in eval mode, so that statistics of BatchNorm do not move."""
+        self.requires_grad_(False)
+        self.heads = weights.last_layers(self.model)
+        for layer in self.heads:
+            layer.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> Network:
+        super().train(mode and not self.heads)
+        for layer in self.heads:
+            layer.train(mode)
+        return self
 
     @property
     def num_parameters(self) -> int:

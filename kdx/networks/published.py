@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -11,20 +14,35 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 @dataclass(frozen=True)
 class Published:
-    """Number of classes, mean, std and side in px that an architecture's published weights were trained with."""
+    """Number of classes, mean, std and side in px that published weights were trained with, and class names if known."""
 
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     side: int
+    names: Sequence[str] | None = None
 
 
 def published(architecture: str) -> Published | None:
-    """Return timm's metadata of `architecture`, with or without a tag; None if there is none."""
-    cfg = timm.models.get_pretrained_cfg(architecture)
+    """Return timm's metadata of `architecture`, with or without a tag, or of a `local-dir:FOLDER`; None if there is none."""
+    source, _, folder = architecture.partition(":")
+    if source == "local-dir":
+        return of_folder(Path(folder))
+    cfg = None if folder else timm.models.get_pretrained_cfg(architecture)
     if cfg is None or cfg.num_classes is None:
         return None
-    return Published(cfg.num_classes, tuple(cfg.mean), tuple(cfg.std), int(cfg.input_size[-1]))
+    return Published(cfg.num_classes, tuple(cfg.mean), tuple(cfg.std), int(cfg.input_size[-1]), cfg.label_names)
+
+
+def of_folder(folder: Path) -> Published | None:
+    """Return the metadata in the config.json that timm and the Hub keep beside weights; None if there is none."""
+    try:
+        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        cfg: Mapping[str, Any] = {**content, **content.get("pretrained_cfg", {})}
+        size, names = cfg["input_size"], cfg.get("label_names")
+        return Published(int(cfg["num_classes"]), tuple(cfg["mean"]), tuple(cfg["std"]), int(size[-1]), names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def class_names(num_classes: int) -> Sequence[str] | None:

@@ -129,11 +129,15 @@ def initialize(model: nn.Module, path: Path) -> list[str]:
     return fresh
 
 
-def _last_layer(model: nn.Module) -> list[str]:
-    """Return the names of the weights of timm's classifier or classifiers."""
+def last_layers(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return timm's classifier or classifiers."""
     heads: Any = model.get_classifier()  # type: ignore[operator]  # timm's
-    layers = heads if isinstance(heads, (tuple, list)) else [heads]
-    inside = {id(weight) for layer in layers for weight in layer.parameters()}
+    return tuple(heads) if isinstance(heads, (tuple, list)) else (heads,)
+
+
+def _last_layer(model: nn.Module) -> list[str]:
+    """Return the names of the weights of the last layers."""
+    inside = {id(weight) for layer in last_layers(model) for weight in layer.parameters()}
     return [name for name, weight in model.named_parameters() if id(weight) in inside]
 
 

@@ -1,0 +1,47 @@
+"""Names of the classes of a network's outputs, as files of weights carry them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdx.networks.published import of_folder
+
+LISTS = ("label_names", "class_names", "classes", "labels", "idx_to_class", "id2label", "class_to_idx")  # as trainers call them
+INSIDE = ("pretrained_cfg", "hyper_parameters", "args", "meta", "config")  # where they keep them
+
+
+def beside(weights: Path) -> Sequence[str] | None:
+    """Return the names in the .json beside a weight file, or in timm's config.json in its folder; None if there are none."""
+    try:
+        card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = of_folder(weights.parent)
+        return None if known is None else known.names
+    return within(card)
+
+
+def within(content: Any) -> Sequence[str] | None:
+    """Return the names in the plain data of a checkpoint or card, in the order of the outputs; None if there are none."""
+    if not isinstance(content, Mapping):
+        content = getattr(content, "__dict__", {})  # argparse.Namespace
+    for key in LISTS:
+        if (names := _listed(content.get(key))) is not None:
+            return names
+    return next((names for key in INSIDE if key in content and (names := within(content[key])) is not None), None)
+
+
+def _listed(value: Any) -> Sequence[str] | None:
+    """Return the names of a list, of {index: name}, or of {name: index}."""
+    if isinstance(value, Mapping):
+        pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in value.items()]
+        try:
+            order = {int(index): str(name) for index, name in pairs}
+        except (TypeError, ValueError):
+            return None
+        value = [order.get(index) for index in range(len(order))]
+    if isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(name, str) for name in value):
+        return list(value)
+    return None
