@@ -23,9 +23,12 @@ def ships(experiment: str) -> bool:
 ELSEWHERE = ("hydra", "local", "pair", "patience", "evidence", "shift")
 GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ELSEWHERE)
 EXPERIMENTS = [name for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")) if ships(name)]
-MOUNTED = {"crop": "crop@views.crop", "network": "network@student"}
+MOUNTED = {"crop": "crop@views.crop", "network": "network@student", "recipe": "recipe@teacher.recipe"}
+PRETRAINED = ["network@teacher.network=timm", "teacher.network.architecture=resnet18", "teacher.network.pretrained=true"]
 # What an option needs beside itself to make sense.
 COMPANIONS = {
+    "teacher=finetune": PRETRAINED,
+    "teacher=probe": PRETRAINED,
     "teacher=none": ["temperature=none", "losses=[ce]"],
     "peers=dml": ["teacher=none"],
     "peers=dml_e": ["teacher=none"],

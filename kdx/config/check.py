@@ -213,6 +213,11 @@ def _check_members(plain: dict[str, Any]) -> None:
         if member.get("network") is None:
             raise ConfigError(f"Missing required option: {path}.run=FOLDER (a finished run), or use teacher=online")
         member["recipe"] = member.get("recipe") or {}
+        if member.get("finetune") and not (member["network"].get("pretrained") or member["network"].get("init")):
+            raise ConfigError(
+                f"{path}.finetune=true needs weights to start from: add {path}.network.init=FILE, or, for timm's, "
+                f"{path}.network.pretrained=true"
+            )
     if plain["teacher"] is not None and plain["peers"] is not None:
         raise ConfigError("Peers learn without a teacher: use teacher=none with peers=…, or peers=none")
 

@@ -211,6 +211,6 @@ def _native_resolution(request: EvaluationRequest, architecture: str) -> Pair:
     if request.sides:
         return Pair(request.sides[0], request.sides[0])
     pretrained_cfg = published(architecture)
-    if pretrained_cfg is None:
+    if pretrained_cfg is None or pretrained_cfg.side is None:
         raise ConfigError(f"Training resolution of {architecture} unknown; set resolution=PX")
     return Pair(pretrained_cfg.side, pretrained_cfg.side)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import DataConfig, Node
+from kdx.config.schema import DataConfig, MemberConfig, Node, RunConfig
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
 from kdx.data.source import Images, Source, SplitName, check_labels
@@ -23,8 +23,10 @@ from kdx.experiment.teacher import MemberWeights
 from kdx.networks import weights
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network
+from kdx.networks.published import beside, published
 from kdx.teachers.ensemble import Ensemble
-from kdx.teachers.teacher import OnlineTeacher, Teacher
+from kdx.teachers.judgement import Fault
+from kdx.teachers.teacher import Normalization, OnlineTeacher, Teacher
 from kdx.training import preflight, stored
 from kdx.training.datamodule import DataModule
 from kdx.training.module import DistillationModule, seed_everything
@@ -41,6 +43,7 @@ class Experiment:
     module: DistillationModule
     datamodule: DataModule
     teacher: Teacher | None
+    caveats: dict[str, str] = field(default_factory=dict)  # by a word for the kind: what limits the meaning of the numbers
 
 
 def read_splits(source: Source) -> Mapping[SplitName, Images]:
@@ -134,7 +137,7 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
                 network.keep_classes(outputs.chosen)
         except ValueError as error:
             raise ConfigError(f"{path}.checkpoint: {error}") from None
-        loaded[name] = OnlineTeacher(network, member.resolution)
+        loaded[name] = OnlineTeacher(network, member.resolution, other_normalization(member, network))
     teacher = parts.config.teacher
     if teacher is None:
         return None
@@ -144,6 +147,33 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         return Ensemble(loaded, teacher.combine)
     except ValueError as error:
         raise ConfigError(f"teacher.members: {error}") from None
+
+
+def other_normalization(member: MemberConfig, network: Network) -> Normalization | None:
+    """Return mean and std in the metadata of a file's weights, else of timm's for the architecture, if others are used."""
+    if member.checkpoint is None or member.run is not None:
+        return None
+    known = beside(Path(member.checkpoint)) or published(network.architecture)
+    if known is None or network.in_channels != len(known.mean):
+        return None
+    theirs = torch.tensor([known.mean, known.std])
+    same = torch.allclose(theirs, torch.stack([network.mean.flatten(), network.std.flatten()]), atol=1e-3)
+    return None if same else (known.mean, known.std)
+
+
+def judges(config: RunConfig) -> bool:
+    """Return whether teachers are judged."""
+    return config.preflight != "off" and not config.rehearsal
+
+
+def heed(faults: Sequence[Fault], config: RunConfig, caveats: dict[str, str]) -> None:
+    """Raise ConfigError for a teacher that must be wrong, unless `preflight` says otherwise; warn of all else, as a caveat."""
+    certain = [fault for fault in faults if fault.certain]
+    if certain and config.preflight == "strict":
+        raise ConfigError(f"{certain[0].text}; or train with it all the same, with preflight=warn")
+    for fault in faults:
+        caveats[fault.kind] = fault.text
+        log.warning("%s", fault.text)
 
 
 def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
@@ -185,6 +215,10 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     """Return module, data module and teacher with their weights; `files` are those of the teacher's members."""
     config, num_classes = parts.config, parts.num_classes
     teacher = load_teacher(parts, num_classes, files)
+    caveats: dict[str, str] = {}
+    doubts = [own.outputs.doubt for own in files.values() if own.outputs.doubt is not None]
+    if judges(config):
+        heed([Fault("teacher_classes", doubt, certain=False) for doubt in doubts], config, caveats)
     seed_everything(config.seed)
     distiller = make_distiller(parts, teacher)
     connect(parts, distiller, splits["train"])
@@ -204,7 +238,9 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         assert teacher is not None
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
-        return preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics)
+        found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config))
+        heed(found.faults, config, caveats)
+        return found
 
     def store_targets(module: DistillationModule) -> Tensor:
         assert teacher is not None
@@ -226,7 +262,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
     )
-    return Experiment(module, datamodule, teacher)
+    return Experiment(module, datamodule, teacher, caveats)
 
 
 def stored_views(parts: Parts, num_classes: int) -> list[Observer]:

@@ -11,16 +11,16 @@ from pathlib import Path
 from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig
 from kdx.data import class_map
-from kdx.networks import class_names, weights
+from kdx.networks import weights
+from kdx.networks.published import beside, published
 from kdx.networks.published import class_names as synsets
-from kdx.networks.published import published
 
 log = logging.getLogger("kdx")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The number of a network's outputs, those for the data's classes (None: all, in order), and what is in doubt, if anything."""
+    """The number of a network's outputs, those for the data's classes (None: all, in order), and what is in doubt."""
 
     count: int
     chosen: Sequence[int] | None = None
@@ -30,11 +30,12 @@ class Outputs:
 def own_classes(member: MemberConfig, num_classes: int) -> tuple[int, Sequence[str] | None]:
     """Return the number of classes of a member's file or pretrained weights, and their names if known."""
     if member.checkpoint is not None:
-        file = Path(member.checkpoint)
-        count, names = weights.head_classes(file) or num_classes, class_names.beside(file)
+        known = beside(Path(member.checkpoint))
+        count = weights.head_classes(Path(member.checkpoint)) or num_classes
     else:
         known = published(member.architecture["architecture"])
-        count, names = (known.num_classes, known.names) if known is not None else (num_classes, None)
+        count = known.num_classes if known is not None else num_classes
+    names = known.names if known is not None else None
     return count, names if names is None or len(names) == count else None
 
 
@@ -65,7 +66,8 @@ def outputs(path: str, member: MemberConfig, names: Sequence[str] | None, num_cl
             return Outputs(count)
         raise ConfigError(
             f"{path}: its weights have {count} classes and the data set has {num_classes}. Choose outputs with "
-            f"{map_key}=FILE.json, {class_map.FORMAT}; or train them for these classes with teacher=finetune {path}.network.init=FILE"
+            f"{map_key}=FILE.json, {class_map.FORMAT}; or train them for these classes: teacher=finetune "
+            f"{path}.network.init=FILE"
         )
     if list(names) == list(own_names):
         return Outputs(count)

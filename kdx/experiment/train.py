@@ -91,6 +91,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
                     "duplicates_in_test": duplicates,
                     "skipped": experiment.datamodule.skipped,
                 },
+                "caveats": experiment.caveats,
                 "cost": {"protocol": costs.protocol, "repetitions": costs.repetitions},
                 "provenance": provenance,
             }

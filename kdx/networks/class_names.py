@@ -1,26 +1,12 @@
-"""Names of the classes of a network's outputs, as files of weights carry them."""
+"""Names of the classes of a network's outputs, as trainers keep them inside of checkpoints."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from kdx.networks.published import of_folder
 
 LISTS = ("label_names", "class_names", "classes", "labels", "idx_to_class", "id2label", "class_to_idx")  # as trainers call them
 INSIDE = ("pretrained_cfg", "hyper_parameters", "args", "meta", "config")  # where they keep them
-
-
-def beside(weights: Path) -> Sequence[str] | None:
-    """Return the names in the .json beside a weight file, or in timm's config.json in its folder; None if there are none."""
-    try:
-        card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = of_folder(weights.parent)
-        return None if known is None else known.names
-    return within(card)
 
 
 def within(content: Any) -> Sequence[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 @dataclass(frozen=True)
 class Published:
-    """Number of classes, mean, std and side in px that published weights were trained with, and class names if known."""
+    """Number of classes, mean and std that weights were trained with; side in px and class names, where they are known."""
 
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    side: int
+    side: int | None = None
     names: Sequence[str] | None = None
 
 
@@ -27,20 +27,24 @@ def published(architecture: str) -> Published | None:
     """Return timm's metadata of `architecture`, with or without a tag, or of a `local-dir:FOLDER`; None if there is none."""
     source, _, folder = architecture.partition(":")
     if source == "local-dir":
-        return of_folder(Path(folder))
+        return _in_json(Path(folder, "config.json"))
     cfg = None if folder else timm.models.get_pretrained_cfg(architecture)
     if cfg is None or cfg.num_classes is None:
         return None
     return Published(cfg.num_classes, tuple(cfg.mean), tuple(cfg.std), int(cfg.input_size[-1]), cfg.label_names)
 
 
-def of_folder(folder: Path) -> Published | None:
-    """Return the metadata in the config.json that timm and the Hub keep beside weights; None if there is none."""
+def beside(weights: Path) -> Published | None:
+    """Return the metadata in the .json of the same name, as kdx writes it, or in timm's config.json; None without both."""
+    return _in_json(weights.with_suffix(".json")) or _in_json(weights.with_name("config.json"))
+
+
+def _in_json(file: Path) -> Published | None:
     try:
-        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        cfg: Mapping[str, Any] = {**content, **content.get("pretrained_cfg", {})}
-        size, names = cfg["input_size"], cfg.get("label_names")
-        return Published(int(cfg["num_classes"]), tuple(cfg["mean"]), tuple(cfg["std"]), int(size[-1]), names)
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        cfg = {**content, **content.get("pretrained_cfg", {})}
+        side, names = cfg.get("input_size", [None])[-1], cfg.get("label_names")
+        return Published(int(cfg["num_classes"]), tuple(cfg["mean"]), tuple(cfg["std"]), side, names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -118,4 +118,4 @@ class FinalPass(nn.Module):
 
 def _fit(logits: Tensor, label: Tensor) -> float:
     with torch.inference_mode(False):  # Lightning's loops run in it, and tensors made there have no gradient
-        return TemperatureScaling().fit(logits.clone(), label.clone())
+        return TemperatureScaling().calibrate(logits.clone(), label.clone()).temperature

@@ -13,7 +13,8 @@ from kdx.metrics.gathering import everywhere
 from kdx.metrics.suite import Suite
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.teachers.ensemble import disagreement
-from kdx.teachers.teacher import Teacher
+from kdx.teachers.judgement import Fault, judge, judge_normalization, undetermined
+from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.types import Batch, Outputs
 
 
@@ -24,6 +25,7 @@ class Preflight:
     logits: list[Tensor]
     calibration_temperatures: dict[str, float]  # by member
     metrics: dict[str, float] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -33,12 +35,15 @@ def inspect(
     calibration: TemperatureScaling | None,
     num_classes: int,
     added_metrics: Mapping[str, EvaluationMetric] | None = None,
+    judged: bool = True,
 ) -> Preflight:
     """Evaluate the teacher on val at its own resolution and on the student's images, with calibration if configured.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
     `teacher_at_student_resolution/...` after calibration. The members of an ensemble are calibrated separately; each has
-    its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of each member.
+    its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of each member, which is 1
+    where val does not determine it. What is wrong with a member is among the `faults`. Without `judged`, none is looked for, and
+    the best temperature within its bounds is used.
     """
     members = teacher.members
     for member in members.values():
@@ -46,9 +51,16 @@ def inspect(
     own: list[Tensor] = []  # [M,B,K]
     low: list[Tensor] = []
     labels: list[Tensor] = []
+    otherwise: dict[str, list[Tensor]] = {
+        name: [] for name, member in members.items() if judged and has_other_normalization(member)
+    }
     for batch in batches:
         assert batch.teacher_images is not None
         own.append(teacher.each(batch.teacher_images, batch.other_images))
+        for name, logits in otherwise.items():
+            member = members[name]
+            assert isinstance(member, OnlineTeacher)
+            logits.append(member.normalized_otherwise(batch.teacher_images, batch.other_images))
         low.append(teacher.each(batch.student_images))
         if batch.label is not None:
             labels.append(batch.label)
@@ -57,15 +69,25 @@ def inspect(
         return {f"{name}/{what}": value for what, value in _measure(logits, labels, num_classes, added_metrics).items()}
 
     metrics = measured("teacher_raw", [teacher.combine(each) for each in own])
-    if calibration is not None:
-        if not labels:
-            raise ValueError("Teacher calibration requires labels on val: use calibration=none")
+    faults: list[Fault] = []
+    if calibration is not None and not labels:
+        raise ValueError("Teacher calibration requires labels on val: use calibration=none")
+    if labels:
         answers, label = everywhere([each.transpose(0, 1) for each in own]), everywhere(labels)
         for i, (name, member) in enumerate(members.items()):
-            member.calibration_temperature = calibration.fit(answers[:, i], label)
-            metrics["calibration_temperature" if len(members) == 1 else f"calibration_temperature_{name}"] = (
-                member.calibration_temperature
-            )
+            title = "the teacher" if len(members) == 1 else f"teacher {name}"
+            if judged:
+                faults += judge(answers[:, i], label, title)
+            if name in otherwise:
+                assert isinstance(member, OnlineTeacher)
+                faults += judge_normalization(answers[:, i], everywhere(otherwise[name]), label, title, member)
+            if calibration is not None:
+                fitted = calibration.calibrate(answers[:, i], label, certain=not judged)
+                member.calibration_temperature = fitted.temperature
+                metrics["calibration_temperature" if len(members) == 1 else f"calibration_temperature_{name}"] = (
+                    fitted.temperature
+                )
+                faults += undetermined(fitted, title)
     temperatures = own[0].new_tensor([member.calibration_temperature for member in members.values()])[:, None, None]
     own, low = ([each / temperatures for each in logits] for logits in (own, low))
     logits = [teacher.combine(each) for each in own]
@@ -74,7 +96,12 @@ def inspect(
         for i, name in enumerate(members):
             metrics |= measured(f"teacher_{name}", [each[i] for each in own])
         metrics["teacher/disagreement"] = everywhere([disagreement(each) for each in own]).mean().item()
-    return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics)
+    return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics, faults)
+
+
+def has_other_normalization(member: Teacher) -> bool:
+    """Return whether a second normalization of this member is to be tried."""
+    return isinstance(member, OnlineTeacher) and member.other_normalization is not None
 
 
 def _measure(

@@ -102,8 +102,9 @@ def test_the_teacher_of_a_run_is_the_same_whatever_the_run_measures(config: Call
         return key(teacher_run(cfg, cfg.teacher), {}, cfg.data.source)
 
     assert fingerprint() == fingerprint("metrics=[margin]")
-    chosen_by = ("metrics=[margin]", "monitor=val/student/margin")
-    assert fingerprint(*chosen_by) != fingerprint("metrics=[margin]")
+    own = "+teacher.recipe.metrics={margin: {_target_: kdx.metrics.margin.Margin}}"
+    assert fingerprint(own) == fingerprint("monitor=val/student/nll", "monitor_mode=min")
+    assert fingerprint(own, "teacher.recipe.monitor=val/student/margin") != fingerprint(own)
 
 
 @pytest.mark.parametrize(

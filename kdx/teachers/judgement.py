@@ -1,0 +1,78 @@
+"""Whether a teacher can teach: its answers on val against chance, the most common class, and other normalizations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy.stats import binom, binomtest
+from torch import Tensor
+
+from kdx.teachers.calibration import Calibration
+from kdx.teachers.teacher import OnlineTeacher
+
+SIGNIFICANT = 0.05
+FEWEST = 10  # labeled val images; with fewer, nothing is judged
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a teacher: a word for it, a sentence with the remedy, and whether it is certain."""
+
+    kind: str
+    text: str
+    certain: bool
+
+
+def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
+    """Return the faults of a teacher's answers, logits [N,K], for val images with labels [N].
+
+    It is certain that a teacher is wrong if it gives the same answer to all images of several classes, or if its accuracy is at
+    or below chance, 1/K, and one with twice the accuracy of chance would be as bad with a probability below 5 %.
+    """
+    (count, num_classes), predicted = logits.shape, logits.argmax(-1)
+    if count < FEWEST or num_classes < 2:
+        return []
+    answers, right = predicted.unique(), int((predicted == label).sum())
+    accuracy, chance, majority = right / count, 1 / num_classes, label.bincount().max().item() / count
+    check = "Check the weights, class order, normalization and resolution of the teacher, or train it longer"
+    if len(answers) == 1 and majority < 1:
+        text = f"{name} answers class {int(answers[0])} for all {count} val images, so it teaches nothing. {check}"
+        return [Fault("teacher_is_constant", text, certain=True)]
+    if accuracy <= chance:
+        certain = binom.cdf(right, count, min(2 * chance, 0.9)) < SIGNIFICANT
+        text = f"{name} is at chance: val accuracy {accuracy:.3f} on {count} images, chance is {chance:.3f}. {check}"
+        return [Fault("teacher_at_chance", text, bool(certain))]
+    if accuracy <= majority:
+        text = (
+            f"{name} is no better than the most common class: val accuracy {accuracy:.3f}, its share is {majority:.3f}. {check}"
+        )
+        return [Fault("teacher_below_majority", text, certain=False)]
+    return []
+
+
+def judge_normalization(logits: Tensor, other: Tensor, label: Tensor, name: str, teacher: OnlineTeacher) -> list[Fault]:
+    """Return a fault if a teacher answers worse, logits [N,K], than with its architecture's own normalization, `other` [N,K].
+
+    It is certain if McNemar's exact test says so, on the images that only one of the two gets right.
+    """
+    assert teacher.other_normalization is not None
+    right, other_right = (answers.argmax(-1) == label for answers in (logits, other))
+    gained, lost = int((other_right & ~right).sum()), int((right & ~other_right).sum())
+    if gained <= lost:
+        return []
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in teacher.other_normalization)
+    text = (
+        f"{name} is normalized differently from how {teacher.network.architecture} was trained: val accuracy "
+        f"{right.double().mean():.3f}, and {other_right.double().mean():.3f} with network.mean=[{mean}] network.std=[{std}]. "
+        "Set these"
+    )
+    certain = binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANT
+    return [Fault("teacher_normalization", text, bool(certain))]
+
+
+def undetermined(calibration: Calibration, name: str) -> list[Fault]:
+    """Return a fault if val does not determine a calibration temperature."""
+    if calibration.doubt is None:
+        return []
+    text = f"{name} is not calibrated, T = 1: {calibration.doubt}. Use more val images (data.val_share), or calibration=none"
+    return [Fault("calibration_undetermined", text, certain=False)]
