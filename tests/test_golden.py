@@ -18,10 +18,6 @@ GOLDEN = Path(__file__).parent / "golden.json"
 STEPS = ["trainer.max_epochs=-1", "trainer.max_steps=20", "trainer.log_every_n_steps=1", "test=false"]
 # The setting of all four experiments when the curves were recorded, and a random teacher is not refused.
 RECORDED_WITH = ["data=digits300", "optimizer.lr=0.001", "preflight=off"]
-    "data=digits300",
-    "optimizer.lr=0.001",
-    "preflight=off",
-]  # the setting of all four experiments when the curves were recorded
 
 
 @pytest.mark.parametrize("experiment", ["cqkd_digits", "ctkd_digits", "funmatch_digits", "supervised_digits"])

@@ -41,8 +41,8 @@ class TemperatureScaling:
         """Return the optimal T for logits [N,K] with labels [N], or 1 if they do not determine it.
 
         They do not if the optimum is at a bound, as when all examples are right, or if its 95 % confidence interval, from the
-        curvature of the NLL, spans more than a factor of 4 in either direction, as with few examples. With `certain`, the optimum
-        within the bounds is returned in any case.
+        curvature of the NLL, spans more than a factor of 4 in either direction, as with few examples. With `certain`, the
+        optimum within the bounds is returned in any case.
         """
         if certain:
             return Calibration(self.fit(logits, label))
