@@ -42,8 +42,8 @@ def inspect(
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
     `teacher_at_student_resolution/...` after calibration. The members of an ensemble are calibrated separately; each has
     its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of each member, which is 1
-    where val does not determine it. What is wrong with a member is among the `faults`. Without `judged`, none is looked for, and
-    the best temperature within its bounds is used.
+    where val does not determine it. What is wrong with a member is among the `faults`. Without `judged`, none is looked for,
+    and the best temperature within its bounds is used.
     """
     members = teacher.members
     for member in members.values():
