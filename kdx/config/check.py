@@ -22,6 +22,7 @@ from kdx.config.signatures import NotFoundError, signature
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
 
+MAY_BE_EMPTY = ("losses", "metrics")  # every other empty group is the option `none`
 # What a teacher's recipe may take from the run that needs the teacher.
 TAKES = ("data", "views", "augmentation", "interpolation", "mixing", "optimizer", "lr_schedule", "losses", "decay")
 
@@ -59,8 +60,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         container: Any = OmegaConf.to_container(typed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_omegaconf(error)) from None
-    may_be_empty = ("losses", "metrics")
-    return {key: value if value != {} or key in may_be_empty else None for key, value in container.items()}  # none.yaml: {}
+    return {key: value if value != {} or key in MAY_BE_EMPTY else None for key, value in container.items()}  # none.yaml: {}
 
 
 def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:

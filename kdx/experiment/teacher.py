@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdx.config.check import check_plain, targets
+from kdx.config.check import MAY_BE_EMPTY, check_plain, targets
 from kdx.config.errors import ConfigError
 from kdx.config.plugins import own_code
 from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
@@ -74,6 +74,7 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     same = {key: run[key] for key in ("outputs", "test", "preflight", "rehearsal")}
     stated = {**without, **own, **same, **{key: value for key, value in recipe.items() if key not in taken}}
     stated |= {key: overlay(value, recipe[key]) if key in recipe else value for key, value in taken.items()}
+    stated |= {key: None for key, value in stated.items() if value == {} and key not in MAY_BE_EMPTY}  # an option none.yaml
     if config.rehearsal:
         limits = {key: value for key, value in run["trainer"].items() if key.startswith("limit_")}
         stated["trainer"] = {**stated["trainer"], **limits, "max_epochs": 1, "max_steps": -1}

@@ -98,6 +98,7 @@ class Network(nn.Module):
         self.heads = weights.last_layers(self.model)
         for layer in self.heads:
             layer.requires_grad_(True)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Network:
         super().train(mode and not self.heads)

@@ -51,7 +51,7 @@ class TemperatureScaling:
         temperature = self.fit(logits, label)
         errors = int((logits.argmax(-1).to(label.device) != label).sum())
         count = f"{errors} of {len(label)} val images are wrong"
-        if not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] * 0.99:
+        if errors == 0 or not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] * 0.99:
             return Calibration(1.0, f"no finite temperature is optimal ({count})")
         factor = math.exp(min(1.96 * self._standard_error(logits, label, temperature), 50))
         if factor > WIDEST:

@@ -42,7 +42,7 @@ def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
         certain = binom.cdf(right, count, min(2 * chance, 0.9)) < SIGNIFICANT
         text = f"{name} is at chance: val accuracy {accuracy:.3f} on {count} images, chance is {chance:.3f}. {check}"
         return [Fault("teacher_at_chance", text, bool(certain))]
-    if accuracy <= majority:
+    if accuracy <= majority < 1:
         text = (
             f"{name} is no better than the most common class: val accuracy {accuracy:.3f}, its share is {majority:.3f}. {check}"
         )

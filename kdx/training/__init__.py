@@ -9,3 +9,4 @@ warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_
 warnings.filterwarnings("ignore", message=".*Set a lower value for log_every_n_steps.*")
 warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", message=".*`srun` command is available on your system but is not used.*")
+warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # trainable=head
