@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import DataConfig, MemberConfig, Node, RunConfig
+from kdx.config.schema import DataConfig, Node, RunConfig
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
 from kdx.data.source import Images, Source, SplitName, check_labels
@@ -137,7 +137,8 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
                 network.keep_classes(outputs.chosen)
         except ValueError as error:
             raise ConfigError(f"{path}.checkpoint: {error}") from None
-        loaded[name] = OnlineTeacher(network, member.resolution, other_normalization(member, network))
+        outside = member.checkpoint if member.run is None else None
+        loaded[name] = OnlineTeacher(network, member.resolution, other_normalization(outside, network))
     teacher = parts.config.teacher
     if teacher is None:
         return None
@@ -149,16 +150,26 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         raise ConfigError(f"teacher.members: {error}") from None
 
 
-def other_normalization(member: MemberConfig, network: Network) -> Normalization | None:
+def other_normalization(file: str | None, network: Network) -> Normalization | None:
     """Return mean and std in the metadata of a file's weights, else of timm's for the architecture, if others are used."""
-    if member.checkpoint is None or member.run is not None:
+    if file is None:
         return None
-    known = beside(Path(member.checkpoint)) or published(network.architecture)
+    known = beside(Path(file)) or published(network.architecture)
     if known is None or network.in_channels != len(known.mean):
         return None
     theirs = torch.tensor([known.mean, known.std])
     same = torch.allclose(theirs, torch.stack([network.mean.flatten(), network.std.flatten()]), atol=1e-3)
     return None if same else (known.mean, known.std)
+
+
+def student_faults(config: RunConfig, student: Network) -> list[Fault]:
+    """Return the fault of a student that starts from a file with another normalization than its weights expect."""
+    other = other_normalization(config.student.get("init"), student)
+    if other is None:
+        return []
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in other)
+    text = f"The student starts from {config.student['init']} with another normalization than those weights expect: "
+    return [Fault("student_normalization", f"{text}set student.mean=[{mean}] student.std=[{std}]", certain=False)]
 
 
 def judges(config: RunConfig) -> bool:
@@ -217,10 +228,11 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     teacher = load_teacher(parts, num_classes, files)
     caveats: dict[str, str] = {}
     doubts = [own.outputs.doubt for own in files.values() if own.outputs.doubt is not None]
-    if judges(config):
-        heed([Fault("teacher_classes", doubt, certain=False) for doubt in doubts], config, caveats)
     seed_everything(config.seed)
     distiller = make_distiller(parts, teacher)
+    if judges(config):
+        faults = [Fault("teacher_classes", doubt, certain=False) for doubt in doubts]
+        heed([*faults, *student_faults(config, distiller.student)], config, caveats)
     connect(parts, distiller, splits["train"])
     observers = build.observers(parts, num_classes)
     datamodule = DataModule(

@@ -28,7 +28,7 @@ class Network(nn.Module):
         num_classes: number of logits K.
         in_channels: number of image channels C.
         mean, std: normalization: one value per channel, one for all, or three for RGB, which are averaged for images with
-            another number of channels. With `pretrained`, those of the weights are used instead.
+            another number of channels; by default 0.5. With `pretrained`, those of the weights are used instead.
         pretrained: load timm's weights of that name.
         init: file of initial weights; if its last layer is missing or has other classes, that layer is initialized randomly.
         args: further arguments of the architecture's constructor.
@@ -44,8 +44,8 @@ class Network(nn.Module):
         architecture: str,
         num_classes: Count,
         in_channels: Count = 3,
-        mean: Sequence[Finite] = (0.5,),
-        std: Sequence[Positive] = (0.5,),
+        mean: Sequence[Finite] | None = None,
+        std: Sequence[Positive] | None = None,
         pretrained: bool = False,
         init: str | None = None,
         args: Mapping[str, Any] | None = None,
@@ -65,7 +65,7 @@ class Network(nn.Module):
             trained: Any = self.model.pretrained_cfg
             mean, std = trained["mean"], trained["std"]
         for name, values in (("mean", mean), ("std", std)):
-            per_channel = torch.tensor(_per_channel(name, values, in_channels))
+            per_channel = torch.tensor(_per_channel(name, (0.5,) if values is None else values, in_channels))
             self.register_buffer(name, per_channel.view(1, -1, 1, 1), persistent=False)
         if init is not None:
             self._start_from(Path(init))

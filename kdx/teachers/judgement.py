@@ -50,7 +50,9 @@ def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
     return []
 
 
-def judge_normalization(logits: Tensor, other: Tensor, label: Tensor, name: str, teacher: OnlineTeacher) -> list[Fault]:
+def judge_normalization(
+    logits: Tensor, other: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
+) -> list[Fault]:
     """Return a fault if a teacher answers worse, logits [N,K], than with its architecture's own normalization, `other` [N,K].
 
     It is certain if McNemar's exact test says so, on the images that only one of the two gets right.
@@ -63,8 +65,8 @@ def judge_normalization(logits: Tensor, other: Tensor, label: Tensor, name: str,
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in teacher.other_normalization)
     text = (
         f"{name} is normalized differently from how {teacher.network.architecture} was trained: val accuracy "
-        f"{right.double().mean():.3f}, and {other_right.double().mean():.3f} with network.mean=[{mean}] network.std=[{std}]. "
-        "Set these"
+        f"{right.double().mean():.3f}, and {other_right.double().mean():.3f} with {key}.network.mean=[{mean}] "
+        f"{key}.network.std=[{std}]: set these"
     )
     certain = binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANT
     return [Fault("teacher_normalization", text, bool(certain))]

@@ -80,7 +80,7 @@ def inspect(
                 faults += judge(answers[:, i], label, title)
             if name in otherwise:
                 assert isinstance(member, OnlineTeacher)
-                faults += judge_normalization(answers[:, i], everywhere(otherwise[name]), label, title, member)
+                faults += judge_normalization(answers[:, i], everywhere(otherwise[name]), label, title, member, key)
             if calibration is not None:
                 fitted = calibration.calibrate(answers[:, i], label, certain=not judged)
                 member.calibration_temperature = fitted.temperature

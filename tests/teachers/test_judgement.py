@@ -59,7 +59,7 @@ def test_another_normalization_is_proposed_only_if_it_is_better() -> None:
     teacher = OnlineTeacher(Network("cifar_resnet8", 10, 3), other_normalization=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     right, half = answering(labels(300)), answering(HALF_RIGHT)
     [fault] = judge_normalization(half, right, labels(300), "The teacher", teacher)
-    assert fault.certain and "0.500, and 1.000 with network.mean=[0.485, 0.456, 0.406]" in fault.text
+    assert fault.certain and "0.500, and 1.000 with teacher.network.mean=[0.485, 0.456, 0.406]" in fault.text
     assert judge_normalization(right, half, labels(300), "The teacher", teacher) == []
     assert judge_normalization(right, right, labels(300), "The teacher", teacher) == []
 
