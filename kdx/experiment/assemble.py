@@ -251,6 +251,10 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
         found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config))
+        if "teacher/accuracy" in found.metrics:
+            text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
+            numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]
+            log.info(text, *numbers, len(splits["val"]), config.resolution.teacher)
         heed(found.faults, config, caveats)
         return found
 

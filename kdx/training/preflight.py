@@ -75,7 +75,8 @@ def inspect(
     if labels:
         answers, label = everywhere([each.transpose(0, 1) for each in own]), everywhere(labels)
         for i, (name, member) in enumerate(members.items()):
-            title = "the teacher" if len(members) == 1 else f"teacher {name}"
+            single = len(members) == 1
+            title, key = ("The teacher", "teacher") if single else (f"Teacher {name}", f"teacher.members.{name}")
             if judged:
                 faults += judge(answers[:, i], label, title)
             if name in otherwise:
@@ -84,9 +85,7 @@ def inspect(
             if calibration is not None:
                 fitted = calibration.calibrate(answers[:, i], label, certain=not judged)
                 member.calibration_temperature = fitted.temperature
-                metrics["calibration_temperature" if len(members) == 1 else f"calibration_temperature_{name}"] = (
-                    fitted.temperature
-                )
+                metrics["calibration_temperature" if single else f"calibration_temperature_{name}"] = fitted.temperature
                 faults += undetermined(fitted, title)
     temperatures = own[0].new_tensor([member.calibration_temperature for member in members.values()])[:, None, None]
     own, low = ([each / temperatures for each in logits] for logits in (own, low))
