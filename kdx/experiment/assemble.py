@@ -177,7 +177,7 @@ def judges(config: RunConfig) -> bool:
     return config.preflight != "off" and not config.rehearsal
 
 
-def heed(faults: Sequence[Fault], config: RunConfig, caveats: dict[str, str]) -> None:
+def report_faults(faults: Sequence[Fault], config: RunConfig, caveats: dict[str, str]) -> None:
     """Raise ConfigError for a teacher that must be wrong, unless `preflight` says otherwise; warn of all else, as a caveat."""
     certain = [fault for fault in faults if fault.certain]
     if certain and config.preflight == "strict":
@@ -232,7 +232,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     distiller = make_distiller(parts, teacher)
     if judges(config):
         faults = [Fault("teacher_classes", doubt, certain=False) for doubt in doubts]
-        heed([*faults, *student_faults(config, distiller.student)], config, caveats)
+        report_faults([*faults, *student_faults(config, distiller.student)], config, caveats)
     connect(parts, distiller, splits["train"])
     observers = build.observers(parts, num_classes)
     datamodule = DataModule(
@@ -255,7 +255,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
             text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
             numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]
             log.info(text, *numbers, len(splits["val"]), config.resolution.teacher)
-        heed(found.faults, config, caveats)
+        report_faults(found.faults, config, caveats)
         return found
 
     def store_targets(module: DistillationModule) -> Tensor:

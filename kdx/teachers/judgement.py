@@ -36,7 +36,7 @@ def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
     accuracy, chance, majority = right / count, 1 / num_classes, label.bincount().max().item() / count
     check = "Check the weights, class order, normalization and resolution of the teacher, or train it longer"
     if len(answers) == 1 and majority < 1:
-        text = f"{name} answers class {int(answers[0])} for all {count} val images, so it teaches nothing. {check}"
+        text = f"{name} predicts class {int(answers[0])} for all {count} val images. {check}"
         return [Fault("teacher_is_constant", text, certain=True)]
     if accuracy <= chance:
         certain = binom.cdf(right, count, min(2 * chance, 0.9)) < SIGNIFICANT
