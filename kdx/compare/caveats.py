@@ -10,6 +10,7 @@ from kdx.compare.labels import word
 from kdx.compare.runs import RunRecord
 
 MOST_LABELS = 4  # in one caveat
+MARK = "*"  # beside the label of a group or run that has a caveat of its own
 Fact = Callable[[RunRecord], str]  # "" if the fact was not recorded
 
 
@@ -37,6 +38,18 @@ def few(caveats: Sequence[str]) -> list[str]:
     """Return the first caveats of a kind, and the number of the others."""
     more = len(caveats) - MOST_LABELS
     return list(caveats) if more <= 1 else [*caveats[:MOST_LABELS], f"... and {more} more caveats of this kind"]
+
+
+def of_runs(groups: Sequence[Group]) -> list[str]:
+    """Return the caveats that the runs themselves state, each kind once, with the groups that have it."""
+    holders: dict[str, dict[str, None]] = {}
+    texts: dict[str, str] = {}
+    for group in groups:
+        for run in group.finished.values():
+            for kind, text in run.caveats.items():
+                holders.setdefault(kind, {})[group.label] = None
+                texts.setdefault(kind, text)
+    return [f"{MARK} {texts[kind].rstrip('.')} ({_listed(list(labels))})" for kind, labels in holders.items()]
 
 
 def of_facts(groups: Sequence[Group]) -> list[str]:

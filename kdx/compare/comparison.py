@@ -56,6 +56,11 @@ class Row:
         return self.group.label
 
     @property
+    def title(self) -> str:
+        """The label, with a mark if a run of the group has a caveat of its own."""
+        return marked(self.label, *self.group.finished.values())
+
+    @property
     def n(self) -> int:
         """The number of finished seeds."""
         return len(self.group.finished)
@@ -103,10 +108,15 @@ def compare(runs: Sequence[RunRecord], metrics: Iterable[str] | None = None, aga
     names, split_caveat = (matching_metrics(metrics, finished), "") if metrics is not None else default_metrics(finished)
     chosen, baselines, unpaired = _pair(groups, against)
     rows = tuple(_row(group, baseline, names) for group, baseline in zip(groups, baselines, strict=True))
-    texts = [split_caveat, *caveats.of_tasks(groups), *unpaired, *caveats.of_seeds(groups, baselines)]
+    texts = [split_caveat, *caveats.of_runs(groups), *caveats.of_tasks(groups), *unpaired, *caveats.of_seeds(groups, baselines)]
     texts += [*caveats.of_facts(groups), *caveats.of_states(runs, all_groups), _single_seed(rows)]
     better = directions(run.higher_is_better for run in finished)
     return Comparison(tuple(names), rows, chosen, tuple(text for text in texts if text), better)
+
+
+def marked(label: str, *runs: RunRecord) -> str:
+    """Return the label, with a mark if one of the runs has a caveat of its own."""
+    return f"{label} {caveats.MARK}" if any(run.caveats for run in runs) else label
 
 
 def _row(group: Group, baseline: Group | None, names: Sequence[str]) -> Row:

@@ -19,6 +19,7 @@ IGNORED = (
     "outputs",
     "logger",
     "metrics",
+    "preflight",
     "ckpt_path",
     "baselines",
     "measured",

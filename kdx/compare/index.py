@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 FILE = ".kdx-index.sqlite"
-VERSION = 2  # of the table and of the records; an index of another version is replaced
+VERSION = 3  # of the table and of the records; an index of another version is replaced
 Stamp = str  # modification times and sizes of a folder's files; a record is valid while they are unchanged
 
 

@@ -59,6 +59,7 @@ def read_record(folder: Path, present: frozenset[str]) -> Record:
         "data": _mapping(end, "data"),
         "provenance": _provenance(start) | _provenance(end),
         "cost": _mapping(end, "cost"),
+        "caveats": {kind: str(text) for kind, text in _mapping(end, "caveats").items()},
         "higher_is_better": {k: v for k, v in _mapping(end, "higher_is_better").items() if isinstance(v, bool | None)},
         "started": _text(start.get("started")),
         "group": _text(start.get("group")),

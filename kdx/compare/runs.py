@@ -42,6 +42,7 @@ class RunRecord:
     data: Mapping[str, Any]
     provenance: Mapping[str, Any]
     cost: Mapping[str, Any]
+    caveats: Mapping[str, str]  # what limits the meaning of the numbers, by a word for the kind
     higher_is_better: Mapping[str, bool | None]
     started: str | None
     group: str | None

@@ -138,7 +138,7 @@ def lines(comparison: Comparison) -> list[Line]:
     for i, row in enumerate(comparison.rows):
         texts = tuple(_mean(row.cells.get(name), row.n) for name in comparison.metrics)
         marks = tuple(best.get(name) == i for name in comparison.metrics)
-        rows.append(Line(row.label, str(row.n), texts, marks, False))
+        rows.append(Line(row.title, str(row.n), texts, marks, False))
         if row.differences:
             pairs = max(len(difference.values) for difference in row.differences.values())
             texts = tuple(_gap(row.differences.get(name), pairs) for name in comparison.metrics)

@@ -29,11 +29,19 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
     splits = carve_splits(config.data, read_splits(parts.source))
     experiment = reload(parts, folder, {**splits, "test": splits[split]})
     trainer = make_trainer(config, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    stored = folder.read("metrics.json")["metrics"]
-    metrics = measured_again(parts, experiment, trainer, split, stored) | count_parameters(experiment)
+    report = folder.read("metrics.json")
+    metrics = measured_again(parts, experiment, trainer, split, report["metrics"]) | count_parameters(experiment)
     if trainer.is_global_zero and not quiet:
         pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
-        show(metrics, pixels, split, f"{config.name} · {split}", str(folder.path), list(parts.metrics))
+        show(
+            metrics,
+            pixels,
+            split,
+            f"{config.name} · {split}",
+            str(folder.path),
+            list(parts.metrics),
+            caveats=list(report.get("caveats", {}).values()),
+        )
     return metrics
 
 

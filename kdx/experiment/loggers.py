@@ -64,7 +64,7 @@ def conclude(loggers: Iterable[Any], info: RunInfo, report: Mapping[str, Any], b
     """Pass final metrics, tables, pictures and the student to all loggers. `report` is the content of metrics.json."""
     cards = _json(info.folder / "teacher.json").get("members", {})
     teachers = {name: card["sha256"] for name, card in cards.items()}
-    conclusion = FinalReport(report["metrics"], report["last"], best, report["selection"], teachers)
+    conclusion = FinalReport(report["metrics"], report["last"], best, report["selection"], teachers, report.get("caveats", {}))
     for journal in journals(loggers):
         for name in PICTURES:
             path = info.folder / f"{name}.png"

@@ -108,7 +108,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
         split = "test" if config.test else "val"
         title = f"{config.name} · {selected['text']}"
-        show(metrics, pixels, split, title, str(folder.path), list(parts.metrics))
+        show(metrics, pixels, split, title, str(folder.path), list(parts.metrics), caveats=list(experiment.caveats.values()))
     return metrics
 
 

@@ -51,10 +51,11 @@ def show_comparison(
     config: RunConfig, folder: RunFolder, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
 ) -> None:
     """Print the table of teacher, student and baselines, and the difference to each baseline on this seed."""
-    split = "test" if config.test else "val"
-    title = f"{config.name} · seed {config.seed} · {folder.read('metrics.json')['selection']['text']}"
+    split, report = "test" if config.test else "val", folder.read("metrics.json")
+    title = f"{config.name} · seed {config.seed} · {report['selection']['text']}"
+    caveats = list(report.get("caveats", {}).values())
     pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
-    show(metrics, pixels, split, title, str(folder.path), list(config.metrics), baselines)
+    show(metrics, pixels, split, title, str(folder.path), list(config.metrics), baselines, caveats)
     for name, numbers in baselines.items():
         print(verdict(metrics, numbers, split, name))
     print(f"One seed is not enough for a conclusion. Use five: add -m 'seed=range(5)' baselines=[{','.join(baselines)}]")

@@ -58,7 +58,8 @@ def _numbers(run: FinishedRun) -> str:
     caveat = "" if split == "test" else " The run was not tested; the epoch was selected on these val images, so the metrics "
     caveat += "" if split == "test" else "are optimistic."
     units = "Accuracy is a fraction, NLL and entropy are in nats, ECE uses 15 equal-width bins"
-    return "\n".join(rows) + f"\n\nOne run with one seed. {units}.{caveat}"
+    own = [f"Caveat: {text}" for text in run.result.get("caveats", {}).values()]
+    return "\n\n".join(["\n".join(rows), f"One run with one seed. {units}.{caveat}", *own])
 
 
 def _calibration(request: ExportRequest) -> str:

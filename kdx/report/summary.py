@@ -84,8 +84,9 @@ def show(
     footer: str,
     added: Sequence[str] = (),
     baselines: Mapping[str, Mapping[str, float]] | None = None,
+    caveats: Sequence[str] = (),
 ) -> None:
-    """Print the table and a line with calibration temperatures, throughput, time and `footer` below it."""
+    """Print the table, and below it a line with calibration temperatures, throughput, time and `footer`, and the caveats."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120 + 12 * len(added))
@@ -99,3 +100,5 @@ def show(
     if "seconds" in metrics:
         facts.append(f"{metrics['seconds']:.0f} s")
     console.print(" · ".join([*facts, footer]), highlight=False, soft_wrap=True)
+    for caveat in caveats:
+        console.print(f"Caveat: {caveat}", highlight=False, soft_wrap=True, markup=False)

@@ -150,6 +150,7 @@ def fake_run(
     data: Mapping[str, Any] | None = None,
     group: str | None = None,
     old: bool = False,
+    caveats: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a run folder. `config` by dotted path, `metrics` over METRICS (None takes one away).
 
@@ -178,6 +179,7 @@ def fake_run(
         "data": {"fingerprint": "d1", "duplicates_in_test": 0, "skipped": {}, **(data or {})},
         "provenance": made,
         "cost": {"protocol": "median of 20 passes after 5"},
+        "caveats": dict(caveats or {}),
     }
     written = json.dumps(end, indent=2)
     if state in ("finished", "damaged"):

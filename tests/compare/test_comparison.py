@@ -176,6 +176,7 @@ def test_runs_of_different_tasks_stand_side_by_side_and_are_not_paired(tmp_path:
             {"provenance": {"git_dirty": True}},
             "the code had uncommitted changes, so the commit alone does not",
         ),
+        ({}, {"caveats": {"teacher_saw_test": "It saw the test images."}}, "* It saw the test images (labels)"),
         ({"seed": 3}, {}, "seeds differ: 0 (kd); 3 (labels)"),
         ({}, {"metrics": dict.fromkeys((ACCURACY, NLL))}, ""),
     ],
@@ -185,6 +186,15 @@ def test_whatever_is_not_alike_is_remarked(tmp_path: Path, config: dict[str, Any
     fake_run(tmp_path / "b", {"name": "labels", "decay": "all", **config}, **more)
     told = [text for text in compared(tmp_path).caveats if not text.startswith("each group has one seed")]
     assert len(told) == bool(caveat) and all(text.startswith(caveat) for text in told)
+
+
+def test_a_run_with_a_caveat_of_its_own_is_marked_in_every_table(tmp_path: Path) -> None:
+    fake_run(tmp_path / "a", {"name": "kd"})
+    fake_run(tmp_path / "b", {"name": "labels", "decay": "all"}, caveats={"teacher_at_chance": "The teacher is at chance."})
+    found = compared(tmp_path)
+    assert [line.head for line in tables.lines(found)] == ["kd", "labels *"]
+    for table in (tables.terminal(found), tables.markdown(found), tables.latex(found)):
+        assert "labels *" in table and "kd *" not in table and "The teacher is at chance" in table
 
 
 def test_runs_that_do_not_count_are_told_and_not_fatal(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdx.compare.comparison import marked
 from kdx.compare.metric_names import COSTS, finite, ordered, unit, what, whose
 from kdx.compare.page.baseline_differences import BaselineDifferences
 from kdx.compare.page.charts import Look
@@ -94,7 +95,11 @@ def run_table(material: Material) -> Table:
         system = systems.get(id(run))
         under = system.short if system and system.short != run.name else ""
         look = system.look if system else None
-        rows.append(TableRow(material.id(run), material.id(run), run.name, run.state, look, cells, run.problem, under=under))
+        rows.append(
+            TableRow(
+                material.id(run), material.id(run), marked(run.name, run), run.state, look, cells, run.problem, under=under
+            )
+        )
     return Table(columns, rows)
 
 
@@ -112,7 +117,9 @@ def group_table(material: Material, against_baseline: BaselineDifferences) -> Ta
         state = (
             "finished" if not system.others else "running" if any(r.state == "running" for r in system.others) else "stopped"
         )
-        rows.append(TableRow(f"group-{index}", target, system.short, state, system.look, cells, full=system.label))
+        rows.append(
+            TableRow(f"group-{index}", target, marked(system.short, *system.done), state, system.look, cells, full=system.label)
+        )
     return Table(columns, rows)
 
 

@@ -38,6 +38,7 @@ class FinalReport:
     best: float | None
     selection: Mapping[str, Any]
     teachers: Mapping[str, str] = field(default_factory=dict)  # name -> SHA-256 of the weights
+    caveats: Mapping[str, str] = field(default_factory=dict)  # kind -> what limits the meaning of the numbers
 
 
 class Journal:

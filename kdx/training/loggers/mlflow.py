@@ -50,6 +50,8 @@ class Mlflow(Journal, MLFlowLogger):
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         super().log_metrics({name: value for name, value in conclusion.metrics.items() if value == value})
         self.experiment.set_tag(self.run_id, "selection", str(conclusion.selection["text"]))
+        for kind, text in conclusion.caveats.items():
+            self.experiment.set_tag(self.run_id, f"caveat.{kind}", text[:LONGEST])
         for file in ("student.safetensors", "student.json", "config.yaml", "metrics.json"):
             self.experiment.log_artifact(self.run_id, str(about.folder / file))
 

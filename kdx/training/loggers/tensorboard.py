@@ -42,6 +42,8 @@ class TensorBoard(Journal, TensorBoardLogger):
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         super().log_metrics({name: value for name, value in conclusion.metrics.items() if "/" in name})
         self.experiment.add_text("selection", str(conclusion.selection["text"]))
+        for kind, text in conclusion.caveats.items():
+            self.experiment.add_text(f"caveats/{kind}", text)
 
     @careful
     def alert(self, title: str, text: str) -> None:

@@ -94,8 +94,9 @@ class Wandb(Journal, WandbLogger):
         final |= {f"last/{name}": value for name, value in conclusion.last.items()}
         if conclusion.best is not None:
             final[f"best/{about.monitor}"] = conclusion.best
+        caveats = {f"caveats/{kind}": text for kind, text in conclusion.caveats.items()}
         run.summary.update(
-            {**final, "selection": conclusion.selection["rule"], "selected_epoch": conclusion.selection["epoch"]}
+            {**final, **caveats, "selection": conclusion.selection["rule"], "selected_epoch": conclusion.selection["epoch"]}
         )
         if self.artifacts:
             self._keep(about, conclusion)
