@@ -235,7 +235,7 @@ def test_the_fine_tuned_teacher_does_not_depend_on_the_patience(config: Config) 
     ]
     assert found[0] == found[1]
     assert found[0].trainer.max_steps == 500 and found[0].optimizer.lr == 0.003 and found[0].mixing is None
-    assert found[0].student.pretrained and found[0].student.architecture == "resnetv2_152x2_bit.goog_in21k"
+    assert found[0].student.pretrained and found[0].student.architecture == "resnetv2_152x2_flax.goog_in21k"
 
 
 def test_the_cqkd_runs_differ_only_in_what_teaches(plain_config: Config) -> None:

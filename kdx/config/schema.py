@@ -22,7 +22,7 @@ from kdx.config.baselines import Baseline
 from kdx.ranges import Count, Fraction, Number, Resolution
 
 Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
-Interpolation = Literal["bilinear", "bicubic", "area"]
+Interpolation = Literal["bilinear", "bicubic", "area", "bilinear_aliased", "bicubic_aliased"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,22 @@ class ResolutionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolationConfig:
-    """How each network's images are resized."""
+    """How each network's images are resized; conf/train.yaml explains the keys."""
 
     teacher: Interpolation
     student: Interpolation
+    eval: Interpolation | None = None
+    student_from: Literal["image", "teacher"] = "image"
+
+    @property
+    def in_training(self) -> tuple[Interpolation, Interpolation, bool]:
+        """The filters of teacher and student in training, and whether the student's images are resized from the teacher's."""
+        return self.teacher, self.student, self.student_from == "teacher"
+
+    @property
+    def in_evaluation(self) -> tuple[Interpolation, Interpolation, bool]:
+        """The same on val and test."""
+        return self.eval or self.teacher, self.eval or self.student, self.student_from == "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)

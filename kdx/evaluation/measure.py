@@ -100,7 +100,7 @@ class Bench:
             Pair(self.subject.resolution.teacher, side),
             len(self.outputs),
             teacher=taught,
-            interpolations=self.subject.interpolations,
+            resizing=self.subject.resizing,
             other_resolutions=self.subject.other_resolutions if taught else (),
         )
         order, bad = Sampler(len(images), self.data.batch_size), self.data.on_bad_image

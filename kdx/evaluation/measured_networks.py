@@ -24,7 +24,7 @@ from kdx.networks.published import class_names, published
 from kdx.run.folder import RunFolder
 from kdx.teachers.teacher import Teacher
 from kdx.types import Pair
-from kdx.views.render import Interpolation
+from kdx.views.render import DEFAULT, Resizing
 
 log = logging.getLogger("kdx")
 
@@ -39,7 +39,7 @@ class MeasuredNetworks:
     resolution: Pair  # px
     names: Sequence[str] | None = None  # of the classes of their outputs
     teacher: Teacher | None = None
-    interpolations: tuple[Interpolation, Interpolation] = ("bilinear", "bilinear")
+    resizing: Resizing = DEFAULT
     other_resolutions: list[int] = field(default_factory=list)
 
     def to(self, device: torch.device) -> MeasuredNetworks:
@@ -81,7 +81,7 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
             "choose other data"
         )
     if request.interpolation is not None:
-        networks.interpolations = (request.interpolation, request.interpolation)
+        networks.resizing = Resizing(request.interpolation, request.interpolation)
     networks.student.requires_grad_(False).eval()
     networks.of["sha256"] = weights.digest(networks.student.model)
     return networks
@@ -105,7 +105,7 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
     networks.of = {"run": str(folder.path), "name": config.name, "weights": file.name}
     networks.text = config.name if file == folder.student else f"{config.name} · {file.name}"
     networks.resolution = Pair(config.resolution.teacher, networks.resolution.student)
-    networks.interpolations = (config.interpolation.teacher, config.interpolation.student)
+    networks.resizing = Resizing(*config.interpolation.in_evaluation)
     if not request.alone and config.teacher is not None:
         networks.teacher = load_run_teacher(parts, networks.student.num_classes, folder)
         networks.other_resolutions = config.other_resolutions

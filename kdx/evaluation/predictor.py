@@ -18,6 +18,7 @@ from kdx.run.folder import RunFolder
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.types import View
 from kdx.views.crops import Crop
+from kdx.views.observer import resized
 from kdx.views.render import Interpolation, render
 
 
@@ -28,6 +29,7 @@ class Predictor(nn.Module):
         network: the student, or the teacher (calibrated as in the run), which gives logits for images at its resolutions.
         resolution: the side R in px that the network sees.
         class_names: the names of the K classes in order, if they are known.
+        via: the side in px and the filter of the image from which the student's is resized, if not from the original.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Predictor(nn.Module):
         interpolation: Interpolation,
         other_resolutions: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
+        via: tuple[int, Interpolation] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.crop, self.resolution, self.interpolation = network, crop, resolution, interpolation
-        self.other_resolutions, self.class_names = tuple(other_resolutions), class_names
+        self.other_resolutions, self.class_names, self.via = tuple(other_resolutions), class_names, via
         if isinstance(network, Teacher):  # which is no module itself; its networks move to another device with this one
             members = network.members.items()
             self.members = nn.ModuleDict({name: one.network for name, one in members if isinstance(one, OnlineTeacher)})
@@ -62,7 +65,9 @@ class Predictor(nn.Module):
         view = View(boxes, np.zeros(len(images), dtype=np.bool_))
 
         def at(side: int) -> Tensor:
-            return render(pixels, view, side, interpolation=self.interpolation)
+            if self.via is None:
+                return render(pixels, view, side, interpolation=self.interpolation)
+            return resized(render(pixels, view, self.via[0], interpolation=self.via[1]), side, self.interpolation)
 
         if isinstance(self.network, Teacher):
             others: Mapping[int, Tensor] = {side: at(side) for side in self.other_resolutions}
@@ -88,9 +93,9 @@ def student_of(config: RunConfig, folder: RunFolder, weights: Path | None = None
         raise ConfigError(f"{folder.path} has no {file.name}: the run is not finished")
     networks = student_of_card(file, read_card(file.with_suffix(".json")), {})
     crop = build.make(config.data.eval_crop, "data.eval_crop")
-    return Predictor(
-        networks.student, crop, networks.resolution.student, config.interpolation.student, class_names=networks.names
-    )
+    first, own, from_teacher = config.interpolation.in_evaluation
+    via = (config.resolution.teacher, first) if from_teacher else None
+    return Predictor(networks.student, crop, networks.resolution.student, own, class_names=networks.names, via=via)
 
 
 def teacher_of(config: RunConfig, folder: RunFolder) -> Predictor:
@@ -106,7 +111,7 @@ def teacher_of(config: RunConfig, folder: RunFolder) -> Predictor:
         teacher,
         parts.eval_crop,
         config.resolution.teacher,
-        config.interpolation.teacher,
+        config.interpolation.in_evaluation[0],
         config.other_resolutions,
         card.get("label_names"),
     )

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from kdx.config.check import load, targets
 from kdx.config.errors import ConfigError, unknown
 from kdx.config.plugins import reason_not_allowed
-from kdx.config.schema import RunConfig
+from kdx.config.schema import Interpolation, RunConfig
 from kdx.data.source import SplitName
 from kdx.networks.names import check_architecture
 from kdx.ranges import Count, Finite, Number, Positive, Resolution, explain
@@ -40,7 +40,7 @@ class EvaluationRequest:
     alone: bool
     split: Literal["train", "val", "test"] | None
     resolution: Resolution | Annotated[list[Resolution], Len(1)] | None
-    interpolation: Literal["bilinear", "bicubic", "area"] | None
+    interpolation: Interpolation | None
     severities: list[int]
     seed: Number
     class_map: str | None

@@ -32,6 +32,7 @@ from kdx.training.datamodule import DataModule
 from kdx.training.module import DistillationModule, seed_everything
 from kdx.types import LossContext, Pair
 from kdx.views.observer import Observer
+from kdx.views.render import Resizing
 
 log = logging.getLogger("kdx")
 
@@ -291,7 +292,7 @@ def stored_views(parts: Parts, num_classes: int) -> list[Observer]:
             Pair(side, side),
             num_classes,
             flip=parts.flip,
-            interpolations=(interpolation, interpolation),
+            resizing=Resizing(interpolation, interpolation),
             other_resolutions=config.other_resolutions,
         )
         for crop in range(parts.policy.teacher_crops)

@@ -29,6 +29,7 @@ from kdx.views.crops import Crop
 from kdx.views.mixing import Mixing
 from kdx.views.observer import Observer
 from kdx.views.policies import SharedView, ViewPolicy
+from kdx.views.render import Resizing
 
 
 def make(node: Any, path: str, **arguments: Any) -> Any:
@@ -97,7 +98,7 @@ def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
     """Return the observer of each split; val has no teacher view, because the preflight already stores its logits on val."""
     config = parts.config
     resolution = Pair(config.resolution.teacher, config.student_resolution)
-    interpolations = (config.interpolation.teacher, config.interpolation.student)
+    resizing = Resizing(*config.interpolation.in_evaluation)
     still = SharedView(parts.eval_crop)
     has_teacher, others = config.teacher is not None, config.other_resolutions
     try:
@@ -110,16 +111,14 @@ def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
             flip=parts.flip,
             teacher=has_teacher and not parts.teacher_is_stored,
             student_resolutions=config.student_resolutions,
-            interpolations=interpolations,
+            resizing=Resizing(*config.interpolation.in_training),
             teacher_sees_students=config.data.teacher_view == "student",
             other_resolutions=others,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    val = Observer(still, resolution, num_classes, teacher=False, interpolations=interpolations)
-    test = Observer(
-        still, resolution, num_classes, teacher=has_teacher, interpolations=interpolations, other_resolutions=others
-    )
+    val = Observer(still, resolution, num_classes, teacher=False, resizing=resizing)
+    test = Observer(still, resolution, num_classes, teacher=has_teacher, resizing=resizing, other_resolutions=others)
     return {"train": train, "val": val, "test": test}
 
 

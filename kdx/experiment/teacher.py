@@ -68,6 +68,8 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     side = member.resolution or config.resolution.teacher
     run, recipe = to_plain(config), to_plain(member.recipe or {})
     taken = {key: run[key] for key in recipe.pop("takes", ())} | {"student": to_plain(member.network)}
+    if "interpolation" in taken:  # in its own run, the teacher is in the place of the student
+        taken["interpolation"] |= {"student": run["interpolation"]["teacher"], "student_from": "image"}
     without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger", "ckpt_path"))
     own: dict[str, Any] = {"name": "teacher", "tags": [], "losses": {}, "metrics": {}}
     own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}

@@ -24,7 +24,7 @@ CROPS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "kdx.views.crops.Resize": lambda node: {"crop_pct": 1.0, "crop_mode": "squash"},
     "kdx.views.crops.Center": lambda node: {"crop_pct": node.get("fraction", 0.875), "crop_mode": "center"},
 }
-FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "area": "box"}
+FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "area": "box", "bicubic_aliased": "bicubic"}  # nearest names of timm
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def _pretrained_cfg(ready: Ready) -> dict[str, Any]:
     run, timm_cfg = ready.request.run, _cfg(ready.network)
     crop = dict(run.config.get("data", {}).get("eval_crop") or {})
     crop_settings = CROPS.get(str(crop.get("_target_")), lambda node: {})(crop)
-    interpolation = FILTERS.get((run.config.get("interpolation") or {}).get("student", "bilinear"), "bilinear")
+    resizing = run.config.get("interpolation") or {}
+    interpolation = FILTERS.get(resizing.get("eval") or resizing.get("student", "bilinear"), "bilinear")
     layers = {name: timm_cfg[name] for name in ("first_conv", "classifier") if timm_cfg.get(name)}
     return {
         **run.card["pretrained_cfg"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -27,24 +29,35 @@ def decorrelation(student_log_probs: Tensor, teacher_log_probs: Tensor, dim: int
     return (student - teacher).square().sum(dim) / 2
 
 
+def decorrelation_epsilon(student_log_probs: Tensor, teacher_log_probs: Tensor, dim: int, epsilon: float) -> Tensor:
+    """1 - the covariance of the probabilities along `dim`, divided by the product of their norms plus `epsilon`."""
+    student, teacher = (
+        log_probs.exp() - log_probs.exp().mean(dim, keepdim=True) for log_probs in (student_log_probs, teacher_log_probs)
+    )
+    norms = torch.linalg.vector_norm(student, dim=dim) * torch.linalg.vector_norm(teacher, dim=dim)
+    return 1 - (student * teacher).sum(dim) / (norms + epsilon)
+
+
 @validated
 class DIST(Loss):
     """DIST loss, a scalar []: (beta · inter-class + gamma · intra-class relation) · τ² at the step's temperature τ.
 
     Inter-class is the mean decorrelation over the classes of each example, intra-class the mean over the examples of each
-    class, within the batch of one device.
+    class, within the batch of one device. With an `epsilon`, it is added to the product of the norms of the probabilities, as
+    1e-8 in the authors' code, with which the published numbers were made; classes that are always unlikely then hardly count.
     """
 
     needs_teacher = True
     needs_temperature = True
 
-    def __init__(self, beta: NonNegative = 1.0, gamma: NonNegative = 1.0) -> None:
+    def __init__(self, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, epsilon: NonNegative = 0.0) -> None:
         super().__init__()
-        self.beta, self.gamma = beta, gamma
+        self.beta, self.gamma, self.epsilon = beta, gamma, epsilon
 
     def forward(self, outputs: Outputs) -> Tensor:
         assert outputs.teacher_logits is not None and outputs.temperature is not None
         teacher, student, squared = functional.tempered(outputs.student_logits, outputs.teacher_logits, outputs.temperature)
-        inter = functional.scaled(decorrelation(student, teacher, 1), squared).mean()
-        intra = decorrelation(student, teacher, 0).mean() * torch.as_tensor(squared).mean()
+        apart = functools.partial(decorrelation_epsilon, epsilon=self.epsilon) if self.epsilon else decorrelation
+        inter = functional.scaled(apart(student, teacher, 1), squared).mean()
+        intra = apart(student, teacher, 0).mean() * torch.as_tensor(squared).mean()
         return self.beta * inter + self.gamma * intra

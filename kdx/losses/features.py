@@ -20,7 +20,8 @@ class FeatureLoss(Loss):
 
     `features` is {student: path, teacher: path}, or two lists of equal length. A path is "pooled" (the input of the last layer,
     [B,F]), "stage1", "stage2" ... or "stage-1" (the output of a stage, counted from the input or from the end), or the name of
-    any module, such as "layer3.0.conv1". Features are compared in float32, even if the networks run in half precision.
+    any module, such as "layer3.0.conv1". "stages", for both networks, are as many of the last stages as both have, up to four.
+    Features are compared in float32, even if the networks run in half precision.
     """
 
     needs_teacher = True
@@ -34,19 +35,26 @@ class FeatureLoss(Loss):
             raise ValueError(
                 f"features has {len(student)} student paths and {len(teacher)} teacher paths: set the same number of both"
             )
+        if ("stages" in student or "stages" in teacher) and not student == teacher == ("stages",):
+            raise ValueError("features: stages is for both networks, alone: set features={student: stages, teacher: stages}")
         self.student_features, self.teacher_features = student, teacher
 
     def pairs(self, outputs: Outputs) -> list[tuple[Tensor, Tensor]]:
         """Return pairs of (student feature, teacher feature), in at least float32."""
-        paths = zip(self.student_features, self.teacher_features, strict=True)
-        return [
-            (upcast(outputs.student_features[student]), upcast(outputs.teacher_features[teacher])) for student, teacher in paths
-        ]
+        student, teacher = outputs.student_features, outputs.teacher_features
+        return [(upcast(student[one]), upcast(teacher[other])) for one, other in self._paths(student, teacher)]
 
     def shapes(self, context: LossContext) -> list[tuple[torch.Size, torch.Size]]:
         """Return the shapes of the pairs, without the batch dimension."""
-        paths = zip(self.student_features, self.teacher_features, strict=True)
-        return [(context.student_features[student], context.teacher_features[teacher]) for student, teacher in paths]
+        student, teacher = context.student_features, context.teacher_features
+        return [(student[one], teacher[other]) for one, other in self._paths(student, teacher)]
+
+    def _paths(self, student: Mapping[str, object], teacher: Mapping[str, object]) -> list[tuple[str, str]]:
+        """Return the pairs of paths, given the features that the networks have."""
+        if self.student_features != ("stages",):
+            return list(zip(self.student_features, self.teacher_features, strict=True))
+        both = [f"stage{number}" for number in range(-4, 0)]
+        return [(path, path) for path in both if path in student and path in teacher]
 
     def require_one_pair(self) -> None:
         """Raise ValueError unless exactly one pair of features is configured."""

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-POOLED = "pooled"
+POOLED, STAGES = "pooled", "stages"
+MOST_STAGES = 4  # of "stages"
 _STAGE = re.compile(r"stage(-?\d+)$")
 
 
@@ -18,14 +19,17 @@ class FeatureTaps:
     """Captures the features at `paths` during each forward of `model`, a timm model.
 
     A path is "pooled" (the input of the last layer [B,F], after dropout if any), "stage1", "stage2" ... or "stage-1" (the
-    output of a stage, counted from the input or from the end), or the name of any module. An in-place activation changes the
-    captured output of the module before it.
+    output of a stage, counted from the input or from the end), "stages" (the last stages, up to four: "stage-4" to "stage-1"),
+    or the name of any module. An in-place activation changes the captured output of the module before it.
 
     Raises ValueError, with the available paths, if a path does not exist.
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
         self.paths = tuple(paths)
+        last = [f"stage{-number}" for number in range(min(len(stages(model)), MOST_STAGES), 0, -1)]
+        if STAGES in self.paths:
+            self.paths = tuple(dict.fromkeys([path for path in self.paths if path != STAGES] + last))
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")) == "NHWC"  # as Swin has it
         self.features: dict[str, Tensor] = {}
         for path in self.paths:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 _REGISTERED = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
 _TAGGED = re.compile(r"""^\s*["'](\w+)\.([\w.-]+)\*?["']\s*:""", re.MULTILINE)
+SAME_WEIGHTS = "_flax"  # ending of variants that load the published weights of their `architecture`
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
@@ -27,19 +28,30 @@ def _registered() -> tuple[frozenset[str], frozenset[str], dict[str, set[str]]]:
         for name, tag in _TAGGED.findall(source):
             tags.setdefault(name, set()).add(tag)
     sources = (path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py"))
-    return frozenset(timm_names), frozenset(name for source in sources for name in _variants(source)), tags
+    variants = {name: arguments for source in sources for name, arguments in _variants(source).items()}
+    for name, arguments in variants.items():
+        tags |= {name: tags[arguments["architecture"]]} if name.endswith(SAME_WEIGHTS) else {}
+    return frozenset(timm_names), frozenset(variants), tags
 
 
-def _variants(source: str) -> list[str]:
-    """Return the keys of the literal `VARIANTS` that a module passes to `kdx.networks.registration.register`."""
+def _variants(source: str) -> dict[str, dict[str, str]]:
+    """Return the literal `VARIANTS` that a module passes to `kdx.networks.registration.register`."""
     if "VARIANTS" not in source:
-        return []
+        return {}
     for node in ast.parse(source).body:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         if any(isinstance(target, ast.Name) and target.id == "VARIANTS" for target in targets):
             assert isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict)
-            return [ast.literal_eval(key) for key in node.value.keys if key is not None]
-    return []
+            keys = (key for key in node.value.keys if key is not None)
+            return {ast.literal_eval(key): _literals(value) for key, value in zip(keys, node.value.values, strict=True)}
+    return {}
+
+
+def _literals(node: ast.expr) -> dict[str, str]:
+    """Return the text items of a literal mapping."""
+    pairs = zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ()
+    constant = [(key, value) for key, value in pairs if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)]
+    return {str(key.value): str(value.value) for key, value in constant}
 
 
 def architectures() -> frozenset[str]:

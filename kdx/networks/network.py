@@ -11,8 +11,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+import kdx.networks.bit_flax
 import kdx.networks.cifar
-import kdx.networks.mobilenetv3  # noqa: F401 - both register architectures with timm
+import kdx.networks.mobilenetv3  # noqa: F401 - they register architectures with timm
 from kdx.networks import names, weights
 from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdx.ranges import Fraction, Positive, validated
+from kdx.ranges import Count, Fraction, Positive, validated
 
 Floats = NDArray[np.float64]
 
@@ -34,17 +34,23 @@ class Resize(Crop):
 class Center(Crop):
     """The central square whose side is `fraction` of the image's smaller side.
 
-    Resizing the smaller side to 256 and cutting out the central 224 is `fraction=0.875`.
+    Resizing the smaller side to 256 and cutting out the central 224 is `fraction=0.875`. With `whole_px=256` the sides of the
+    resized image and the corner of the square are whole px, as in big_vision's `resize_small(256)|central_crop(224)`.
     """
 
-    def __init__(self, fraction: Positive = 0.875) -> None:
+    def __init__(self, fraction: Positive = 0.875, whole_px: Count | None = None) -> None:
         if fraction > 1:
             raise ValueError(f"Center: fraction must be in (0, 1], got {fraction}")
-        self.fraction = fraction
+        self.fraction, self.whole_px = fraction, whole_px
 
     def boxes(self, uniform: Floats, sizes: NDArray[np.int64]) -> Floats:
-        extent = self.fraction * sizes.min(1, keepdims=True) / sizes
-        return np.concatenate([(1 - extent) / 2, extent], 1)
+        if self.whole_px is None:
+            extent = self.fraction * sizes.min(1, keepdims=True) / sizes
+            return np.concatenate([(1 - extent) / 2, extent], 1)
+        factor = np.float32(self.whole_px) / sizes.min(1, keepdims=True).astype(np.float32)
+        resized = np.rint(sizes.astype(np.float32) * factor).astype(np.int64)
+        side = round(self.fraction * self.whole_px)
+        return np.concatenate([(resized - side) // 2 / resized, side / resized], 1)
 
 
 @validated

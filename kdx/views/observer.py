@@ -15,13 +15,13 @@ from kdx.types import Batch, Draw, Examples, Pair, RenderedBatch, View
 from kdx.views.augmentations import Augmentation
 from kdx.views.mixing import Mixing
 from kdx.views.policies import ViewPolicy, checked_view
-from kdx.views.render import Interpolation, render, render_each
+from kdx.views.render import DEFAULT, Interpolation, Resizing, render, render_each
 
 
 class Observer:
     """Examples -> RenderedBatch -> Batch: views are drawn, each distinct (view, resolution) is rendered once, then mixed.
 
-    Both networks' images are rendered from the original pixels; neither is a resize of the other's.
+    Both networks' images are rendered from the original pixels; neither is a resize of the other's, unless `resizing` says so.
 
     Args:
         policy: the rule that draws the view of each network.
@@ -32,7 +32,7 @@ class Observer:
         flip: mirror half of the images, if their crop is random.
         teacher: whether images are rendered for a teacher.
         student_resolutions: one is drawn for each training batch; by default `resolution.student` alone.
-        interpolations: filters of the teacher's and of the student's images.
+        resizing: filters of the teacher's and of the student's images.
         teacher_sees_students: the teacher gets the student's pixels: the baseline that does what CQKD's code did.
         other_resolutions: further ones of the teacher's view, for the members of an ensemble.
     """
@@ -48,7 +48,7 @@ class Observer:
         flip: bool = False,
         teacher: bool = True,
         student_resolutions: Sequence[int] = (),
-        interpolations: tuple[Interpolation, Interpolation] = ("bilinear", "bilinear"),
+        resizing: Resizing = DEFAULT,
         teacher_sees_students: bool = False,
         other_resolutions: Sequence[int] = (),
     ) -> None:
@@ -57,7 +57,7 @@ class Observer:
         self.policy, self.resolution, self.num_classes = policy, resolution, num_classes
         self.mixing, self.augmentation, self.flip, self.teacher = mixing, augmentation, flip, teacher
         self.student_resolutions = tuple(student_resolutions) or (resolution.student,)
-        self.interpolations, self.teacher_sees_students = interpolations, teacher_sees_students
+        self.resizing, self.teacher_sees_students = resizing, teacher_sees_students
         self.other_resolutions = () if teacher_sees_students else tuple(other_resolutions)
         self.further_resolutions: tuple[int, ...] = ()
 
@@ -90,7 +90,7 @@ class Observer:
             for view in (teacher_view, student_view):
                 checked_view(view, f"view policy {type(self.policy).__name__}", len(draw.index))
             resolution = self._resolution(draw)
-            teacher_filter, student_filter = self.interpolations
+            teacher_filter, student_filter, _ = self.resizing
             student = self._image(examples, student_view, resolution, student_filter, "student")
             teacher: Tensor | None = None
             others: dict[int, Tensor] = {}
@@ -109,16 +109,23 @@ class Observer:
         return self.student_resolutions[int(choice * len(self.student_resolutions))]
 
     def _image(self, examples: Examples, view: View, resolution: int, interpolation: Interpolation, role: str) -> Tensor:
-        if isinstance(examples.images, list):
-            images = render_each(examples.images, view, resolution, interpolation)
+        if role == "student" and self.resizing.student_from_teacher:
+            first, side = self.resizing.teacher, self.resolution.teacher
+            images = resized(self._rendered(examples, view, side, first), resolution, interpolation)
         else:
-            images = render(examples.images, view, resolution, torch.from_numpy(examples.sizes), interpolation)
+            images = self._rendered(examples, view, resolution, interpolation)
         if self.augmentation is None:
             return images
         stream = "augmentation" if self.policy.shared else f"{role} augmentation"
         draw = examples.draw
         numbers = uniform(draw.seed, stream, draw.epoch, draw.index, self.augmentation.draws)
         return self.augmentation.apply(unit(images), numbers)
+
+    @staticmethod
+    def _rendered(examples: Examples, view: View, resolution: int, interpolation: Interpolation) -> Tensor:
+        if isinstance(examples.images, list):
+            return render_each(examples.images, view, resolution, interpolation)
+        return render(examples.images, view, resolution, torch.from_numpy(examples.sizes), interpolation)
 
     def finish(self, rendered: RenderedBatch) -> Batch:
         """Return the batch on the device of the images: floats in [0,1], mixed, without the halo."""
@@ -149,6 +156,14 @@ class Observer:
                 index=index[1:],
                 other_images={resolution: blend.images(images) for resolution, images in others.items()},
             )
+
+
+def resized(images: Tensor, resolution: int, interpolation: Interpolation) -> Tensor:
+    """Return images [B,C,R,R], uint8 or floats in [0,1], resized again, in the same type."""
+    whole = View(np.tile([0.0, 0.0, 1.0, 1.0], (len(images), 1)), np.zeros(len(images), np.bool_))
+    if images.dtype == torch.uint8:
+        return render(images, whole, resolution, interpolation=interpolation).mul_(255).round_().to(torch.uint8)
+    return render(images * 255, whole, resolution, interpolation=interpolation)
 
 
 def unit(images: Tensor) -> Tensor:

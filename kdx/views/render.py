@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kdx.types import View
 
-Interpolation = Literal["bilinear", "bicubic", "area"]
+Interpolation = Literal["bilinear", "bicubic", "area", "bilinear_aliased", "bicubic_aliased"]
 SMALL = 64  # px: up to this size one dense matrix product per batch is faster on a CPU than a loop over the images
 CHUNK = 32  # images per matrix product on a CPU, so that intermediate results stay in its cache
 TINY = 1e-6  # px: a pixel center at most this far from an edge counts as on the edge
@@ -29,16 +29,17 @@ def cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def flat(x: Tensor) -> Tensor:
-    """Box kernel, as PIL's BOX; of two equally near pixels it selects the later one."""
-    return ((x > -0.5 + TINY) & (x <= 0.5 + TINY)).to(x.dtype)
+class Resizing(NamedTuple):
+    """Filters of the teacher's and of the student's images; the student's are rendered from the teacher's, if so stated."""
+
+    teacher: Interpolation = "bilinear"
+    student: Interpolation = "bilinear"
+    student_from_teacher: bool = False
 
 
-KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    "bilinear": (triangle, 1),
-    "bicubic": (cubic, 2),
-    "area": (flat, 0.5),
-}
+DEFAULT = Resizing()
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {"bilinear": (triangle, 1), "bicubic": (cubic, 2)}
+ALIASED = "_aliased"  # suffix: the kernel does not grow with the scale, as in tf.image.resize and F.interpolate by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +67,10 @@ def render(
 ) -> Tensor:
     """Render the boxes of `view` as float32 images [B,C,R,R] in [0,1] from uint8 images [B,C,H,W].
 
-    The filter width grows with the scale (antialiasing as in PIL and torchvision), and the filter is clipped to the box, as if
-    the box had been cropped first. Pixels outside of the image are black. The result does not depend on the other images of
-    the batch.
+    The filter width grows with the scale (antialiasing as in PIL and torchvision) except in the `_aliased` kernels, and the
+    filter is clipped to the box, as if the box had been cropped first. "area" is the mean over the exact area of each pixel, as
+    TensorFlow's, with parts of input pixels (PIL's BOX takes whole ones). Pixels outside of the image are black. The
+    result does not depend on the other images of the batch.
 
     Args:
         images: uint8 [B,C,H,W].
@@ -91,7 +93,7 @@ def render(
         pixels = torch.empty(len(images), images.shape[1], resolution, resolution)
         for number, image in enumerate(images):
             resize(image, down, across, number, out=pixels[number])
-    return pixels.clamp_(0, 1) if interpolation == "bicubic" else pixels
+    return pixels.clamp_(0, 1) if interpolation.startswith("bicubic") else pixels
 
 
 def dense(images: Tensor, left_to_right: Tensor, top_to_bottom: Tensor) -> Tensor:
@@ -155,19 +157,38 @@ def taps(start: Tensor, length: Tensor, size: Tensor, resolution: int, interpola
     Only pixels with their center inside the interval are used. Pixels outside of the line are black: they are included in the
     normalization of the weights, then their weight is set to 0.
     """
-    kernel, radius = KERNELS[interpolation]
+    if interpolation == "area":
+        return area_taps(start, length, size, resolution)
+    kernel, radius = KERNELS[interpolation.removesuffix(ALIASED)]
     scale = (length / resolution)[:, None]
-    support = radius * scale.clamp(min=1)
+    width = torch.ones_like(scale) if interpolation.endswith(ALIASED) else scale.clamp(min=1)
+    support = radius * width
     least = (start - 0.5 - TINY).ceil()[:, None]
     most = (start + length - 0.5 + TINY).floor()[:, None]
     center = start[:, None] + (torch.arange(resolution) + 0.5) * scale
-    # Without this, the narrow area filter finds no pixel if a box starts just after a pixel's center.
+    # A narrow filter would find no pixel if a box starts just after a pixel's center.
     center = torch.minimum(torch.maximum(center, least + 1 - support), most + support)
     counts = (2 * support[:, 0] - TINY).ceil().long().tolist()
     first = (center - support - 0.5 + TINY).floor()[..., None] + 1
     index = first + torch.arange(max(counts, default=1))
-    weight = kernel((index + 0.5 - center[..., None]) / scale.clamp(min=1)[..., None])
+    weight = kernel((index + 0.5 - center[..., None]) / width[..., None])
     weight = weight * ((index >= least[..., None]) & (index <= most[..., None]))
+    return inside(index, weight, size, least, most, counts)
+
+
+def area_taps(start: Tensor, length: Tensor, size: Tensor, resolution: int) -> FilterTaps:
+    """Return the taps whose weights are the lengths of the input pixels inside of each output pixel; arguments as of `taps`."""
+    scale = (length / resolution)[:, None]
+    least, most = (start + TINY).floor()[:, None], ((start + length - TINY).ceil() - 1)[:, None]
+    low = start[:, None] + torch.arange(resolution) * scale
+    counts = (scale[:, 0].ceil() + 1).long().tolist()
+    index = (low + TINY).floor()[..., None] + torch.arange(max(counts, default=1))
+    weight = torch.minimum(index + 1, (low + scale)[..., None]) - torch.maximum(index, low[..., None])
+    return inside(index, weight.clamp(min=0), size, least, most, counts)
+
+
+def inside(index: Tensor, weight: Tensor, size: Tensor, least: Tensor, most: Tensor, counts: list[int]) -> FilterTaps:
+    """Return taps with normalized weights, of which those of pixels outside of the line are set to 0."""
     weight = weight / weight.sum(-1, keepdim=True)
     last = (size - 1)[:, None, None]
     weight = (weight * ((index >= 0) & (index <= last))).to(torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping
 
 import pytest
 import torch
@@ -72,6 +73,13 @@ def outputs(shapes: Shapes, dtype: torch.dtype = torch.float32, scale: float = 1
     )
 
 
+def chosen(features: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, Tensor]:
+    """The features at these paths; "stages" are all of the last stages."""
+    return {
+        path: value for path, value in features.items() if path in paths or ("stages" in paths and path.startswith("stage-"))
+    }
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("shapes", [CNN, VIT], ids=["cnn", "vit"])
@@ -83,7 +91,7 @@ def test_it_is_finite_and_teaches_whatever_it_looks_at(option: str, shapes: Shap
         scored = built(said)
     assert scored.loss.shape == () and scored.loss.dtype == torch.float32 and scored.loss.isfinite()
     scored.loss.backward()
-    looked_at = [said.student_features[path] for path in built.student_features]
+    looked_at = list(chosen(said.student_features, built.student_features).values())
     if any(not term.loss.student_features for term in built.terms.values()):
         looked_at.append(said.student_logits)
     for leaf in looked_at:
@@ -104,8 +112,8 @@ def test_a_loss_has_one_value_per_example_or_one_in_all_and_asks_only_for_what_i
             said.temperature = None
         if not loss.needs_label:
             said.label = said.target = None
-        said.student_features = {path: said.student_features[path] for path in loss.student_features}
-        said.teacher_features = {path: said.teacher_features[path] for path in loss.teacher_features}
+        said.student_features = chosen(said.student_features, loss.student_features)
+        said.teacher_features = chosen(said.teacher_features, loss.teacher_features)
         assert loss(said).shape in ((), (BATCH,))
 
 

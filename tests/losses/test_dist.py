@@ -114,3 +114,17 @@ def test_gradients_are_the_numerical_ones() -> None:
     tau = torch.tensor(2.5, dtype=torch.float64)
     inputs = [x.requires_grad_() for x in (student, teacher, tau)]
     assert torch.autograd.gradcheck(lambda s, t, a: of(s, t, TemperaturePair(a, a, a * a)), inputs)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_with_an_epsilon_it_is_the_authors_code(scale: float) -> None:
+    student, teacher = logits(12, scale)
+
+    def relation(q: Tensor, p: Tensor) -> Tensor:
+        q, p = q - q.mean(1, keepdim=True), p - p.mean(1, keepdim=True)
+        return 1 - ((q * p).sum(1) / (q.norm(dim=1) * p.norm(dim=1) + 1e-8)).mean()
+
+    q, p = (z.softmax(1) for z in (student, teacher))
+    expected = relation(q, p) + relation(q.T, p.T)
+    outputs = Outputs(student, teacher_logits=teacher, temperature=torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(DIST(epsilon=1e-8)(outputs), expected, rtol=1e-9, atol=1e-12)

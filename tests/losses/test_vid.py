@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,12 @@ import torch.nn.functional as F
 from scipy.stats import norm
 from torch import Tensor
 
+from kdx.config.check import conf_dir
+from kdx.config.schema import RunConfig
+from kdx.experiment import build
 from kdx.losses.vid import VID, gaussian_nll
+from kdx.networks.features import FeatureTaps, shapes
+from kdx.networks.network import Network
 from kdx.types import LossContext, Outputs
 
 
@@ -104,3 +111,24 @@ def test_gradients_are_the_numerical_ones() -> None:
     loss, outputs = connected(student, teacher)
     loss.double()
     assert torch.autograd.gradcheck(lambda *_: loss(outputs), [student.requires_grad_(), *loss.parameters()])
+
+
+COUNTS = {"cifar_vgg8_bn": 4, "cifar_vgg13_bn": 4, "cifar_mobilenetv2": 4, "cifar_resnet50": 4}  # others: 3
+PAIRS = sorted((conf_dir() / "pair").glob("[!b]*.yaml"))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda path: path.stem)
+def test_the_maps_are_those_of_the_official_code(config: Callable[..., RunConfig], pair: Path) -> None:
+    """feats[1:-1] of both networks: four of VGG, MobileNetV2 and ResNet-50, three of the others."""
+    cfg = config("experiment=ctkd_cifar100", f"pair={pair.stem}", "losses=[ctkd/vid]", "data.root=somewhere")
+    assert cfg.teacher is not None
+    loss, images = build.make(cfg.losses["vid"], "losses.vid").loss, torch.zeros(2, 3, 32, 32)
+    found = {}
+    for role, node in (("student", cfg.student), ("teacher", cfg.teacher.architecture)):
+        network = Network(node["architecture"], 100, 3)
+        found[role] = shapes(network, FeatureTaps(network.model, getattr(loss, f"{role}_features")), images)
+        assert len(found[role]) == COUNTS.get(node["architecture"], 3)
+    context = LossContext(100, 8, student_features=found["student"], teacher_features=found["teacher"])
+    pairs = loss.shapes(context)
+    assert len(pairs) == len(found["student"]) == len(found["teacher"])
+    assert [student for student, _ in pairs] == list(found["student"].values())

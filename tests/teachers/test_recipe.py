@@ -41,6 +41,7 @@ def key_of(cfg: RunConfig) -> str:
         ["optimizer=sgd", "optimizer.lr=1", "decay=all", "trainable=head", "lr_schedule=constant"],
         ["losses=[kl]", "temperature=curriculum", "calibration=none", "mixing=mixup", "seed=7"],
         ["network@student=cifar_resnet14", "resolution.student=6", "data.teacher_view=student", "data.train_size=50"],
+        ["interpolation.student=bilinear_aliased", "interpolation.student_from=teacher"],
         ["name=other", "tags=[a]", "test=false", "preflight=warn", "logger=none", "data.num_workers=2", "data.loader=streamed"],
     ],
     ids=lambda overrides: overrides[0],
@@ -60,7 +61,7 @@ def test_a_recipe_takes_the_data(config: Config, override: str) -> None:
     assert key_of(config("experiment=ctkd_digits")) != key_of(config("experiment=ctkd_digits", override))
 
 
-@pytest.mark.parametrize("override", ["views=same_ic", "augmentation=blur", "interpolation.student=area"])
+@pytest.mark.parametrize("override", ["views=same_ic", "augmentation=blur", "interpolation.teacher=area"])
 def test_a_recipe_takes_the_views_unless_it_states_its_own(config: Config, override: str) -> None:
     own = ["experiment=ctkd_digits"]
     assert key_of(config(*own)) != key_of(config(*own, override))

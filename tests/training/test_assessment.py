@@ -24,6 +24,7 @@ from kdx.metrics.margin import Margin
 from kdx.metrics.overconfidence import ConfidenceWhenWrong
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.types import Batch, Draw, Examples, Outputs, Pair
+from kdx.views.render import Resizing
 
 CAST = {"student": 4, "student_scaled": 4, "teacher": 8, "teacher_scaled": 8, "teacher_at_student_resolution": 4}
 ADDED = {"margin": Margin(), "confidence_when_wrong": ConfidenceWhenWrong()}
@@ -143,7 +144,7 @@ def test_further_resolutions_show_what_an_observer_of_their_own_would(resident: 
     draw = Draw(0, 0, 0, np.arange(3))
     examples = Examples(draw, pixels if resident else list(pixels), np.full((3, 2), 12), torch.arange(3))
     policy, filters = SharedView(Center(0.5)), ("area", "bicubic")
-    own = {side: Observer(policy, Pair(12, side), 5, interpolations=filters) for side in (4, 6, 8)}
+    own = {side: Observer(policy, Pair(12, side), 5, resizing=Resizing(*filters)) for side in (4, 6, 8)}
     wide = own[4].widened([6, 8])
     batch = wide.finish(wide.look(examples).to(torch.device("cpu")))
     assert torch.equal(batch.student_images, own[4](examples).student_images)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import AdamW, Optimizer
 
 from kdx.ranges import Fraction, NonNegative, Positive
+from kdx.training.optimizers.half_adam import HalfAdamW
 
 
 def big_vision_adam(
@@ -16,12 +17,13 @@ def big_vision_adam(
     weight_decay: NonNegative = 1e-4,
     betas: Sequence[Fraction] = (0.9, 0.999),
     eps: Positive = 1e-8,
-) -> AdamW:
+    first_moment: Literal["float32", "bfloat16"] = "float32",
+) -> Optimizer:
     """Adam whose weight decay is not multiplied by lr: Δθ = -schedule · (lr · m̂ / (√v̂ + eps) + weight_decay · θ).
 
     FunMatch (arXiv:2106.05237) defines its weight decays of 1e-5 to 1e-3 this way. Implemented as torch's AdamW with
-    weight_decay / lr in each group, because AdamW multiplies by lr; a schedule of lr acts on both parts. Raises ValueError if
-    lr is 0.
+    weight_decay / lr in each group, because AdamW multiplies by lr; a schedule of lr acts on both parts. `first_moment` is the
+    type in which the first moment is stored. Raises ValueError if lr is 0.
     """
     if not lr > 0:
         raise ValueError(f"Invalid lr {lr}; expected more than 0, because weight_decay is divided by it: set optimizer.lr=1e-3")
@@ -29,7 +31,8 @@ def big_vision_adam(
     for group in params:
         group = dict(group) if isinstance(group, dict) else {"params": [group]}
         groups.append({**group, "weight_decay": group.get("weight_decay", weight_decay) / lr})
-    return AdamW(groups, lr=lr, betas=(float(betas[0]), float(betas[1])), eps=eps)
+    make = AdamW if first_moment == "float32" else HalfAdamW
+    return make(groups, lr=lr, betas=(float(betas[0]), float(betas[1])), eps=eps)
 
 
 def kron(params: Iterable[Any], lr: Positive = 1e-3, weight_decay: NonNegative = 0.0, momentum: Fraction = 0.9) -> Optimizer:
