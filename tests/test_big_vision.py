@@ -1,4 +1,4 @@
-"""Pixels, stem and optimizer of the FunMatch recipes are those of TensorFlow, Flax and Optax (scripts/record_big_vision.py)."""
+"""Pixels, stem and optimizer of the FunMatch recipes are those of TensorFlow, Flax and Optax (tests/record_big_vision.py)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import DataConfig, Node, RunConfig
+from kdx.config.schema import DataConfig, Node
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
 from kdx.data.source import Images, Source, SplitName, check_labels
@@ -19,14 +19,13 @@ from kdx.data.splits import carve
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.build import Parts
+from kdx.experiment.judging import class_faults, judges, other_normalization, report_faults, student_faults
 from kdx.experiment.teacher import MemberWeights
 from kdx.networks import weights
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network
-from kdx.networks.published import beside, published
 from kdx.teachers.ensemble import Ensemble
-from kdx.teachers.judgement import Fault
-from kdx.teachers.teacher import Normalization, OnlineTeacher, Teacher
+from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
 from kdx.training.datamodule import DataModule
 from kdx.training.module import DistillationModule, seed_everything
@@ -151,43 +150,6 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         raise ConfigError(f"teacher.members: {error}") from None
 
 
-def other_normalization(file: str | None, network: Network) -> Normalization | None:
-    """Return mean and std in the metadata of a file's weights, else of timm's for the architecture, if others are used."""
-    if file is None:
-        return None
-    known = beside(Path(file)) or published(network.architecture)
-    if known is None or network.in_channels != len(known.mean):
-        return None
-    theirs = torch.tensor([known.mean, known.std])
-    same = torch.allclose(theirs, torch.stack([network.mean.flatten(), network.std.flatten()]), atol=1e-3)
-    return None if same else (known.mean, known.std)
-
-
-def student_faults(config: RunConfig, student: Network) -> list[Fault]:
-    """Return the fault of a student that starts from a file with another normalization than its weights expect."""
-    other = other_normalization(config.student.get("init"), student)
-    if other is None:
-        return []
-    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in other)
-    text = f"The student starts from {config.student['init']} with another normalization than those weights expect: "
-    return [Fault("student_normalization", f"{text}set student.mean=[{mean}] student.std=[{std}]", certain=False)]
-
-
-def judges(config: RunConfig) -> bool:
-    """Return whether teachers are judged."""
-    return config.preflight != "off" and not config.rehearsal
-
-
-def report_faults(faults: Sequence[Fault], config: RunConfig, caveats: dict[str, str]) -> None:
-    """Raise ConfigError for a teacher that must be wrong, unless `preflight` says otherwise; warn of all else, as a caveat."""
-    certain = [fault for fault in faults if fault.certain]
-    if certain and config.preflight == "strict":
-        raise ConfigError(f"{certain[0].text}; or train with it all the same, with preflight=warn")
-    for fault in faults:
-        caveats[fault.kind] = fault.text
-        log.warning("%s", fault.text)
-
-
 def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
     """Return the student with its teacher or its peers, as one module."""
     config, source, num_classes = parts.config, parts.source, parts.num_classes
@@ -228,12 +190,11 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     config, num_classes = parts.config, parts.num_classes
     teacher = load_teacher(parts, num_classes, files)
     caveats: dict[str, str] = {}
-    doubts = [own.outputs.doubt for own in files.values() if own.outputs.doubt is not None]
     seed_everything(config.seed)
     distiller = make_distiller(parts, teacher)
     if judges(config):
-        faults = [Fault("teacher_classes", doubt, certain=False) for doubt in doubts]
-        report_faults([*faults, *student_faults(config, distiller.student)], config, caveats)
+        doubts = [own.outputs.doubt for own in files.values()]
+        report_faults([*class_faults(doubts), *student_faults(config, distiller.student)], config, caveats)
     connect(parts, distiller, splits["train"])
     observers = build.observers(parts, num_classes)
     datamodule = DataModule(

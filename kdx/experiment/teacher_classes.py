@@ -51,7 +51,11 @@ def outputs(path: str, member: MemberConfig, names: Sequence[str] | None, num_cl
 
     Raises ConfigError, with the remedy, if the classes do not fit.
     """
-    count, own_names = own_classes(member, num_classes)
+    origin = f"{path}.checkpoint" if member.checkpoint is not None else f"{path}.network"
+    try:
+        count, own_names = own_classes(member, num_classes)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
     if own_names is None and names is not None and all(re.fullmatch(r"n\d{8}", name) for name in names):
         own_names = synsets(count)
     map_key = f"{path}.class_map"
@@ -65,7 +69,7 @@ def outputs(path: str, member: MemberConfig, names: Sequence[str] | None, num_cl
         if count == num_classes:
             return Outputs(count)
         raise ConfigError(
-            f"{path}: its weights have {count} classes and the data set has {num_classes}. Choose outputs with "
+            f"{origin}: its weights have {count} classes and the data set has {num_classes}. Choose outputs with "
             f"{map_key}=FILE.json, {class_map.FORMAT}; or train them for these classes: teacher=finetune "
             f"{path}.network.init=FILE"
         )
@@ -76,7 +80,7 @@ def outputs(path: str, member: MemberConfig, names: Sequence[str] | None, num_cl
         log.info("%s: the data's %d classes are matched by name with the network's %d outputs", path, num_classes, count)
         return Outputs(count, class_map.by_name(names, own_names).tolist())
     problem = (
-        f"{path}: its classes are {_listed(own_names)}, and the data set's {_listed(names)}; {len(absent)} of "
+        f"{origin}: its classes are {_listed(own_names)}, and the data set's {_listed(names)}; {len(absent)} of "
         f"{num_classes} do not exist there, such as '{absent[0]}'"
     )
     if count == num_classes and not strict:

@@ -58,7 +58,7 @@ def test_classes_are_matched(
             None,
             7,
             ["cat", "dog"],
-            "teacher: its weights have 7 classes and the data set has 2. Choose outputs with teacher.class_map",
+            "its weights have 7 classes and the data set has 2. Choose outputs with teacher.class_map",
         ),
         (None, 7, ["cat", "dog"], "teacher=finetune teacher.network.init=FILE"),
         (["a", "b", "c"], 3, ["a", "d"], "1 of 2 do not exist there, such as 'd'"),

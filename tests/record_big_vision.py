@@ -1,6 +1,6 @@
 """Record what TensorFlow, Flax and Optax compute for big_vision's preprocessing, stem and optimizer, for the tests.
 
-python -m venv ENV; ENV/bin/pip install tensorflow-cpu jax flax optax; ENV/bin/python scripts/record_big_vision.py
+python -m venv ENV; ENV/bin/pip install tensorflow-cpu jax flax optax; ENV/bin/python tests/record_big_vision.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import tensorflow as tf
 
-TO = Path(__file__).parent.parent / "tests" / "big_vision.npz"
+TO = Path(__file__).parent / "big_vision.npz"
 SIZES = ((40, 40), (37, 53), (64, 48), (90, 61))
 CROPS = ((0, 0, 40, 40), (3, 5, 20, 31), (11, 2, 47, 40), (1, 1, 9, 7))  # top, left, height, width of each image in px
 SIDE = 16
