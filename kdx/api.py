@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from kdx.config import plugins
 from kdx.config.check import check, check_plain, conf_dir, load
 from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
+from kdx.config.overrides import checked_overrides
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import RunFolder
 
@@ -120,8 +121,8 @@ def train(
         ValueError: if the config cannot run, or does not fit the data, the networks or the weights.
         KeyboardInterrupt: after the last checkpoint was written.
     """
-    overrides = tuple(word for word in config if isinstance(word, str))
     configs = [item for item in config if isinstance(item, RunConfig)]
+    overrides: tuple[Any, ...] = tuple(item for item in config if not isinstance(item, RunConfig))
     if configs and (len(configs) > 1 or overrides):
         raise ConfigError("Expected overrides or one config, got both; pass the overrides to kdx.compose")
     checked = check_plain(to_plain(configs[0])) if configs else compose(*overrides, config_dir=config_dir)
@@ -193,14 +194,16 @@ def _composed(name: str, overrides: tuple[str, ...] | list[str], config_dir: str
 
     folders = [Path(config_dir).absolute()] if config_dir is not None else []
     plugins.add_folders(folders)
+    given = checked_overrides(overrides)
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra.compose(name, [*overrides, *search], return_hydra_config=True)
+            return hydra.compose(name, [*given, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
         if not is_mistake(error):
             raise
-        raise ConfigError(explain(error, overrides, folders)) from None
+        message = explain(error, given, folders)
+        raise ConfigError(message.replace("add -m for one run per value", "call kdx.train once per value")) from None
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

@@ -19,6 +19,7 @@ from kdx.config.plugins import reason_not_allowed
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.signatures import NotFoundError, signature
+from kdx.config.trainer import check_callbacks, check_trainer
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
 
@@ -77,6 +78,8 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     _check_members(plain)
     for path, node in targets(plain):
         _check_node(path, node)
+    check_trainer(plain["trainer"])
+    check_callbacks(plain["callbacks"])
     _check_recipe(plain)
     if files:
         _check_files(plain)
@@ -222,12 +225,14 @@ def _check_selection(plain: Node) -> None:
 
 
 def _check_recipe(plain: Node) -> None:
-    """Raise ConfigError if a recipe has a key that is not one of a run."""
+    """Raise ConfigError if a recipe has a key that is not one of a run, or a trainer that cannot train."""
     available = [f.name for f in fields(RunConfig)]
     for path, member in _members(plain).items():
         for key in member["recipe"]:
             if key not in available:
                 raise ConfigError(unknown(f"{path}.recipe.{key}", available))
+        if isinstance(member["recipe"].get("trainer"), dict):
+            check_trainer({**plain["trainer"], **member["recipe"]["trainer"]}, f"{path}.recipe.trainer")
 
 
 def _check_files(plain: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from kdx.config.errors import ConfigError, nearest
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
-from kdx.losses.objective import Objective
+from kdx.experiment import resume
+from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
-from kdx.metrics.selection import applicable, check_added
+from kdx.metrics.selection import applicable, check_added, directions
+from kdx.metrics.suite import Suites
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
@@ -125,6 +129,21 @@ def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
     return {"train": train, "val": val, "test": test}
 
 
+def objective(config: RunConfig) -> Objective:
+    """Return the objective of a config. ConfigError if one of its losses is not a Term."""
+    terms = {name: make(node, f"losses.{name}") for name, node in config.losses.items()}
+    for name, term in terms.items():
+        if not isinstance(term, Term):
+            raise ConfigError(
+                f"losses.{name} is a {type(term).__name__}, not a Term: "
+                f"set {name}: {{_target_: kdx.losses.objective.Term, loss: {{_target_: {config.losses[name]['_target_']}}}}}"
+            )
+    try:
+        return Objective(terms)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def unchecked(config: RunConfig) -> Parts:
     """Return the parts of a finished run without checking them; its data need not exist."""
     return Parts(
@@ -134,7 +153,7 @@ def unchecked(config: RunConfig) -> Parts:
         mixing=make(config.mixing, "mixing"),
         augmentation=make(config.augmentation, "augmentation"),
         eval_crop=make(config.data.eval_crop, "data.eval_crop"),
-        objective=Objective({name: make(term, f"losses.{name}") for name, term in config.losses.items()}),
+        objective=objective(config),
         temperature=make(config.temperature, "temperature"),
         calibration=make(config.calibration, "calibration"),
         lr_schedule=make(config.lr_schedule, "lr_schedule"),
@@ -153,6 +172,9 @@ def parts(config: RunConfig) -> Parts:
     observers(built, num_classes=2)
     _check_terms(built)
     _check_devices(config)
+    _check_trainer(config)
+    if config.ckpt_path is not None:
+        resume.check_checkpoint(Path(config.ckpt_path))
     try:
         built.source.check()
     except ValueError as error:
@@ -203,23 +225,48 @@ def _check_terms(parts: Parts) -> None:
 
 
 def _check_metrics(parts: Parts) -> None:
-    """Raise ConfigError if an added metric or the monitored metric cannot be measured on this data set."""
-    labels, num_classes, monitor = parts.source.labels, parts.num_classes, parts.config.monitor
+    """Raise ConfigError if an added metric or a monitored metric cannot be measured on this data set."""
+    config, labels, num_classes = parts.config, parts.source.labels, parts.num_classes
     try:
         check_added(parts.metrics, num_classes, labels=labels)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    prefix, name = "val/student/", monitor.removeprefix("val/student/")
-    measured = applicable(parts.metrics, num_classes, labels=labels, teacher=False)
-    if not monitor.startswith(prefix) or name in measured:
-        return
-    if name in applicable(parts.metrics, num_classes, labels=True, teacher=False):
-        raise ConfigError(f"monitor={monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
-    names = [prefix + available for available in measured]
-    raise ConfigError(
-        f"Unknown metric monitor={monitor}.{nearest(monitor, names)} Available: {', '.join(names)}; or add it with "
-        f"metrics=[{name}]"
-    )
+    peers = config.peers.members if config.peers is not None else ()
+    taught = config.teacher is not None or config.peers is not None
+    names = [f"val/{name}" for name in Suites(num_classes, peers, parts.metrics, teacher=taught, labels=labels).names]
+    higher_is_better = directions(parts.metrics)
+    monitored = [("monitor", config.monitor, "monitor_mode", config.monitor_mode)]
+    for callback, node in (config.callbacks or {}).items():
+        key = f"callbacks.{callback}"
+        if node.get("monitor") is not None:
+            default = "min" if str(node["_target_"]).startswith("pytorch_lightning.") else config.monitor_mode
+            monitored.append((f"{key}.monitor", node["monitor"], f"{key}.mode", node.get("mode", default)))
+    for key, monitor, mode_key, mode in monitored:
+        name = monitor.rpartition("/")[2]
+        if monitor not in names:
+            if labels or name not in applicable(parts.metrics, num_classes, labels=True, teacher=False):
+                hint = nearest(monitor, names) or nearest(f"val/student/{name}", names)
+                raise ConfigError(
+                    f"Unknown metric {key}={monitor}.{hint} Available: {', '.join(names)}; or add it with metrics=[{name}]"
+                )
+            raise ConfigError(f"{key}={monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+        if higher_is_better.get(name) is not None and higher_is_better[name] != (mode == "max"):
+            best = "max" if higher_is_better[name] else "min"
+            raise ConfigError(f"{key}={monitor} with {mode_key}={mode} selects the worst epoch: add {mode_key}={best}")
+
+
+def _check_trainer(config: RunConfig) -> None:
+    """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
+    levels = {name: logging.getLogger(name).level for name in ("pytorch_lightning", "lightning_fabric")}
+    try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _check_devices(config: RunConfig) -> None:
