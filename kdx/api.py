@@ -112,7 +112,7 @@ def train(
         config: overrides as for `compose`, or one config from it.
         folder: the run's folder; by default OUTPUTS/NAME/TIME, as for `kdx-train`.
         config_dir: as for `compose`.
-        quiet: whether to omit the table at the end.
+        quiet: whether to omit messages on the progress and the table at the end.
 
     Returns:
         The finished run.
@@ -131,7 +131,7 @@ def train(
 
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     path = Path(folder) if folder is not None else Path(checked.outputs) / checked.name / name
-    with _caller_state_kept():
+    with _caller_state_kept(), _messages_shown(not quiet):
         train_with_baselines(build.parts(checked), RunFolder(path, overrides=overrides), quiet)
     return Run(path)
 
@@ -232,6 +232,22 @@ def _caller_state_kept() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _messages_shown(shown: bool) -> Iterator[None]:
+    """Print kdx's messages to stderr meanwhile, unless the caller has configured logging."""
+    log = logging.getLogger("kdx")
+    if not shown or log.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _columns(file: Path) -> dict[str, Any]:

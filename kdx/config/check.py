@@ -15,11 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
 from kdx.config.errors import ConfigError, explain_omegaconf, renamed, unknown
+from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.signatures import NotFoundError, signature
 from kdx.config.trainer import check_callbacks, check_trainer
+from kdx.metrics.names import OF_NETWORK, OF_PAIR
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
 
@@ -80,6 +82,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
         _check_node(path, node)
     check_trainer(plain["trainer"])
     check_callbacks(plain["callbacks"])
+    check_monitors(plain, possible_names(plain), {**OF_NETWORK, **OF_PAIR})
     _check_recipe(plain)
     if files:
         _check_files(plain)

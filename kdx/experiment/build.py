@@ -15,9 +15,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from kdx.config.errors import ConfigError, nearest
+from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
-from kdx.config.schema import RunConfig
+from kdx.config.monitor import check_monitors
+from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
 from kdx.losses.objective import Objective, Term
@@ -233,33 +234,21 @@ def _check_metrics(parts: Parts) -> None:
         raise ConfigError(str(error)) from error
     peers = config.peers.members if config.peers is not None else ()
     taught = config.teacher is not None or config.peers is not None
-    names = [f"val/{name}" for name in Suites(num_classes, peers, parts.metrics, teacher=taught, labels=labels).names]
-    higher_is_better = directions(parts.metrics)
-    monitored = [("monitor", config.monitor, "monitor_mode", config.monitor_mode)]
-    for callback, node in (config.callbacks or {}).items():
-        key = f"callbacks.{callback}"
-        if node.get("monitor") is not None:
-            default = "min" if str(node["_target_"]).startswith("pytorch_lightning.") else config.monitor_mode
-            monitored.append((f"{key}.monitor", node["monitor"], f"{key}.mode", node.get("mode", default)))
-    for key, monitor, mode_key, mode in monitored:
-        name = monitor.rpartition("/")[2]
-        if monitor not in names:
-            if labels or name not in applicable(parts.metrics, num_classes, labels=True, teacher=False):
-                hint = nearest(monitor, names) or nearest(f"val/student/{name}", names)
-                raise ConfigError(
-                    f"Unknown metric {key}={monitor}.{hint} Available: {', '.join(names)}; or add it with metrics=[{name}]"
-                )
-            raise ConfigError(f"{key}={monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
-        if higher_is_better.get(name) is not None and higher_is_better[name] != (mode == "max"):
-            best = "max" if higher_is_better[name] else "min"
-            raise ConfigError(f"{key}={monitor} with {mode_key}={mode} selects the worst epoch: add {mode_key}={best}")
+    suites = Suites(num_classes, peers, parts.metrics, teacher=taught, labels=labels)
+    frozen = "teacher/" if config.teacher is not None else "no prefix"  # its metrics are the same in every epoch
+    names = [f"val/{name}" for name in suites.names if not name.startswith(frozen)]
+    name = config.monitor.removeprefix("val/student/")
+    if not labels and name in applicable(parts.metrics, num_classes, labels=True, teacher=False):
+        if f"val/student/{name}" not in names:
+            raise ConfigError(f"monitor={config.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+    check_monitors(to_plain(config), names, directions(parts.metrics))
 
 
 def _check_trainer(config: RunConfig) -> None:
     """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
     levels = {name: logging.getLogger(name).level for name in ("pytorch_lightning", "lightning_fabric")}
     try:
-        for name in levels:
+        for name in levels:  # otherwise Lightning lists the devices
             logging.getLogger(name).setLevel(logging.ERROR)
         make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except MisconfigurationException as error:

@@ -78,7 +78,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
             save_students(module, config.student_resolution, folder, parts.source.names)
             if experiment.teacher is not None:
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
-            costs = measure_cost(parts, experiment, trainer, metrics["images_per_second"])
+            costs = measure_cost(parts, experiment, trainer, metrics.get("images_per_second"))
             metrics |= costs.metrics
             report = {
                 "metrics": metrics,
