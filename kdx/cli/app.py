@@ -15,7 +15,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdx import __version__
 from kdx.cli import arguments, preview
 from kdx.cli.arguments import Arguments
 from kdx.cli.help import Guide, help_text, info_text
@@ -25,6 +24,7 @@ from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.hydra_versions import of_main
+from kdx.run.provenance import VERSION
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 RESUME = "kdx-train --config-dir=RUN --config-name=rerun ckpt_path=RUN/checkpoints/last.ckpt"
@@ -83,7 +83,7 @@ def _execute(command: Command, parsed: Arguments) -> None:
         print(help_text(command.guide))
         return
     if "--version" in parsed.options:
-        print(f"kdx {__version__}")
+        print(f"kdx {VERSION}")
         return
     if arguments.INFO in parsed.options and group not in arguments.HYDRA_INFO:
         print(info_text(command.guide, group, parsed.config_dirs))

@@ -61,7 +61,7 @@ UNSUPPORTED: Mapping[str, str] = {
     ),
     **dict.fromkeys(("swa", "stochastic_weight_avg"), "for an average of the weights, use callbacks=ema"),
     **dict.fromkeys(("ema", "model_ema", "ema_decay"), "use callbacks=ema, with callbacks.ema.decay=VALUE"),
-    **dict.fromkeys(("early_stopping", "early_stop"), "training has a fixed length, trainer.max_epochs=N, and its best epoch is selected"),
+    **dict.fromkeys(("early_stopping", "early_stop"), "kdx trains trainer.max_epochs=N epochs and selects the best one"),
 }
 # Groups that users give a number, and the key that accepts it: temperature=4 is temperature.value=4.
 NUMBERS: Mapping[str, str] = {"temperature": "temperature.value", "trainer": "trainer.max_epochs"}

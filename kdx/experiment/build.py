@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
@@ -44,7 +44,7 @@ def make(node: Any, path: str, **arguments: Any) -> Any:
         return instantiate(node, _convert_="all", **of_instantiate(node), **arguments)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if not isinstance(cause, (ValueError, TypeError, InstantiationException)):
+        if not isinstance(cause, (ValueError, TypeError, InstantiationException, MisconfigurationException)):
             raise
         where = re.search(r"full_key: (\S+)", str(error))
         raise ConfigError(f"{path}{'.' + where[1] if where else ''}: {str(cause).strip().splitlines()[0]}") from cause
@@ -238,9 +238,9 @@ def _check_metrics(parts: Parts) -> None:
     frozen = "teacher/" if config.teacher is not None else "no prefix"  # its metrics are the same in every epoch
     names = [f"val/{name}" for name in suites.names if not name.startswith(frozen)]
     name = config.monitor.removeprefix("val/student/")
-    if not labels and name in applicable(parts.metrics, num_classes, labels=True, teacher=False):
-        if f"val/student/{name}" not in names:
-            raise ConfigError(f"monitor={config.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
+    of_student = applicable(parts.metrics, num_classes, labels=True, teacher=False)
+    if name in of_student and not labels and of_student[name].needs_label:
+        raise ConfigError(f"monitor={config.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
     check_monitors(to_plain(config), names, directions(parts.metrics))
 
 
@@ -251,8 +251,6 @@ def _check_trainer(config: RunConfig) -> None:
         for name in levels:  # otherwise Lightning lists the devices
             logging.getLogger(name).setLevel(logging.ERROR)
         make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {str(error).strip().splitlines()[0]}") from None
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

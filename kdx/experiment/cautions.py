@@ -41,7 +41,8 @@ def about_pixels(config: RunConfig, train: Images) -> Iterator[str]:
     """Yield warnings about a student that sees more pixels than its teacher, or than there are."""
     side, teacher = config.student_resolution, config.resolution.teacher
     if config.teacher is not None and side > teacher:
-        yield f"resolution.student={side} is larger than resolution.teacher={teacher}: the student sees more pixels than its teacher"
+        larger = f"resolution.student={side} is larger than resolution.teacher={teacher}"
+        yield f"{larger}: the teacher sees fewer pixels than its student"
     sides = []
     for i in np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int)):
         try:

@@ -20,8 +20,8 @@ log = logging.getLogger("kdx")
 def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_per_second: float | None) -> Costs:
     """Return the cost of the networks on this rank's device, with the measurement protocol.
 
-    `images_per_second` is the training speed, summed over all ranks; None if nothing was trained. If a measurement fails, such as a batch of one image in a
-    network that needs two, a warning is logged and the run continues.
+    `images_per_second` is the training speed, summed over all ranks; None if nothing was trained. If a measurement fails, such
+    as a batch of one image in a network that needs two, a warning is logged and the run continues.
     """
     config, distiller, channels = parts.config, experiment.module.distiller, parts.source.channels
     side = config.student_resolution

@@ -95,9 +95,7 @@ def _teachers(parts: Parts) -> dict[str, Probe]:
     return probes
 
 
-def _probe(
-    parts: Parts, node: Node, path: str, key: str, side: int, paths: Sequence[str], training: bool
-) -> Probe:
+def _probe(parts: Parts, node: Node, path: str, key: str, side: int, paths: Sequence[str], training: bool) -> Probe:
     """Return a network after one forward on images of `side` px. ConfigError, with the remedy, if it fails."""
     try:
         return _run(parts, node, path, side, paths, training, "meta")
@@ -112,9 +110,7 @@ def _probe(
             raise ConfigError(f"{path}: {node['architecture']} does not run at {key}={side}: {reason}: {remedy}") from error
 
 
-def _run(
-    parts: Parts, node: Node, path: str, side: int, paths: Sequence[str], training: bool, device: str
-) -> Probe:
+def _run(parts: Parts, node: Node, path: str, side: int, paths: Sequence[str], training: bool, device: str) -> Probe:
     channels = parts.source.channels
     size = min(2, parts.config.data.batch_size) if training else 2
     with torch.device(device), torch.no_grad():
@@ -150,8 +146,8 @@ def _note_lost_pixels(probe: Probe, path: str, channels: int, side: int) -> Any:
             lost = 1 - (side // patch * patch / side) ** 2
             if lost > 0:
                 probe.warnings.append(
-                    f"{path}: patches of {patch} px do not divide images of {side} px, so {lost:.0%} of the pixels are not used: "
-                    f"use a multiple of {patch} px, such as {max(side // patch, 1) * patch} or {(side // patch + 1) * patch}"
+                    f"{path}: patches of {patch} px do not divide images of {side} px, so {lost:.0%} of the pixels are not used"
+                    f": use a multiple of {patch} px, e.g. {max(side // patch, 1) * patch} or {(side // patch + 1) * patch}"
                 )
 
     return hook

@@ -69,7 +69,8 @@ def check_fit(config: RunConfig, learner: Mapping[str, Tensor], total_steps: int
         because = f"; {changed} in its run" if changed else ""
         raise ConfigError(
             f"ckpt_path={path} is of a run with other networks or losses{because}. Use the same settings, or start from the "
-            "student's weights with ckpt_path=null student.init=RUN/student.safetensors" + "".join(f"\n  {line}" for line in lines)
+            "student's weights with ckpt_path=null student.init=RUN/student.safetensors"
+            + "".join(f"\n  {line}" for line in lines)
         )
     warnings = []
     if changed:
