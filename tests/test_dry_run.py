@@ -107,7 +107,7 @@ def test_the_remedy_runs(attempt: Try) -> None:
 WARNINGS = {
     "patch 16 at 20 px": (
         [*VIT, "resolution.student=20", "+student.args.img_size=20"],
-        "patches of 16 px do not divide images of 20 px, so 36% of the pixels are not used: use a multiple of 16 px, e.g. 16 or",
+        "patches of 16 px do not divide images of 20 px, so 36% of the pixels are not used: use a multiple of 16 px, e.g. 16",
     ),
     "the 4 px stem of a ConvNeXt": (
         [*TIMM, "student.architecture=convnext_atto", "resolution.student=34"],
@@ -115,6 +115,10 @@ WARNINGS = {
     ),
     "more pixels than the teacher": (["resolution.student=8", "resolution.teacher=4"], "larger than resolution.teacher=4"),
     "more pixels than there are": (["resolution.student=16", "resolution.teacher=16"], "larger than the images (8 px)"),
+    "no validation": (
+        ["trainer.max_epochs=-1", "trainer.max_steps=5"],
+        "trainer.max_steps=5 ends before the first validation, after 14 steps",
+    ),
     "a warm-up of the paper": (
         ["lr_schedule.warmup_steps=1500", "trainer.max_epochs=1"],
         "lr reaches 0.9% of optimizer.lr=0.001",

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -246,7 +247,7 @@ def _check_metrics(parts: Parts) -> None:
 
 def _check_trainer(config: RunConfig) -> None:
     """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
-    levels = {name: logging.getLogger(name).level for name in ("pytorch_lightning", "lightning_fabric")}
+    levels = {name: logging.getLogger(name).level for name in (pl.__name__, "lightning_fabric")}
     try:
         for name in levels:  # otherwise Lightning lists the devices
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -53,6 +53,16 @@ def about_pixels(config: RunConfig, train: Images) -> Iterator[str]:
         yield f"resolution.student={side} is larger than the images ({max(sides)} px): enlarged images have no further detail"
 
 
+def about_val(config: RunConfig, length: Length) -> Iterator[str]:
+    """Yield a warning if the training ends before the first validation."""
+    first = (config.trainer.get("check_val_every_n_epoch") or 1) * math.ceil(length.per_epoch)
+    if 0 < length.total < first:
+        yield (
+            f"trainer.max_steps={length.total} ends before the first validation, after {first} steps, so the last weights are "
+            f"tested: use trainer.max_steps={first} or more, or trainer.limit_train_batches=N for short epochs"
+        )
+
+
 def about_lr(parts: Parts, length: Length) -> Iterator[str]:
     """Yield a warning if the warm-up takes most of the training, or the learning rate stays far below optimizer.lr."""
     schedule, total = parts.lr_schedule, length.total

@@ -67,7 +67,12 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
     done = resume.check_fit(config, learner, length.total) if config.ckpt_path is not None else []
     if rank() == 0:
         of_networks = [warning for probe in (*students.values(), *teachers.values()) for warning in probe.warnings]
-        for warning in (*of_networks, *cautions.about_pixels(config, train), *cautions.about_lr(parts, length), *done):
+        of_settings = [
+            *cautions.about_pixels(config, train),
+            *cautions.about_val(config, length),
+            *cautions.about_lr(parts, length),
+        ]
+        for warning in (*of_networks, *of_settings, *done):
             log.warning(warning)
 
 

@@ -74,7 +74,7 @@ def check_fit(config: RunConfig, learner: Mapping[str, Tensor], total_steps: int
         )
     warnings = []
     if changed:
-        warnings.append(f"ckpt_path: {changed} in the run of the checkpoint; the optimizer's state, with its lr, is that run's")
+        warnings.append(f"ckpt_path: {changed} in the run of the checkpoint; the optimizer's state and lr come from that run")
     done = int(content["global_step"])
     if done >= total_steps:
         epochs = config.trainer.get("max_epochs")
