@@ -149,6 +149,7 @@ def test_what_runs_but_loses_is_warned_about(attempt: Try, overrides: list[str],
         ["teacher=none", "peers=dml", "losses=[kd]"],
         ["mixing=mixup"],
         ["lr_schedule=onecycle"],
+        ["teacher=none", "losses=[ce]", "resolution.student=16"],
         ["lr_schedule.warmup_epochs=5", "trainer.max_epochs=60"],
         ["data.batch_size=1", "resolution.student=8"],
     ],
@@ -156,6 +157,10 @@ def test_what_runs_but_loses_is_warned_about(attempt: Try, overrides: list[str],
 )
 def test_what_is_right_gives_no_warning(attempt: Try, overrides: list[str]) -> None:
     assert attempt(*overrides) == ""
+
+
+def test_a_warning_about_the_training_of_a_teacher_names_it(attempt: Try) -> None:
+    assert attempt("teacher=none", "losses=[ce]", "name=teacher", "lr_schedule.warmup_epochs=99").startswith("teacher: lr_sch")
 
 
 @pytest.fixture

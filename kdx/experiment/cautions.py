@@ -38,8 +38,10 @@ def training_length(config: RunConfig, train_size: int) -> Length:
 
 
 def about_pixels(config: RunConfig, train: Images) -> Iterator[str]:
-    """Yield warnings about a student that sees more pixels than its teacher, or than there are."""
+    """Yield warnings about a distilled student that sees more pixels than its teacher, or than there are."""
     side, teacher = config.student_resolution, config.resolution.teacher
+    if config.teacher is None and config.peers is None:  # also the training of a teacher, whose pretraining may need more
+        return
     if config.teacher is not None and side > teacher:
         larger = f"resolution.student={side} is larger than resolution.teacher={teacher}"
         yield f"{larger}: the teacher sees fewer pixels than its student"

@@ -19,6 +19,7 @@ from kdx.data.source import Images, SplitName
 from kdx.experiment import build, cautions, resume
 from kdx.experiment.assemble import make_network
 from kdx.experiment.build import Parts
+from kdx.experiment.teacher import NAME as TEACHER
 from kdx.networks import features
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network, checked_logits
@@ -73,7 +74,7 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
             *cautions.about_lr(parts, length),
         ]
         for warning in (*of_networks, *of_settings, *done):
-            log.warning(warning)
+            log.warning("%s%s", "teacher: " if config.name == TEACHER else "", warning)
 
 
 def _students(parts: Parts) -> dict[str, Probe]:

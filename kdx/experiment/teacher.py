@@ -20,6 +20,8 @@ from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
+NAME = "teacher"  # of the runs that train teachers
+
 # Config keys that trained weights do not depend on.
 IRRELEVANT = (
     "name",
@@ -45,7 +47,7 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     A recipe is a diff of a run's config. A node with a `_target_` replaces the node of the run at any depth; others are merged.
     """
     side = member.resolution or config.resolution.teacher
-    fixed: dict[str, Any] = {"name": "teacher", "teacher": None, "calibration": None, "temperature": None, "mixing": None}
+    fixed: dict[str, Any] = {"name": NAME, "teacher": None, "calibration": None, "temperature": None, "mixing": None}
     fixed |= {"losses": {}, "student": member.network, "peers": None, "resolution": {"teacher": side, "student": side}}
     fixed |= {
         "logger": None,
