@@ -165,7 +165,7 @@ def test_evaluate_wants_the_folder_of_a_run(command: Command) -> None:
 
 
 def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdx.experiment.dry_run import EXAMPLES
+    from kdx.experiment.try_losses import EXAMPLES
     from kdx.losses.ce import CE
     from kdx.types import Outputs
 
@@ -188,7 +188,7 @@ def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(command: Command,
 
 
 def test_nan_at_the_first_step_is_not_blamed_on_lr(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdx.experiment.dry_run import EXAMPLES
+    from kdx.experiment.try_losses import EXAMPLES
     from kdx.losses.ce import CE
     from kdx.types import Outputs
 

@@ -109,6 +109,10 @@ WARNINGS = {
         [*VIT, "resolution.student=20", "+student.args.img_size=20"],
         "patches of 16 px do not divide images of 20 px, so 36% of the pixels are not used: use a multiple of 16 px, e.g. 16",
     ),
+    "one of several resolutions": (
+        [*TIMM, "student.architecture=convnext_atto", "resolution.student=[33,32]"],
+        "patches of 4 px do not divide images of 33 px, so 6% of the pixels are not used",
+    ),
     "the 4 px stem of a ConvNeXt": (
         [*TIMM, "student.architecture=convnext_atto", "resolution.student=34"],
         "patches of 4 px do not divide images of 34 px, so 11% of the pixels are not used",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -18,14 +16,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
-from kdx.config.monitor import check_monitors
-from kdx.config.schema import RunConfig, to_plain
+from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.experiment import resume
+from kdx.experiment.metrics import check_metrics
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
-from kdx.metrics.selection import applicable, check_added, directions
-from kdx.metrics.suite import Suites
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
@@ -174,7 +170,6 @@ def parts(config: RunConfig) -> Parts:
     observers(built, num_classes=2)
     _check_terms(built)
     _check_devices(config)
-    _check_trainer(config)
     if config.ckpt_path is not None:
         resume.check_checkpoint(Path(config.ckpt_path))
     try:
@@ -184,7 +179,7 @@ def parts(config: RunConfig) -> Parts:
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
-    _check_metrics(built)
+    check_metrics(built)
     for path, member in config.members.items():
         if member.checkpoint is not None:
             _check_checkpoint(path, Path(member.checkpoint), built.num_classes)
@@ -224,37 +219,6 @@ def _check_terms(parts: Parts) -> None:
             "Stored teacher crops need a teacher with constant logits per image: "
             "use augmentation=none, and combine=logits or probs in an ensemble"
         )
-
-
-def _check_metrics(parts: Parts) -> None:
-    """Raise ConfigError if an added metric or a monitored metric cannot be measured on this data set."""
-    config, labels, num_classes = parts.config, parts.source.labels, parts.num_classes
-    try:
-        check_added(parts.metrics, num_classes, labels=labels)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    peers = config.peers.members if config.peers is not None else ()
-    taught = config.teacher is not None or config.peers is not None
-    suites = Suites(num_classes, peers, parts.metrics, teacher=taught, labels=labels)
-    frozen = "teacher/" if config.teacher is not None else "no prefix"  # its metrics are the same in every epoch
-    names = [f"val/{name}" for name in suites.names if not name.startswith(frozen)]
-    name = config.monitor.removeprefix("val/student/")
-    of_student = applicable(parts.metrics, num_classes, labels=True, teacher=False)
-    if name in of_student and not labels and of_student[name].needs_label:
-        raise ConfigError(f"monitor={config.monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
-    check_monitors(to_plain(config), names, directions(parts.metrics))
-
-
-def _check_trainer(config: RunConfig) -> None:
-    """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
-    levels = {name: logging.getLogger(name).level for name in (pl.__name__, "lightning_fabric")}
-    try:
-        for name in levels:  # otherwise Lightning lists the devices
-            logging.getLogger(name).setLevel(logging.ERROR)
-        make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _check_devices(config: RunConfig) -> None:
