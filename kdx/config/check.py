@@ -81,7 +81,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     for path, node in targets(plain):
         _check_node(path, node)
     check_trainer(plain["trainer"])
-    check_callbacks(plain["callbacks"])
+    check_callbacks(plain["callbacks"], plain["trainer"])
     check_monitors(plain, possible_names(plain), {**OF_NETWORK, **OF_PAIR})
     _check_recipe(plain)
     if files:

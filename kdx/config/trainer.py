@@ -16,7 +16,6 @@ SET_BY_KDX: Mapping[str, str] = {
     "plugins": "use trainer.strategy and trainer.precision",
     "default_root_dir": "use hydra.run.dir=FOLDER",
     "use_distributed_sampler": "kdx distributes the images itself",
-    "enable_checkpointing": "use callbacks=none selection=last for no checkpoints",
     "fast_dev_run": "use debug=fdr",
     "reload_dataloaders_every_n_epochs": "kdx shuffles anew in every epoch",
 }
@@ -28,6 +27,7 @@ CALLBACKS: Mapping[str, str] = {
     "BatchSizeFinder": "changes the batch size: set data.batch_size",
     "LearningRateFinder": "changes the learning rate: sweep it with -m optimizer.lr=0.001,0.01",
 }
+CHECKPOINTS = ("Best", "Last", "ModelCheckpoint")  # callbacks that write them
 LIMITS = {
     "train": "expected a number from 1, or a share up to 1.0; null for all batches",
     "val": "val selects the weights; expected a number from 1, or a share up to 1.0; null for all batches",
@@ -75,10 +75,15 @@ def _check_length(trainer: Mapping[str, Any], path: str) -> None:
         )
 
 
-def check_callbacks(callbacks: Mapping[str, Any] | None) -> None:
-    """Raise ConfigError for a callback of Lightning that kdx does not support."""
+def check_callbacks(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a callback of Lightning that kdx does not support, or that the trainer excludes."""
     for name, node in (callbacks or {}).items():
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         callback = target.rpartition(".")[2]
         if target.startswith("pytorch_lightning.") and callback in CALLBACKS:
             raise ConfigError(f"callbacks.{name}: {callback} {CALLBACKS[callback]}")
+        if callback in CHECKPOINTS and trainer.get("enable_checkpointing") is False:
+            raise ConfigError(
+                f"trainer.enable_checkpointing=false excludes callbacks.{name}: for no checkpoints, "
+                "use callbacks=none selection=last"
+            )

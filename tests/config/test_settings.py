@@ -31,6 +31,7 @@ REFUSED = {
     "trainer.check_val_every_n_epoch=0": "val selects the weights",
     "trainer.check_val_every_n_epoch=1000": "never validates in trainer.max_epochs=150; expected 1 to 150",
     "+trainer.logger=false": "trainer.logger is set by kdx: use logger=OPTION",
+    "+trainer.enable_checkpointing=false": "for no checkpoints, use callbacks=none selection=last",
     "+trainer.fast_dev_run=true": "use debug=fdr",
     "+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}": "use callbacks=ema",
     "+callbacks.a={_target_: pytorch_lightning.callbacks.BatchSizeFinder}": "set data.batch_size",
@@ -58,6 +59,7 @@ ACCEPTED = (
     ("monitor=val/student/entropy", "monitor_mode=min"),
     ("monitor=val/student/top3", "metrics=[top3]"),
     ("seed=4294967295",),
+    ("callbacks=none", "selection=last", "+trainer.enable_checkpointing=false"),
 )
 
 
