@@ -19,6 +19,7 @@ from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
+from kdx.config.selected import check_selected
 from kdx.config.signatures import NotFoundError, signature
 from kdx.config.trainer import check_callbacks, check_trainer
 from kdx.metrics.names import OF_NETWORK, OF_PAIR
@@ -75,7 +76,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     """
     plain = deepcopy(dict(config))
     _check_fields(RunConfig, plain)
-    _check_groups(plain)
+    check_selected(plain)
     plain = _as_baseline(plain)
     _check_members(plain)
     for path, node in targets(plain):
@@ -128,15 +129,6 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
                 break
             keys, value = [*keys, str(key)], value[key]
         raise ConfigError(f"{'.'.join(keys)}={value}: {first['msg']}, got {first['input']!r}") from None
-
-
-def _check_groups(plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a key was set in a group that is `none`."""
-    for group in ("mixing", "augmentation", "calibration", "temperature"):
-        node = plain.get(group)
-        if isinstance(node, dict) and "_target_" not in node and all(not isinstance(value, dict) for value in node.values()):
-            key = f"{group}.{next(iter(node))}"
-            raise ConfigError(f"Cannot set `{key}`: config group `{group}` is `none`. Select an option first: {group}=OPTION")
 
 
 def _validate(path: str, value: Any, annotation: Any) -> None:
