@@ -18,6 +18,7 @@ from kdx.config import plugins
 from kdx.config.check import check, check_plain, conf_dir, load
 from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
+from kdx.config.overrides import checked_overrides
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import RunFolder
 
@@ -111,7 +112,7 @@ def train(
         config: overrides as for `compose`, or one config from it.
         folder: the run's folder; by default OUTPUTS/NAME/TIME, as for `kdx-train`.
         config_dir: as for `compose`.
-        quiet: whether to omit the table at the end.
+        quiet: whether to omit messages on the progress and the table at the end.
 
     Returns:
         The finished run.
@@ -120,8 +121,8 @@ def train(
         ValueError: if the config cannot run, or does not fit the data, the networks or the weights.
         KeyboardInterrupt: after the last checkpoint was written.
     """
-    overrides = tuple(word for word in config if isinstance(word, str))
     configs = [item for item in config if isinstance(item, RunConfig)]
+    overrides: tuple[Any, ...] = tuple(item for item in config if not isinstance(item, RunConfig))
     if configs and (len(configs) > 1 or overrides):
         raise ConfigError("Expected overrides or one config, got both; pass the overrides to kdx.compose")
     checked = check_plain(to_plain(configs[0])) if configs else compose(*overrides, config_dir=config_dir)
@@ -130,7 +131,7 @@ def train(
 
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     path = Path(folder) if folder is not None else Path(checked.outputs) / checked.name / name
-    with _caller_state_kept():
+    with _caller_state_kept(), _messages_shown(not quiet):
         train_with_baselines(build.parts(checked), RunFolder(path, overrides=overrides), quiet)
     return Run(path)
 
@@ -193,14 +194,16 @@ def _composed(name: str, overrides: tuple[str, ...] | list[str], config_dir: str
 
     folders = [Path(config_dir).absolute()] if config_dir is not None else []
     plugins.add_folders(folders)
+    given = checked_overrides(overrides)
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra.compose(name, [*overrides, *search], return_hydra_config=True)
+            return hydra.compose(name, [*given, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
         if not is_mistake(error):
             raise
-        raise ConfigError(explain(error, overrides, folders)) from None
+        message = explain(error, given, folders)
+        raise ConfigError(message.replace("add -m for one run per value", "call kdx.train once per value")) from None
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
@@ -229,6 +232,22 @@ def _caller_state_kept() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _messages_shown(shown: bool) -> Iterator[None]:
+    """Print kdx's messages to stderr meanwhile, unless the caller has configured logging."""
+    log = logging.getLogger("kdx")
+    if not shown or log.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _columns(file: Path) -> dict[str, Any]:

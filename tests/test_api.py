@@ -13,6 +13,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import kdx
+from kdx import api
 from kdx.data.digits import Digits
 from kdx.experiment.assemble import carve_splits
 
@@ -64,6 +65,8 @@ def test_a_network_of_a_run_predicts_what_the_run_measured(run: kdx.Run, role: s
     [
         (torch.full((1, 1, 8, 8), 16.0), "Unknown pixel range: expected uint8 or floats in"),
         (torch.zeros(1, 8, 8), "add a batch dimension"),
+        (torch.zeros(2, 3, 8, 8), r"Expected images with 1 channels, got \[2, 3, 8, 8\]; convert them, e.g. with images.mean"),
+        (torch.zeros(2, 4, 8, 8), r"Expected images with 1 channels, got \[2, 4, 8, 8\]$"),
     ],
 )
 def test_images_of_another_kind_are_refused(run: kdx.Run, images: torch.Tensor, message: str) -> None:
@@ -110,8 +113,28 @@ def test_mistakes_are_value_errors_with_the_remedy(tmp_path: Path) -> None:
         kdx.open_run(tmp_path)
     with pytest.raises(ValueError, match=r"pass the overrides to kdx.compose"):
         kdx.train(kdx.compose("experiment=none"), "seed=1")
+    with pytest.raises(ValueError, match="an option of the commands: use config_dir='mine'"):
+        kdx.train("--config-dir=mine")
+    with pytest.raises(ValueError, match=r"seed=1,2 has several values: call kdx.train once per value"):
+        kdx.train("seed=1,2")
+    with pytest.raises(ValueError, match="Expected overrides as strings, got a dict: write 'seed=1', 'name=x'"):
+        kdx.compose({"seed": 1, "name": "x"})
+    with pytest.raises(ValueError, match="got a int: write 'seed=1'"):
+        kdx.train(5)
+    assert kdx.compose("data.train_size=None").data.train_size is None
     with pytest.raises(AttributeError, match="the API is Run, compose"):
         kdx.trian
+
+
+def test_messages_are_printed_unless_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a script that has not configured logging; otherwise the script's handlers print them."""
+    log = logging.getLogger("kdx")
+    monkeypatch.setattr(log, "propagate", False)  # pytest configures the root logger
+    for own, shown, printed in (([], True, "hello\n"), ([], False, ""), ([logging.NullHandler()], True, "")):
+        monkeypatch.setattr(log, "handlers", own)
+        with api._caller_state_kept(), api._messages_shown(shown):
+            log.info("hello")
+        assert capsys.readouterr().err == printed and log.handlers == own
 
 
 def test_global_state_is_left_alone(run: kdx.Run, tmp_path: Path) -> None:

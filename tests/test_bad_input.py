@@ -165,14 +165,16 @@ def test_evaluate_wants_the_folder_of_a_run(command: Command) -> None:
 
 
 def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdx.experiment.try_losses import EXAMPLES
     from kdx.losses.ce import CE
     from kdx.types import Outputs
 
-    calls = []
+    calls: list[int] = []
     original = CE.forward
 
     def poisoned(self: CE, outputs: Outputs) -> torch.Tensor:
-        calls.append(0)
+        if len(outputs.student_logits) > EXAMPLES:  # not in the dry run
+            calls.append(0)
         return original(self, outputs) * (float("nan") if len(calls) == 6 else 1.0)
 
     monkeypatch.setattr(CE, "forward", poisoned)
@@ -183,6 +185,23 @@ def test_nan_stops_the_run_and_names_step_parts_and_checkpoint(command: Command,
     last = next(Path("outputs").rglob("last.ckpt"))
     state = torch.load(last, weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+def test_nan_at_the_first_step_is_not_blamed_on_lr(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdx.experiment.try_losses import EXAMPLES
+    from kdx.losses.ce import CE
+    from kdx.types import Outputs
+
+    original = CE.forward
+
+    def poisoned(self: CE, outputs: Outputs) -> torch.Tensor:
+        return original(self, outputs) * (float("nan") if len(outputs.student_logits) > EXAMPLES else 1.0)
+
+    monkeypatch.setattr(CE, "forward", poisoned)
+    code, _, err = command("train", "logger=none", "experiment=supervised_digits", "trainer=cpu", "trainer.max_epochs=3")
+    told = err.strip().splitlines()[-1]
+    assert code == 1 and "step 0" in told and "trainer.precision=32-true" in told and "student.mean" in told
+    assert "lower optimizer.lr" not in told and "Error executing job" not in err
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from kdx.cli import arguments, preview
@@ -21,6 +24,7 @@ from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.hydra_versions import of_main
+from kdx.run.provenance import VERSION
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 RESUME = "kdx-train --config-dir=RUN --config-name=rerun ckpt_path=RUN/checkpoints/last.ckpt"
@@ -78,6 +82,9 @@ def _execute(command: Command, parsed: Arguments) -> None:
     if "--help" in parsed.options:
         print(help_text(command.guide))
         return
+    if "--version" in parsed.options:
+        print(f"kdx {VERSION}")
+        return
     if arguments.INFO in parsed.options and group not in arguments.HYDRA_INFO:
         print(info_text(command.guide, group, parsed.config_dirs))
         return
@@ -88,7 +95,33 @@ def _execute(command: Command, parsed: Arguments) -> None:
             return
         preview.check_job(parsed, config_name, command.check)
     sys.argv = [sys.argv[0], *parsed.for_hydra]
-    hydra.main(**of_main(), config_path=str(conf_dir()), config_name=command.guide.config)(command.job)()
+    main = hydra.main(**of_main(), config_path=str(conf_dir()), config_name=command.guide.config)
+    try:
+        main(_carrying(command.job))()
+    except _JobFailedError as failed:
+        raise failed.error from None
+
+
+class _JobFailedError(BaseException):
+    """The exception of a single run. Hydra passes it on without printing the overrides, as it does for an Exception."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _carrying(job: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Return the job, whose exceptions become `_JobFailedError`; not in a sweep, where further jobs may follow."""
+
+    @functools.wraps(job)
+    def carrying(cfg: DictConfig) -> Any:
+        try:
+            return job(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _JobFailedError(error) from error
+
+    return carrying
 
 
 def report(error: Exception, parsed: Arguments | None = None) -> int:

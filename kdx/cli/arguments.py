@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdx.config.errors import ConfigError, nearest
 from kdx.config.other_words import key_for
+from kdx.config.overrides import checked_overrides
 
 SHORT = {
     "-h": "--help", "-m": "--multirun", "-r": "--run", "-c": "--cfg", "-p": "--package", "-i": "--info", "-cd": "--config-dir",
@@ -55,7 +56,7 @@ class Arguments:
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """Return the arguments in `words`. ConfigError for an unknown option or a missing value."""
+    """Return the arguments in `words`. ConfigError for an unknown option, a missing value, or a word that is not KEY=VALUE."""
     options: dict[str, str | None] = {}
     overrides = []
     rest = list(words)
@@ -74,11 +75,16 @@ def parse(words: Sequence[str]) -> Arguments:
             options[name] = value or None
         elif name in EXPECTED:
             if not equals:
-                value = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+                value = rest.pop(0) if rest and not _is_next(rest[0]) else ""
             options[name] = _checked(name, value)
         else:
             raise ConfigError(_unknown(word, rest))
-    return Arguments(options, tuple(overrides))
+    return Arguments(options, tuple(checked_overrides(overrides)))
+
+
+def _is_next(word: str) -> bool:
+    """Return whether a word after an option is the next argument, not the option's value."""
+    return word.startswith("-") or ("=" in word and not Path(word).exists())
 
 
 def _checked(name: str, value: str) -> str:

@@ -15,10 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
 from kdx.config.errors import ConfigError, explain_omegaconf, renamed, unknown
+from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
+from kdx.config.selected import check_selected
 from kdx.config.signatures import NotFoundError, signature
+from kdx.config.trainer import check_callbacks, check_trainer
+from kdx.metrics.names import OF_NETWORK, OF_PAIR
 from kdx.networks.names import check_architecture
 from kdx.ranges import explain
 
@@ -75,11 +79,14 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     """
     plain = deepcopy(dict(config))
     _check_fields(RunConfig, plain)
-    _check_groups(plain)
+    check_selected(plain)
     plain = _as_baseline(plain)
     _check_members(plain)
     for path, node in targets(plain):
         _check_node(path, node)
+    check_trainer(plain["trainer"])
+    check_callbacks(plain["callbacks"], plain["trainer"])
+    check_monitors(plain, possible_names(plain), {**OF_NETWORK, **OF_PAIR})
     _check_recipe(plain)
     if files:
         _check_files(plain)
@@ -125,15 +132,6 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
                 break
             keys, value = [*keys, str(key)], value[key]
         raise ConfigError(f"{'.'.join(keys)}={value}: {first['msg']}, got {first['input']!r}") from None
-
-
-def _check_groups(plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a key was set in a group that is `none`."""
-    for group in ("mixing", "augmentation", "calibration", "temperature"):
-        node = plain.get(group)
-        if isinstance(node, dict) and "_target_" not in node and all(not isinstance(value, dict) for value in node.values()):
-            key = f"{group}.{next(iter(node))}"
-            raise ConfigError(f"Cannot set `{key}`: config group `{group}` is `none`. Select an option first: {group}=OPTION")
 
 
 def _validate(path: str, value: Any, annotation: Any) -> None:
@@ -230,7 +228,7 @@ def _check_selection(plain: Node) -> None:
 
 
 def _check_recipe(plain: Node) -> None:
-    """Raise ConfigError if a recipe has a key that is not one of a run."""
+    """Raise ConfigError if a recipe has a key that is not one of a run, or a trainer that cannot train."""
     available = [f.name for f in fields(RunConfig)]
     for path, member in _members(plain).items():
         for key in member["recipe"]:
@@ -239,6 +237,8 @@ def _check_recipe(plain: Node) -> None:
         for key in member["recipe"].get("takes", []):
             if key not in TAKES:
                 raise ConfigError(unknown(f"{path}.recipe.takes.{key}", list(TAKES)))
+        if isinstance(member["recipe"].get("trainer"), dict):
+            check_trainer(member["recipe"]["trainer"], f"{path}.recipe.trainer")
 
 
 def _check_files(plain: Node) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kdx.config.other_words import key_for, target_for
+from kdx.config.other_words import UNSUPPORTED, key_for, target_for
 
 
 class ConfigError(ValueError):
@@ -17,7 +17,10 @@ class ConfigError(ValueError):
 
 def nearest(word: str, candidates: list[str]) -> str:
     """Return " Did you mean 'X'?" with the most similar candidate; empty if none is similar."""
-    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    lower = {candidate.lower(): candidate for candidate in reversed(candidates)}
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5) or [
+        lower[name] for name in difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    ]
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
@@ -25,6 +28,9 @@ def unknown(path: str, keys: list[str]) -> str:
     """Return the message for an unknown key, with the most similar key, or all keys if none is similar."""
     word = path.split(".")[-1]
     available = [key for key in keys if key != "hydra" and not key.startswith("_")]
+    reason = UNSUPPORTED.get(word) if word not in available else None
+    if reason is not None:
+        return f"Unknown key '{path}': {reason}"
     suggestion = key_for(path) if "." in path or "trainer" in keys else None  # at the root, only if these are keys of a run
     if suggestion is None or word in available:
         hint = nearest(word, available) or (f" Available: {', '.join(available)}" if available else "")
@@ -37,6 +43,8 @@ def explain_omegaconf(error: OmegaConfBaseException) -> str:
     """Return a one-line message for an unknown key, a wrong type or an invalid interpolation."""
     key = error.full_key or str(error.key or "")
     parent = error.parent_node
+    if "is not a ListConfig" in str(error):
+        return f"{key} expects a list: {key}=[VALUE]"
     if "not in" in str(error) or "Key '" in str(error):
         keys = [str(k) for k in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
         keys = keys or ([f.name for f in fields(error.object_type)] if is_dataclass(error.object_type) else [])

@@ -38,6 +38,9 @@ def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Se
     """
     if isinstance(error, ConfigError):
         return _with_value(error, overrides)
+    network = _network_override(overrides, config_dirs)
+    if network is not None:
+        return network
     if isinstance(error, AssertionError):
         return _inside_none(_key_at(error), config_dirs)
     if isinstance(error, OverrideParseException):
@@ -58,9 +61,30 @@ def unknown_option(group: str, option: str, available: Sequence[str]) -> str:
     if new is not None:
         return f"Option '{option}' of config group '{group}' is now '{new}': use {group}={new}"
     hint = nearest(option, list(available))
+    if group == "teacher" and not hint:
+        hint = f" For a network: teacher=online {network_override('network@teacher.network', option, ())}."
     if group == "network" and not hint.endswith(f"'{option}'?"):
         hint += f" For a timm architecture: network@student=timm student.architecture={option}."
     return f"Unknown option '{option}' for config group '{group}'.{hint} Available: {', '.join(available)}"
+
+
+def network_override(key: str, name: str, config_dirs: Sequence[Path]) -> str:
+    """Return the overrides that select the network `name` at `key`, such as network@student: an option, or timm's."""
+    if name in names("network", config_dirs):
+        return f"{key}={name}"
+    return f"{key}=timm {key.partition('@')[2]}.architecture={name}"
+
+
+def _network_override(overrides: Sequence[str], config_dirs: Sequence[Path]) -> str | None:
+    """Return the message for student=NAME, network=NAME and teacher.network=NAME; None if there is no such override."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key not in ("student", "network", "teacher.network") or not re.fullmatch(r"[\w.:/-]+", value):
+            continue
+        paths = ("student", "teacher.network") if key == "network" else (key,)
+        suggested = " or ".join(network_override(f"network@{path}", value, config_dirs) for path in paths)
+        return f"Cannot set `{key}` to a name. Did you mean {suggested}?"
+    return None
 
 
 def _with_value(error: ConfigError, overrides: Sequence[str]) -> str:
@@ -83,7 +107,11 @@ def _of_omegaconf(error: OmegaConfBaseException, overrides: Sequence[str], confi
         return _inside_none(key, config_dirs)
     if group == "resolution" and "is not a subclass" in str(error):
         return "Cannot set `resolution` itself: use resolution.student=PX resolution.teacher=PX"
-    return _with_value(ConfigError(explain_omegaconf(error)), overrides)
+    message = explain_omegaconf(error)
+    for override in overrides:
+        if override.startswith(f"{key}="):
+            message = message.replace("[VALUE]", f"[{override.partition('=')[2]}]")
+    return _with_value(ConfigError(message), overrides)
 
 
 def _inside_none(key: str, config_dirs: Sequence[Path]) -> str:
@@ -105,6 +133,11 @@ def _key_at(error: BaseException) -> str:
 
 
 def _not_parsed(error: OverrideParseException) -> str:
+    key, _, value = str(error.override).partition("=")
+    if re.search(r",\s*[\]}]", value):
+        return f"Invalid override '{error.override}': remove the comma before the bracket"
+    if "=" in value and not value.startswith(("[", "{", "'", '"')):
+        return f"Invalid override '{error.override}': quote a value that contains '=': '{key}=\"{value}\"'"
     reason = str(error).strip().splitlines()[0]
     return f"Invalid override '{error.override}': expected KEY=VALUE; quote special characters, e.g. 'key=[a,b]' ({reason})"
 
@@ -126,6 +159,8 @@ def _missing_option(error: MissingConfigException, config_dirs: Sequence[Path]) 
 def _number_for_group(overrides: Sequence[str]) -> str:
     for override in overrides:
         group, _, value = override.partition("=")
+        if value == "null" and "none" in names(group):
+            return f"Config group '{group}' expects the name of an option. Did you mean {group}=none?"
         if group in other_words.NUMBERS and value.replace(".", "", 1).isdigit():
             return f"Config group '{group}' expects the name of an option. Did you mean {other_words.NUMBERS[group]}={value}?"
     return "A config group expects the name of an option, or a list of names: see --info GROUP"
@@ -137,6 +172,10 @@ def _of_hydra(text: str, config_dirs: Sequence[Path]) -> str:
         override = lines[0].split("argument '")[1].rstrip("'")
         key, _, values = override.partition("=")
         return f"{override} has several values: add -m for one run per value, or write {key}=[{values}] for a list"
+    numeric = re.search(r"Key (\S+) \((int|float|bool)\) is incompatible", " ".join(lines))
+    if numeric:
+        where = lines[0].partition(":")[0]
+        return f"{where}: YAML reads a key as {numeric[1]} ({numeric[2]}); put it in quotes, or use another name"
     match = re.search(r"Could not override '([^']+)'", lines[0])
     if match:
         key = match[1]

@@ -49,6 +49,20 @@ KEYS: Mapping[str, str] = {
     **dict.fromkeys(("control",), "baseline"),  # 0.1
     **dict.fromkeys(("controls",), "baselines"),  # 0.1
 }
+# Settings of other tools that kdx does not have, and what there is instead.
+UNSUPPORTED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("compile", "torch_compile", "torchcompile"),
+        "kdx does not compile networks with torch.compile; on a GPU, trainer.precision=bf16-mixed is faster",
+    ),
+    **dict.fromkeys(
+        ("channels_last", "memory_format"),
+        "kdx keeps images in the default memory format; on a GPU, trainer.precision=bf16-mixed is faster",
+    ),
+    **dict.fromkeys(("swa", "stochastic_weight_avg"), "for an average of the weights, use callbacks=ema"),
+    **dict.fromkeys(("ema", "model_ema", "ema_decay"), "use callbacks=ema, with callbacks.ema.decay=VALUE"),
+    **dict.fromkeys(("early_stopping", "early_stop"), "kdx trains trainer.max_epochs=N epochs and selects the best one"),
+}
 # Groups that users give a number, and the key that accepts it: temperature=4 is temperature.value=4.
 NUMBERS: Mapping[str, str] = {"temperature": "temperature.value", "trainer": "trainer.max_epochs"}
 # Options that were renamed since 0.1.

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from kdx.config.baselines import Baseline
-from kdx.ranges import Count, Fraction, Number, Resolution
+from kdx.ranges import Count, Fraction, Number, Resolution, Seed, Text
 
 Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
 Interpolation = Literal["bilinear", "bicubic", "area", "bilinear_aliased", "bicubic_aliased"]
@@ -65,7 +65,7 @@ class DataConfig:
     train_size: Count | None
     val_share: Fraction
     test_share: Fraction
-    split_seed: Number
+    split_seed: Seed
     batch_size: Count
     loader: Literal["auto", "resident", "streamed"]
     num_workers: Number
@@ -115,10 +115,10 @@ class PeersConfig:
 class RunConfig:
     """Everything that a run depends on: one field per config group, plus the plain values."""
 
-    name: str
-    seed: Number
+    name: Text
+    seed: Seed
     tags: list[str]
-    outputs: str
+    outputs: Text
     resolution: ResolutionConfig
     data: DataConfig
     views: Node

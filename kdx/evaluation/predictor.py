@@ -48,6 +48,7 @@ class Predictor(nn.Module):
         if isinstance(network, Teacher):  # which is no module itself; its networks move to another device with this one
             members = network.members.items()
             self.members = nn.ModuleDict({name: one.network for name, one in members if isinstance(one, OnlineTeacher)})
+        self.channels = next(one.in_channels for one in self.modules() if isinstance(one, Network))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,6 +61,10 @@ class Predictor(nn.Module):
             ValueError: if the images have another shape or another range of values.
         """
         pixels = _in_bytes(images)
+        if images.shape[1] != self.channels:
+            gray = "images.mean(1, keepdim=True)" if self.channels == 1 else "images.expand(-1, 3, -1, -1)"
+            how = f"; convert them, e.g. with {gray}" if {self.channels, images.shape[1]} == {1, 3} else ""
+            raise ValueError(f"Expected images with {self.channels} channels, got {list(images.shape)}{how}")
         whole = np.array([images.shape[-2:]] * len(images), dtype=np.int64).reshape(-1, 2)
         boxes = self.crop.boxes(np.zeros((len(images), self.crop.draws)), whole)
         view = View(boxes, np.zeros(len(images), dtype=np.bool_))

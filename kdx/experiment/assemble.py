@@ -22,7 +22,6 @@ from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, other_normalization, report_faults, student_faults
 from kdx.experiment.teacher import MemberWeights
 from kdx.networks import weights
-from kdx.networks.features import FeatureTaps
 from kdx.networks.network import Network
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
@@ -87,25 +86,6 @@ def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
     if duplicates:
         log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(splits["test"]))
     return duplicates
-
-
-def check_features(parts: Parts) -> None:
-    """Raise ConfigError, with the available paths, if a loss needs a feature that its network does not have.
-
-    The check needs no weights, so it runs before a teacher is trained.
-    """
-    config, objective = parts.config, parts.objective
-    needed = {"student": (config.student, objective.student_features)}
-    if config.teacher is not None and not config.is_ensemble:
-        needed["teacher.network"] = (config.teacher.architecture, objective.teacher_features)
-    for path, (node, features) in needed.items():
-        if features:
-            with torch.device("meta"):
-                network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
-            try:
-                FeatureTaps(network.model, features)
-            except ValueError as error:
-                raise ConfigError(f"features of {path}: {error}") from None
 
 
 def make_network(node: Node, path: str, source: Source, num_classes: int) -> Network:

@@ -6,20 +6,23 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from kdx.config.errors import ConfigError, nearest
+from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
+from kdx.experiment import resume
+from kdx.experiment.metrics import check_metrics
 from kdx.experiment.teacher_classes import own_classes
-from kdx.losses.objective import Objective
+from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
-from kdx.metrics.selection import applicable, check_added
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
@@ -40,7 +43,7 @@ def make(node: Any, path: str, **arguments: Any) -> Any:
         return instantiate(node, _convert_="all", **of_instantiate(node), **arguments)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if not isinstance(cause, (ValueError, TypeError, InstantiationException)):
+        if not isinstance(cause, (ValueError, TypeError, InstantiationException, MisconfigurationException)):
             raise
         where = re.search(r"full_key: (\S+)", str(error))
         raise ConfigError(f"{path}{'.' + where[1] if where else ''}: {str(cause).strip().splitlines()[0]}") from cause
@@ -122,6 +125,21 @@ def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
     return {"train": train, "val": val, "test": test}
 
 
+def objective(config: RunConfig) -> Objective:
+    """Return the objective of a config. ConfigError if one of its losses is not a Term."""
+    terms = {name: make(node, f"losses.{name}") for name, node in config.losses.items()}
+    for name, term in terms.items():
+        if not isinstance(term, Term):
+            raise ConfigError(
+                f"losses.{name} is a {type(term).__name__}, not a Term: "
+                f"set {name}: {{_target_: kdx.losses.objective.Term, loss: {{_target_: {config.losses[name]['_target_']}}}}}"
+            )
+    try:
+        return Objective(terms)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def unchecked(config: RunConfig) -> Parts:
     """Return the parts of a finished run without checking them; its data need not exist."""
     return Parts(
@@ -131,7 +149,7 @@ def unchecked(config: RunConfig) -> Parts:
         mixing=make(config.mixing, "mixing"),
         augmentation=make(config.augmentation, "augmentation"),
         eval_crop=make(config.data.eval_crop, "data.eval_crop"),
-        objective=Objective({name: make(term, f"losses.{name}") for name, term in config.losses.items()}),
+        objective=objective(config),
         temperature=make(config.temperature, "temperature"),
         calibration=make(config.calibration, "calibration"),
         lr_schedule=make(config.lr_schedule, "lr_schedule"),
@@ -150,6 +168,8 @@ def parts(config: RunConfig) -> Parts:
     observers(built, num_classes=2)
     _check_terms(built)
     _check_devices(config)
+    if config.ckpt_path is not None:
+        resume.check_checkpoint(Path(config.ckpt_path))
     try:
         built.source.check()
     except ValueError as error:
@@ -157,7 +177,7 @@ def parts(config: RunConfig) -> Parts:
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
-    _check_metrics(built)
+    check_metrics(built)
     return built
 
 
@@ -194,26 +214,6 @@ def _check_terms(parts: Parts) -> None:
             "Stored teacher crops need a teacher with constant logits per image: "
             "use augmentation=none, and combine=logits or probs in an ensemble"
         )
-
-
-def _check_metrics(parts: Parts) -> None:
-    """Raise ConfigError if an added metric or the monitored metric cannot be measured on this data set."""
-    labels, num_classes, monitor = parts.source.labels, parts.num_classes, parts.config.monitor
-    try:
-        check_added(parts.metrics, num_classes, labels=labels)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    prefix, name = "val/student/", monitor.removeprefix("val/student/")
-    measured = applicable(parts.metrics, num_classes, labels=labels, teacher=False)
-    if not monitor.startswith(prefix) or name in measured:
-        return
-    if name in applicable(parts.metrics, num_classes, labels=True, teacher=False):
-        raise ConfigError(f"monitor={monitor} needs labels on val: use monitor=val/kl monitor_mode=min")
-    names = [prefix + available for available in measured]
-    raise ConfigError(
-        f"Unknown metric monitor={monitor}.{nearest(monitor, names)} Available: {', '.join(names)}; or add it with "
-        f"metrics=[{name}]"
-    )
 
 
 def _check_devices(config: RunConfig) -> None:

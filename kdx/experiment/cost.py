@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdx")
 
 
-def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_per_second: float) -> Costs:
+def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_per_second: float | None) -> Costs:
     """Return the cost of the networks on this rank's device, with the measurement protocol.
 
-    `images_per_second` is the training speed, summed over all ranks. If a measurement fails, such as a batch of one image in a
-    network that needs two, a warning is logged and the run continues.
+    `images_per_second` is the training speed, summed over all ranks; None if nothing was trained. If a measurement fails, such
+    as a batch of one image in a network that needs two, a warning is logged and the run continues.
     """
     config, distiller, channels = parts.config, experiment.module.distiller, parts.source.channels
     side = config.student_resolution
@@ -41,7 +41,7 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
             device=trainer.strategy.root_device,
             precision=trainer.precision_plugin.forward_context,
             precision_name=str(config.trainer["precision"]),
-            images_per_second=images_per_second / trainer.world_size,
+            images_per_second=None if images_per_second is None else images_per_second / trainer.world_size,
             teacher_runs=experiment.teacher is not None and not parts.teacher_is_stored,
         )
     except (RuntimeError, ValueError) as error:

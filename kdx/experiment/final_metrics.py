@@ -74,7 +74,8 @@ def final_metrics(parts: Parts, experiment: Experiment, trainer: Trainer, folder
     if parts.config.test:
         results["test"] = _measure(trainer.test, networks, parts, experiment, temperatures)
         metrics |= numbers("test", results["test"], module.test_metrics)
-    metrics["images_per_second"] = module.telemetry.images_per_second
+    if module.telemetry.all_images:  # else nothing was left to train after a resume
+        metrics["images_per_second"] = module.telemetry.images_per_second
     if trainer.is_global_zero:
         save(networks, results, parts, experiment, folder)
     return metrics

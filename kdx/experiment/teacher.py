@@ -25,6 +25,8 @@ from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
+NAME = "teacher"  # of the runs that train teachers
+
 # Config keys that trained weights do not depend on; on the metrics, only by the one that is monitored.
 IRRELEVANT = (
     "name",
@@ -71,7 +73,7 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     if "interpolation" in taken:  # in its own run, the teacher is in the place of the student
         taken["interpolation"] |= {"student": run["interpolation"]["teacher"], "student_from": "image"}
     without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger", "ckpt_path"))
-    own: dict[str, Any] = {"name": "teacher", "tags": [], "losses": {}, "metrics": {}}
+    own: dict[str, Any] = {"name": NAME, "tags": [], "losses": {}, "metrics": {}}
     own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}
     same = {key: run[key] for key in ("outputs", "test", "preflight", "rehearsal")}
     stated = {**without, **own, **same, **{key: value for key, value in recipe.items() if key not in taken}}

@@ -12,9 +12,10 @@ from kdx.costs.energy import EnergyMeter
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
 from kdx.experiment import build, loggers, teacher
-from kdx.experiment.assemble import assemble, carve_splits, check_features, read_splits, warn_of_duplicates
+from kdx.experiment.assemble import assemble, carve_splits, read_splits, warn_of_duplicates
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
+from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select
@@ -50,7 +51,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     published = read_splits(parts.source)
     splits = carve_splits(config.data, published)
     duplicates = warn_of_duplicates(splits)
-    check_features(parts)
+    dry_run(parts, splits)
     files = teacher.obtain(parts, published, train_teacher)
     experiment = assemble(parts, splits, files)
     module = experiment.module
@@ -79,7 +80,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
             save_students(module, config.student_resolution, folder, parts.source.names)
             if experiment.teacher is not None:
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
-            costs = measure_cost(parts, experiment, trainer, metrics["images_per_second"])
+            costs = measure_cost(parts, experiment, trainer, metrics.get("images_per_second"))
             metrics |= costs.metrics
             report = {
                 "metrics": metrics,

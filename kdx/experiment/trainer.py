@@ -36,6 +36,18 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
     return trainer
 
 
+def check_trainer(config: RunConfig) -> None:
+    """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
+    levels = {name: logging.getLogger(name).level for name in ("pytorch_lightning", "lightning_fabric")}
+    try:
+        for name in levels:  # otherwise Lightning lists the devices
+            logging.getLogger(name).setLevel(logging.ERROR)
+        build.make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def select(
     config: RunConfig, trainer: pl.Trainer, experiment: Experiment, folder: RunFolder
 ) -> tuple[dict[str, Any], dict[str, float] | None]:

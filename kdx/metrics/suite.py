@@ -100,6 +100,12 @@ class Suites(nn.Module):
         self.student = Suite(num_classes, added, teacher=teacher, labels=labels)
         self.peers = nn.ModuleDict({name: Suite(num_classes, added, teacher=teacher, labels=labels) for name in peers})
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the numbers, in their order."""
+        of_peer = [name.removeprefix("student/") for name in self.student.names if not name.startswith("teacher/")]
+        return [*self.student.names, *(f"peer_{peer}/{name}" for peer in self.peers for name in of_peer)]
+
     def update(self, outputs: Outputs) -> None:
         """Add a batch."""
         self.student.update(outputs)

@@ -16,7 +16,7 @@ from kdx.losses.objective import Objective
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
-from kdx.training.callbacks.checkpoints import last_good_checkpoint
+from kdx.training.callbacks.checkpoints import after_bad_loss
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
 from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
@@ -132,7 +132,7 @@ class DistillationModule(pl.LightningModule):
         try:
             values = self.telemetry.read()
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"{error}. {last_good_checkpoint(self.trainer)}") from None
+            raise NonFiniteLossError(f"{error}. {after_bad_loss(self.trainer, error.step)}", error.step) from None
         if not values:
             return
         if self.distiller.temperature is not None:

@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite, first at `step`."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Telemetry:
@@ -52,7 +56,7 @@ class Telemetry:
         means, (bad_step, *bad) = numbers[: len(self.names)], numbers[len(self.names) :]
         if bad_step >= 0:
             parts = ", ".join(f"{name} = {value:.6g}" for name, value in zip(self.names, bad, strict=True))
-            raise NonFiniteLossError(f"Loss is not finite at step {int(bad_step)}: {parts}")
+            raise NonFiniteLossError(f"Loss is not finite at step {int(bad_step)}: {parts}", int(bad_step))
         seconds = max(time.perf_counter() - self.began, 1e-9)
         rate = self.images / seconds
         self.all_images += self.images

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+import kdx
 from kdx.cli.arguments import parse
 from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
@@ -45,6 +46,26 @@ WORDS = {
     "callbacks.best._target_=kdx.temperatures.apart.PerNetwork": "use kdx.temperatures.per_network.PerNetwork",
     "--lr=0.1": "Did you mean optimizer.lr=0.1? Settings are written KEY=VALUE, without dashes",
     "--batch-size=8": "Did you mean data.batch_size=8?",
+    "student=resnet18": "Did you mean network@student=resnet18?",
+    "student=resnet26d": "Did you mean network@student=timm student.architecture=resnet26d?",
+    "network=resnet18": "Did you mean network@student=resnet18 or network@teacher.network=resnet18?",
+    "+teacher.network=resnet18": "Did you mean network@teacher.network=resnet18?",
+    "teacher=resnet50": "For a network: teacher=online network@teacher.network=resnet50.",
+    "teacher=None": "Did you mean teacher=none?",
+    "optimizer.LR=1": "Did you mean 'lr'?",
+    "baselines=scratch": "baselines expects a list: baselines=[scratch]",
+    "tags=mine": "tags expects a list: tags=[mine]",
+    "losses=[kl,]": "remove the comma before the bracket",
+    "ckpt_path=epoch=1-step=10.ckpt": """quote a value that contains '=': 'ckpt_path="epoch=1-step=10.ckpt"'""",
+    "compile=true": "kdx does not compile networks",
+    "trainer.compile=true": "kdx does not compile networks",
+    "channels_last=true": "default memory format",
+    "swa=true": "use callbacks=ema",
+    "hydra.run.dir=": "Missing value: hydra.run.dir=",
+    "name=": "Missing value: name=. Write name=VALUE",
+    "help": "did you mean --help?",
+    "seed": "Unexpected word 'seed': expected KEY=VALUE",
+    "--config-dir": "Missing value for option --config-dir",
     "--multi": "Did you mean '--multirun'?",
 }
 
@@ -53,6 +74,32 @@ WORDS = {
 def test_word_is_answered(command: Command, word: str, answer: str) -> None:
     code, _, err = command("train", "--cfg", "job", word)
     assert code == 2 and answer in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["seed=", "1"], "Did you mean seed=1? Write KEY=VALUE without spaces"),
+        (["seed", "=1"], "without spaces, e.g. seed=1"),
+        (["--config-dir", "seed=1"], "Missing value for option --config-dir"),
+    ],
+)
+def test_spaces_are_explained(words: list[str], answer: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(words)
+    assert answer in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "read"), [("1", "1 (int)"), ("0.5", "0.5 (float)"), ("on", "True (bool)")])
+def test_a_key_that_yaml_reads_as_another_type_is_explained(command: Command, tmp_path: Path, key: str, read: str) -> None:
+    (tmp_path / "mine" / "losses").mkdir(parents=True)
+    (tmp_path / "mine" / "losses" / "sharp.yaml").write_text(f"{key}: {{_target_: kdx.losses.objective.Term}}\n")
+    code, _, err = command("train", "--cfg", "job", "--config-dir=mine", "losses=[sharp]")
+    assert code == 2 and f"YAML reads a key as {read}; put it in quotes" in err
+
+
+def test_the_version_is_that_of_kdx(command: Command) -> None:
+    assert command("train", "--version")[:2] == (0, f"kdx {kdx.__version__}\n")
 
 
 def test_another_command_is_not_answered_with_keys_of_training(command: Command) -> None:

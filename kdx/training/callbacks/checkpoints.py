@@ -16,10 +16,15 @@ from kdx.ranges import NonNegative, validated
 from kdx.training.telemetry import NonFiniteLossError
 
 
-def last_good_checkpoint(trainer: pl.Trainer) -> str:
-    """Return what to do after a loss that is not finite: the last checkpoint, if any, and settings to change."""
+def after_bad_loss(trainer: pl.Trainer, step: int) -> str:
+    """Return what to do after a loss that is not finite at `step`: the last checkpoint, if any, and settings to change."""
     paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     path = next((path for path in reversed(paths) if path), None)
+    if step == 0:
+        return (
+            "No step was taken before, so optimizer.lr is not the cause: try trainer.precision=32-true, and check the "
+            "normalization (student.mean, student.std), the initial weights (student.init), the teacher and your own losses"
+        )
     last = f"The last good checkpoint is {path}" if path else "No checkpoint was written before"
     return f"{last}; try a lower optimizer.lr, or trainer.gradient_clip_val=1.0"
 

@@ -19,9 +19,13 @@ class LrSchedule(ABC):
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: float) -> float:
         """Return the factor on lr at `step` of `total_steps`."""
-        warmup = self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
+        warmup = self.warmup(steps_per_epoch)
         factor = self.factor(step, warmup, total_steps, steps_per_epoch)
         return factor * min(1.0, step / warmup) if warmup else factor
+
+    def warmup(self, steps_per_epoch: float) -> int:
+        """Return the length of the warm-up in steps."""
+        return self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
 
     @abstractmethod
     def factor(self, step: int, warmup: int, total_steps: int, steps_per_epoch: float) -> float:

@@ -1,0 +1,120 @@
+"""One forward of a network without weights: whether it runs at its resolution, and the shapes of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdx.config.errors import ConfigError
+from kdx.config.schema import Node
+from kdx.experiment.assemble import make_network
+from kdx.experiment.build import Parts
+from kdx.networks.features import FeatureTaps
+from kdx.networks.network import Network, checked_logits
+
+FAILURES = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)  # of a network on unsuitable images
+LARGEST = 1024  # px; larger sides are not tried as a remedy
+
+
+@dataclass
+class Probe:
+    """A network that has run once: the shapes of its captured features, without the batch, and the warnings about it."""
+
+    network: Network
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def probe(parts: Parts, node: Node, path: str, key: str, side: int, paths: Sequence[str], training: bool) -> Probe:
+    """Return a network after one forward on images of `side` px. ConfigError, with the remedy, if it fails."""
+    try:
+        return _run(parts, node, path, side, paths, training, "meta")
+    except Exception:  # some networks read values, which meta tensors lack: only a failure with values counts
+        try:
+            return _run(parts, node, path, side, paths, training, "cpu")
+        except ConfigError:
+            raise
+        except FAILURES as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            remedy = _remedy(parts, node, path, key, side, training, reason)
+            raise ConfigError(f"{path}: {node['architecture']} does not run at {key}={side}: {reason}: {remedy}") from error
+
+
+def _run(parts: Parts, node: Node, path: str, side: int, paths: Sequence[str], training: bool, device: str) -> Probe:
+    channels = parts.source.channels
+    size = min(2, parts.config.data.batch_size) if training else 2
+    with torch.device(device), torch.no_grad():
+        network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
+        probe = Probe(network.train(training))
+        try:
+            taps = FeatureTaps(network.model, paths)
+        except ValueError as error:
+            raise ConfigError(f"features of {path}: {error}") from None
+        hooks = [
+            module.register_forward_pre_hook(_note_lost_pixels(probe, path, channels, side))
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d)
+        ]
+        logits = network(torch.zeros(size, channels, side, side))
+        for hook in hooks:
+            hook.remove()
+    try:
+        checked_logits(logits, path, network, (size, parts.num_classes))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    probe.shapes = {name: feature.shape[1:] for name, feature in taps.take().items()}
+    return probe
+
+
+def _note_lost_pixels(probe: Probe, path: str, channels: int, side: int) -> Any:
+    """Return a hook that notes the share of the image that a layer of patches omits at the right and lower edge."""
+
+    def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        patch = conv.kernel_size[0]
+        takes_image = tuple(inputs[0].shape[1:]) == (channels, side, side)
+        if takes_image and patch > 1 and conv.stride == conv.kernel_size == (patch, patch) and conv.padding in (0, (0, 0)):
+            lost = 1 - (side // patch * patch / side) ** 2
+            if lost > 0:
+                probe.warnings.append(
+                    f"{path}: patches of {patch} px do not divide images of {side} px, so {lost:.0%} of the pixels are not used"
+                    f": use a multiple of {patch} px, e.g. {max(side // patch, 1) * patch} or {(side // patch + 1) * patch}"
+                )
+
+    return hook
+
+
+def _remedy(parts: Parts, node: Node, path: str, key: str, side: int, training: bool, reason: str) -> str:
+    """Return what to change so that the network runs, found by trying."""
+
+    def runs(changed: Node, px: int) -> bool:
+        try:
+            _run(parts, changed, path, px, (), training, "meta")
+        except Exception:
+            return False
+        return True
+
+    if "more than 1 value per channel" in reason:
+        return "use data.batch_size=2 or more"
+    args = dict(node.get("args") or {})
+    if runs({**node, "args": {**args, "img_size": side}}, side):
+        return f"{'set' if 'img_size' in args else 'add'} {'' if 'img_size' in args else '+'}{path}.args.img_size={side}"
+    larger = side
+    while larger * 2 <= LARGEST:
+        larger *= 2
+        if runs(node, larger):
+            return f"use {key}={larger}, or another network"
+    if runs(node, native := _native(parts, node, path)):
+        return f"use {key}={native}, or another network"
+    return f"use another {key}, or another network"
+
+
+def _native(parts: Parts, node: Node, path: str) -> int:
+    """Return the resolution in px for which timm lists the architecture."""
+    with torch.device("meta"):
+        network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
+    config: Any = getattr(network.model, "pretrained_cfg", None) or {}
+    return int((config.get("input_size") or (3, 224, 224))[-1])

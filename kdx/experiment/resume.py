@@ -1,0 +1,133 @@
+"""Checkpoints to resume from: what `ckpt_path` may name, and whether it fits this run."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from kdx.config.errors import ConfigError
+from kdx.config.schema import RunConfig, to_plain
+
+LEARNER = ("distiller.", "objective.")  # prefixes of what a run trains in a checkpoint
+SHOWN = 3  # names per line of a difference
+# Keys of the config that may differ from the run of the checkpoint without changing what is trained.
+FREE = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "metrics", "baselines", "measured", "selection")
+FREE_TRAINER = (
+    "max_epochs", "max_steps", "accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "num_sanity_val_steps",
+    "limit_val_batches", "limit_test_batches", "enable_model_summary",
+)  # fmt: skip
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint of a run, with tensors without data. ConfigError if the file is something else."""
+    from_weights = f"to start from its weights, use ckpt_path=null student.init={path}"
+    expected = "to resume, use the checkpoints/last.ckpt of a run"
+    if not zipfile.is_zipfile(path):
+        kind = "holds weights, no state of the training" if path.suffix == ".safetensors" else "is not a checkpoint"
+        raise ConfigError(f"ckpt_path={path} {kind}: {expected}; {from_weights}")
+    try:
+        content: Any = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise ConfigError(
+            f"ckpt_path={path} holds Python objects, which kdx does not load: {expected}; {from_weights}"
+        ) from None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"ckpt_path={path} is damaged ({str(error).splitlines()[0]}): copy it again") from None
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or "loops" not in content or "optimizer_states" not in content:
+        raise ConfigError(f"ckpt_path={path} holds weights, no state of the training: {expected}; {from_weights}")
+    if not any(str(name).startswith(LEARNER[0]) for name in state):
+        raise ConfigError(f"ckpt_path={path} is a checkpoint of another program: {expected}; {from_weights}")
+    return dict(content)
+
+
+def check_fit(config: RunConfig, learner: Mapping[str, Tensor], total_steps: int) -> list[str]:
+    """Return warnings if settings differ from those of the checkpoint's run, or if nothing is left to train.
+
+    Args:
+        config: The config of this run.
+        learner: The state that this run trains, by the names in a checkpoint.
+        total_steps: The number of optimizer steps of the whole training.
+
+    Raises:
+        ConfigError: If names or shapes of the checkpoint differ.
+    """
+    assert config.ckpt_path is not None
+    path = Path(config.ckpt_path)
+    content = check_checkpoint(path)
+    saved = {name: value for name, value in content["state_dict"].items() if name.startswith(LEARNER)}
+    changed = _changes(path, config)
+    lines = _differences(saved, learner)
+    if lines:
+        because = f"; {changed} in its run" if changed else ""
+        raise ConfigError(
+            f"ckpt_path={path} is of a run with other networks or losses{because}. Use the same settings, or start from the "
+            "student's weights with ckpt_path=null student.init=RUN/student.safetensors"
+            + "".join(f"\n  {line}" for line in lines)
+        )
+    warnings = []
+    if changed:
+        warnings.append(f"ckpt_path: {changed} in the run of the checkpoint; the optimizer's state and lr come from that run")
+    done = int(content["global_step"])
+    if done >= total_steps:
+        epochs = config.trainer.get("max_epochs")
+        key = "trainer.max_steps" if epochs in (None, -1) else "trainer.max_epochs"
+        warnings.append(
+            f"ckpt_path: nothing is left to train ({done} of {total_steps} steps are done), so the run is only measured again; "
+            f"to train on, increase {key}={config.trainer[key.partition('.')[2]]}"
+        )
+    return warnings
+
+
+def _differences(saved: Mapping[str, Tensor], learner: Mapping[str, Tensor]) -> list[str]:
+    """Return the difference of two states in at most three lines."""
+    both = [name for name in saved if name in learner]
+    found = {
+        "only in the checkpoint": [name for name in saved if name not in learner],
+        "only in this run": [name for name in learner if name not in saved],
+        "other shapes": [
+            f"{name} {list(saved[name].shape)} there, {list(learner[name].shape)} here"
+            for name in both
+            if saved[name].shape != learner[name].shape
+        ],
+    }
+    return [
+        f"{title}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
+        for title, names in found.items()
+        if names
+    ]
+
+
+def _changes(path: Path, config: RunConfig) -> str:
+    """Return the values that differ in the run of the checkpoint, as KEY=VALUE; empty if there are none or no config.yaml."""
+    file = path.absolute().parent.parent / "config.yaml"
+    if not file.is_file():
+        return ""
+    there = yaml.safe_load(file.read_text(encoding="utf-8"))
+    here: Any = to_plain(config)
+    if not isinstance(there, dict):
+        return ""
+    old, new = dict(_leaves(_relevant(there))), dict(_leaves(_relevant(here)))
+    changed = [f"{key}={old[key]}" for key in old if key in new and old[key] != new[key]]
+    return ", ".join(changed[:SHOWN])
+
+
+def _relevant(plain: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in plain.items() if key not in FREE}
+    kept["trainer"] = {key: value for key, value in (plain.get("trainer") or {}).items() if key not in FREE_TRAINER}
+    return kept
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
