@@ -12,7 +12,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo, careful
+from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo
 
 log = logging.getLogger("kdx")
 ID = "wandb.json"  # in the run's folder from its start, so that a resumed run goes on in the same W&B run
@@ -58,7 +58,6 @@ class Wandb(Journal, WandbLogger):
         self._axes(about)
         self.log_hyperparams(dict(about.config))
 
-    @careful
     def _axes(self, about: RunInfo) -> None:
         run = self.experiment
         for axis in ("epoch", "trainer/global_step"):
@@ -67,36 +66,32 @@ class Wandb(Journal, WandbLogger):
             run.define_metric(names, step_metric=axis)
         run.define_metric(about.monitor, step_metric="epoch", summary=f"{about.mode},last")
 
-    @careful
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics, step)
 
-    @careful
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The resolved config, as plain nested data."""
         self.experiment.config.update(params, allow_val_change=True)
 
-    @careful
     def picture(self, name: str, path: Path) -> None:
         self.log_image(name, [str(path)])
 
-    @careful
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         self.log_table(name, list(columns), [list(row) for row in rows])
 
-    @careful
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
-        """The summary, by which dashboards sort, and the artifacts."""
+        """The summary, by which dashboards sort, and the artifacts. `selected/` values steer a W&B sweep, so they are logged."""
         run = self.experiment
         val = {name: value for name, value in conclusion.metrics.items() if name.startswith("val/")}
-        final = {name: value for name, value in conclusion.metrics.items() if name not in val}
-        final |= {f"selected/{name}": value for name, value in val.items()}
+        selected = {f"selected/{name}": value for name, value in val.items()}
+        final = {**{name: value for name, value in conclusion.metrics.items() if name not in val}, **selected}
         final |= {f"last/{name}": value for name, value in conclusion.last.items()}
         if conclusion.best is not None:
             final[f"best/{about.monitor}"] = conclusion.best
         run.summary.update(
             {**final, "selection": conclusion.selection["rule"], "selected_epoch": conclusion.selection["epoch"]}
         )
+        run.log(selected)  # a sweep reads what is logged; `val/` values are those of every epoch
         if self.artifacts:
             self._keep(about, conclusion)
 
@@ -116,11 +111,9 @@ class Wandb(Journal, WandbLogger):
             student.add_file(str(about.folder / file))
         run.log_artifact(student, aliases=["latest", conclusion.selection["rule"]])
 
-    @careful
     def alert(self, title: str, text: str) -> None:
         self.experiment.alert(title=title, text=text, level="ERROR")
 
-    @careful
     def close(self, failed: bool) -> None:
         self.experiment.finish(exit_code=int(failed))
 
