@@ -20,6 +20,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import RunFolder
+from kdx.run.masking import mask_record
 
 if TYPE_CHECKING:
     from kdx.evaluation.predictor import Predictor
@@ -218,8 +219,9 @@ def _quoted(path: Path) -> str:
 
 @contextmanager
 def _caller_state_kept() -> Iterator[None]:
-    """Restore the caller's log levels afterwards; raise KeyboardInterrupt if Lightning exits because of one."""
+    """Log without secrets; restore the caller's log levels afterwards; raise KeyboardInterrupt if Lightning exits for one."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    logging.getLogger("kdx").addFilter(mask_record)
     try:
         yield
     except SystemExit as exit_request:  # Lightning saves a checkpoint and exits
@@ -227,6 +229,7 @@ def _caller_state_kept() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise RuntimeError(f"Training was terminated: {exit_request!r}") from exit_request
     finally:
+        logging.getLogger("kdx").removeFilter(mask_record)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 

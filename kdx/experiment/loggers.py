@@ -13,6 +13,7 @@ from kdx.config.schema import RunConfig, to_plain
 from kdx.experiment import build
 from kdx.report import per_class
 from kdx.run.folder import RunFolder
+from kdx.run.masking import mask, masked
 from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
 from kdx.training.loggers.metrics_file import MetricsFile
 from kdx.training.ranks import rank
@@ -32,13 +33,13 @@ def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
     checkpoint = Path(config.ckpt_path) if config.ckpt_path is not None else None
     return RunInfo(
         folder=folder.path,
-        name=" ".join([config.name, *baseline, *shown, f"s{config.seed}"]),
+        name=" ".join([config.name, *baseline, *map(mask, shown), f"s{config.seed}"]),
         job_type=f"baseline-{config.baseline}" if config.baseline else "train",
         monitor=config.monitor,
         mode=config.monitor_mode,
-        config=to_plain(config),
+        config=masked(to_plain(config)),
         group=folder.group,
-        tags=[*config.tags, *experiments, *baseline],
+        tags=[*map(mask, config.tags), *experiments, *baseline],
         resumed=checkpoint.resolve().parent.parent if checkpoint is not None else None,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from kdx.run.masking import masked
 from kdx.run.provenance import difference, environment, provenance
 
 RERUN = "# Again: kdx-train --config-dir=FOLDER_OF_THIS_FILE --config-name=rerun\n"
@@ -52,9 +53,9 @@ class RunFolder:
         return self.path / "baselines"
 
     def write(self, name: str, content: Any) -> None:
-        """Write JSON atomically."""
+        """Write JSON atomically, with secrets masked."""
         draft = self.path / f".{name}.part"
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(masked(content), indent=2) + "\n", encoding="utf-8")
         os.replace(draft, self.path / name)
 
     def read(self, name: str) -> Any:
@@ -65,10 +66,13 @@ class RunFolder:
             raise ValueError(f"Cannot read {self.path / name} ({error}); expected {self.path} to be a finished run") from None
 
     def start(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Write config, provenance, environment and uncommitted changes before training. Return the provenance."""
+        """Write config, provenance, environment and uncommitted changes before training, with secrets masked.
+
+        Return the provenance.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(
-            RERUN + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
+            RERUN + yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
         source = provenance(self.overrides)
         started = datetime.now(UTC).isoformat(timespec="seconds")

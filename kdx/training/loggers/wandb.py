@@ -6,12 +6,14 @@ import json
 import logging
 import netrc
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
+from kdx.run.masking import mask
 from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo
 
 log = logging.getLogger("kdx")
@@ -48,7 +50,7 @@ class Wandb(Journal, WandbLogger):
         """Start the W&B run, or go on with the one of the run that this one resumes."""
         defaults = {"name": about.name[:128], "group": about.group, "job_type": about.job_type}
         chosen = {key: value or defaults[key] for key, value in self.given.items()}
-        tags = [tag[:64] for tag in dict.fromkeys([*self.tags, *about.tags])]
+        tags = [mask(tag)[:64] for tag in dict.fromkeys([*self.tags, *about.tags])]
         resumed = _id(about.resumed) if about.resumed is not None else None
         again = {"id": resumed, "resume": "allow"} if resumed else {}
         arguments = {"dir": self.folder, "project": self.project, "entity": self.entity, "tags": tags, **chosen, **again}
@@ -80,7 +82,7 @@ class Wandb(Journal, WandbLogger):
         self.log_table(name, list(columns), [list(row) for row in rows])
 
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
-        """The summary, by which dashboards sort, and the artifacts. `selected/` values steer a W&B sweep, so they are logged."""
+        """The summary, by which dashboards sort, and the artifacts. `selected/` values are also logged, to steer sweeps."""
         run = self.experiment
         val = {name: value for name, value in conclusion.metrics.items() if name.startswith("val/")}
         selected = {f"selected/{name}": value for name, value in val.items()}
@@ -135,10 +137,17 @@ def _use(run: Any, artifact: Any) -> None:
 def _start(arguments: dict[str, Any], mode: str | None, timeout: float) -> Any:
     import wandb
 
-    settings = wandb.Settings(init_timeout=timeout, silent=True, console="off")
+    command, sys.argv = sys.argv, [mask(word) for word in sys.argv]  # W&B records it
+    try:
+        return _init(wandb, arguments, mode, wandb.Settings(init_timeout=timeout, silent=True, console="off"))
+    finally:
+        sys.argv = command
+
+
+def _init(wandb: Any, arguments: dict[str, Any], mode: str | None, settings: Any) -> Any:
     mode = mode or ("online" if _has_key() else "offline")
     try:
-        return wandb.init(mode=mode, settings=settings, reinit="create_new", **arguments)  # type: ignore[arg-type]  # a Literal
+        return wandb.init(mode=mode, settings=settings, reinit="create_new", **arguments)
     except Exception as error:  # no server, no key, no right to the project: the run does not depend on any of them
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         log.warning("W&B cannot be reached (%s): this run is logged offline; upload it later with `wandb sync`", reason)
