@@ -15,7 +15,7 @@ from kdx.experiment import build, loggers, teacher
 from kdx.experiment.assemble import assemble, carve_splits, check_features, read_splits, warn_of_duplicates
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
-from kdx.experiment.final_metrics import final_metrics
+from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select
 from kdx.metrics.selection import directions
@@ -68,7 +68,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     failed = True
     try:
         trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=config.ckpt_path, weights_only=True)
-        selected, last = select(config, trainer, experiment, folder)
+        selected, last = select(parts, trainer, experiment, folder)
         metrics = {**count_parameters(experiment), **final_metrics(parts, experiment, trainer, folder)}
         metrics["seconds"] = time.perf_counter() - start
         metrics["peak_memory_mb"] = peak_memory_mb()
@@ -76,7 +76,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         metrics |= {} if joules is None else {"energy_joules": joules}
         assert experiment.teacher is None or experiment.teacher.fingerprint == before, "the teacher's weights changed"
         if trainer.is_global_zero:
-            save_students(module, config.student_resolution, folder, parts.source.names)
+            save_students(module, config, folder, parts.source.names, metrics.get(TEMPERATURES["student_scaled"]))
             if experiment.teacher is not None:
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
             costs = measure_cost(parts, experiment, trainer, metrics["images_per_second"])
