@@ -26,12 +26,11 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
     """Return the Lightning trainer of this config. Of Lightning's messages, only warnings and errors are logged."""
     for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
-    plugins = [GlobalBatchNorm()] if config.trainer.get("strategy", "auto") != "auto" else []
     trainer: pl.Trainer = build.make(
         config.trainer,
         "trainer",
         default_root_dir=str(folder.path),
-        plugins=plugins,
+        plugins=[GlobalBatchNorm()],  # Lightning applies it if there are several processes, however the strategy is called
         use_distributed_sampler=False,
         **arguments,
     )

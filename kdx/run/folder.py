@@ -84,6 +84,14 @@ class RunFolder:
         return source
 
 
+def forget_peak_memory() -> None:
+    """Start the GPU's peak anew, if there is a GPU; the peak of a process cannot be reset."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_mb() -> float:
     """Return the peak memory so far in MiB: of the GPU if there is one, else of this process."""
     import torch

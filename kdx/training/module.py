@@ -87,9 +87,13 @@ class DistillationModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         if self.inspect_teacher is not None:
             self.preflight = self.inspect_teacher(self)
-            self.log_now({f"preflight/{name}": value for name, value in self.preflight.metrics.items()})
+            numbers = {f"preflight/{name}": value for name, value in self.preflight.metrics.items()}
+            self.log_now(numbers, epoch=self.current_epoch)  # before the epoch begins
         if self.store_targets is not None:
             self.targets = self.store_targets(self)
+
+    def on_train_start(self) -> None:
+        self.telemetry.start_clock()
 
     def on_test_start(self) -> None:
         if self.distiller.teacher is not None:
@@ -153,10 +157,11 @@ class DistillationModule(pl.LightningModule):
             self.warned = True
             log.warning("at step %d: %s", self.global_step, complaint)
 
-    def log_now(self, values: dict[str, float]) -> None:
-        """Write numbers to all loggers at this step, on the first rank."""
+    def log_now(self, values: dict[str, float], epoch: int | None = None) -> None:
+        """Write numbers to all loggers at this step, on the first rank, with the number of the current epoch, from 1."""
+        epoch = self.current_epoch + 1 if epoch is None else epoch
         for logger in self.loggers:
-            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics({**values, "epoch": epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         stored = self.preflight.logits[batch_idx] if self.preflight is not None else None
@@ -190,9 +195,14 @@ class DistillationModule(pl.LightningModule):
         self._finish_final_pass()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the calibration, for readers of the checkpoint; a resumed run fits it again on the same val."""
+        """Store the means since the last log, and the calibration for readers: a resumed run fits it again on the same val."""
+        checkpoint["telemetry"] = self.telemetry.state()
         if self.preflight is not None:
             checkpoint["calibration_temperatures"] = self.preflight.calibration_temperatures
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "telemetry" in checkpoint:  # not in checkpoints of older versions
+            self.telemetry.load(checkpoint["telemetry"])
 
 
 def seed_everything(seed: int) -> None:
