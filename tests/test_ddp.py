@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 def losses(folder: Path) -> list[float]:
@@ -45,3 +47,32 @@ def test_two_ranks_equal_one_and_share_folder_and_teacher(
     assert found[0]["teacher_seconds"] > 1 and "teacher_seconds" not in found[1]
     assert len(list((tmp_path / "outputs" / "teachers").glob("*/"))) == 1
     assert {path.name for path in tmp_path.iterdir()} >= {"two", "one", "outputs"}
+
+
+@pytest.mark.long
+def test_two_ranks_equal_one_where_images_are_skipped(
+    train: Callable[..., Path], tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    """Damaged files at unequal places of the ranks' shares; mixing, BatchNorm and the mean loss count each image once."""
+    generator = np.random.default_rng(0)
+    for name, level in (("a", 60), ("b", 160)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = generator.integers(level, level + 60, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i:02}.png")
+    for i in (3, 4, 11, 17, 25):
+        (tmp_path / "images" / "a" / f"{i:02}.png").write_bytes(b"damaged")
+    data = ["data=imagefolder", f"data.root={tmp_path}/images", "data.on_bad_image=skip", "data.batch_size=16"]
+    options = ["experiment=supervised_digits", *data, "mixing=mixup", *tiny, "trainer.log_every_n_steps=1"]
+    options += ["resolution.student=8", "trainer.limit_train_batches=3"]
+    one = train("one", *options, f"outputs={tmp_path}/outputs")
+    command = [sys.executable, "-m", "kdx.cli.train", *options, f"outputs={tmp_path}/outputs", "trainer.devices=2"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("KDX_", "HYDRA_"))}
+    done = subprocess.run(
+        [*command, f"hydra.run.dir={tmp_path}/two"], capture_output=True, text=True, timeout=600, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), abs=1e-5)
+    found = [json.loads((f / "metrics.json").read_text())["metrics"] for f in (tmp_path / "two", one)]
+    names = [name for name in found[1] if name.startswith(("val/", "test/"))]
+    assert {name: found[0][name] for name in names} == pytest.approx({name: found[1][name] for name in names}, abs=1e-4)
