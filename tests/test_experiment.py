@@ -148,6 +148,10 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     ends = [[row for row in curve(f) if row["val/student/nll"]][-1] for f in (whole, resumed)]
     assert ends[0] == ends[1]
+    means = [
+        [(row["step"], row["epoch"], row["train/loss"]) for row in curve(f) if row["train/loss"]] for f in (whole, resumed)
+    ]
+    assert means[0] == means[1]  # also of the window in which the run was cut
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from kdx.temperatures.base import Temperature
 from kdx.training.callbacks.checkpoints import last_good_checkpoint
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
+from kdx.training.loggers.journal import Journal
 from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.optimizers.schedules import LrSchedule
 from kdx.training.preflight import Preflight
@@ -87,12 +88,13 @@ class DistillationModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         if self.inspect_teacher is not None:
             self.preflight = self.inspect_teacher(self)
-            numbers = {f"preflight/{name}": value for name, value in self.preflight.metrics.items()}
-            self.log_now(numbers, epoch=self.current_epoch)  # before the epoch begins
         if self.store_targets is not None:
             self.targets = self.store_targets(self)
 
     def on_train_start(self) -> None:
+        if self.preflight is not None:
+            numbers = {f"preflight/{name}": value for name, value in self.preflight.metrics.items()}
+            self.log_now(numbers, epoch=self.current_epoch)  # before the epoch begins; a resumed run knows its step here
         self.telemetry.start_clock()
 
     def on_test_start(self) -> None:
@@ -217,6 +219,9 @@ class DistillationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "telemetry" in checkpoint:  # not in checkpoints of older versions
             self.telemetry.load(checkpoint["telemetry"])
+        for logger in self.loggers:
+            if isinstance(logger, Journal):
+                logger.resume(checkpoint["global_step"])
 
 
 def seed_everything(seed: int) -> None:

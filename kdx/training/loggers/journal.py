@@ -13,7 +13,7 @@ log = logging.getLogger("kdx")
 Row = Sequence[Any]
 PATIENCE = 3  # failures in a row after which a logger is disabled, so that no run waits for a server at each step
 # Lightning calls the last three.
-GUARDED = ("begin", "picture", "table", "conclude", "alert", "close", "log_metrics", "log_hyperparams", "finalize")
+GUARDED = ("begin", "resume", "picture", "table", "conclude", "alert", "close", "log_metrics", "log_hyperparams", "finalize")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class Journal:
 
     def begin(self, about: RunInfo) -> None:
         """Called once when the run starts."""
+
+    def resume(self, step: int) -> None:
+        """Called before the first number if the run goes on from a checkpoint of this step."""
 
     def picture(self, name: str, path: Path) -> None:
         """Log an image file."""
