@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from kdx.config.explain import explain, is_mistake
 from kdx.config.overrides import checked_overrides
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import RunFolder
+from kdx.run.masking import mask_record
 
 if TYPE_CHECKING:
     from kdx.evaluation.predictor import Predictor
@@ -65,7 +65,7 @@ class Run:
         try:
             import pandas as pd  # type: ignore[import-untyped]  # optional, and without stubs here
         except ImportError:
-            return _columns(self.path / "metrics.csv")
+            return RunFolder(self.path).columns()
         return pd.read_csv(self.path / "metrics.csv")
 
     def student(self) -> Predictor:
@@ -221,8 +221,9 @@ def _quoted(path: Path) -> str:
 
 @contextmanager
 def _caller_state_kept() -> Iterator[None]:
-    """Restore the caller's log levels afterwards; raise KeyboardInterrupt if Lightning exits because of one."""
+    """Log without secrets; restore the caller's log levels afterwards; raise KeyboardInterrupt if Lightning exits for one."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    logging.getLogger("kdx").addFilter(mask_record)
     try:
         yield
     except SystemExit as exit_request:  # Lightning saves a checkpoint and exits
@@ -230,6 +231,7 @@ def _caller_state_kept() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise RuntimeError(f"Training was terminated: {exit_request!r}") from exit_request
     finally:
+        logging.getLogger("kdx").removeFilter(mask_record)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
@@ -248,11 +250,3 @@ def _messages_shown(shown: bool) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-
-
-def _columns(file: Path) -> dict[str, Any]:
-    import numpy as np
-
-    with file.open(newline="", encoding="utf-8") as stream:
-        names, *rows = list(csv.reader(stream))
-    return {name: np.array([float(row[i]) if row[i] else np.nan for row in rows]) for i, name in enumerate(names)}

@@ -78,8 +78,9 @@ class Examples:
 class RenderedBatch:
     """Rendered images of a batch, before mixing: [B,C,R,R], uint8 or float32 in [0,1].
 
-    `skipped` maps the index of each example that could not be decoded to the reason. `others` holds the teacher's view at
-    further resolutions, `further` the student's.
+    `skipped` maps the index of each example that could not be decoded to the reason. `alone` [B], without the halo, marks
+    examples whose partner in mixing could not be decoded; None: no example. `others` holds the teacher's view at further
+    resolutions, `further` the student's.
     """
 
     draw: Draw
@@ -89,6 +90,7 @@ class RenderedBatch:
     halo: int = 0
     views: tuple[View, View] | None = None
     skipped: dict[int, str] = field(default_factory=dict)
+    alone: NDArray[np.bool_] | None = None
     others: Mapping[int, Tensor] = field(default_factory=dict)
     further: Mapping[int, Tensor] = field(default_factory=dict)
 

@@ -75,8 +75,25 @@ def test_resnet18_at_224_px_has_the_published_macs() -> None:
 
 def test_latency_is_the_median_after_the_warm_up() -> None:
     clock = Clock()
-    found = latency.median(clock.takes(9e-2, 8e-2, 7e-2, 0.05, 0.01, 0.02, 0.09, 0.04), clock)
-    assert found == Timing(pytest.approx(0.04), 5, 3)
+    found = latency.median(clock.takes(9e-2, 8e-2, 7e-2, 0.041, 0.040, 0.039, 0.070, 0.040), clock)
+    assert found == Timing(pytest.approx(0.04), 5, 3, spread=pytest.approx(0.001 / 0.04))  # one outlier is no disagreement
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "rounds", "seconds", "spread"),
+    [
+        ([0.2, 0.1, 0.3], 2, 0.04, 0.0),  # then quiet
+        ([0.2, 0.1, 0.3, 0.09, 0.06, 0.06, 0.5, 0.25, 0.75], 3, 0.06, 0.015 / 0.06),  # always disturbed: the best round
+    ],
+)
+def test_repetitions_that_disagree_are_measured_again(
+    disturbed: list[float], rounds: int, seconds: float, spread: float
+) -> None:
+    clock = Clock()
+    found = latency.median(clock.takes(0.2, *disturbed, 0.04), clock)
+    assert found.rounds == rounds
+    assert (found.seconds, found.spread) == (pytest.approx(seconds), pytest.approx(spread))
+    assert f"spread {100 * spread:.0f} %, the best of {rounds} rounds" in found.text
 
 
 @pytest.mark.parametrize(
@@ -102,8 +119,8 @@ def test_a_batch_that_would_take_too_long_is_measured_smaller_and_scaled(monkeyp
     fast = latency.batched(nn.Identity(), (1, 4, 4), 500, Timing(1e-4, 3, 1), CPU)
     assert seen == [12, 500]
     assert slow.seconds == pytest.approx(fast.seconds) == pytest.approx(50)
-    assert slow.text == "batch 500: 3 repetitions of 12 images, scaled after 1 warm-up"
-    assert fast.text == "batch 500: 3 repetitions after 1 warm-up"
+    assert slow.text == "batch 500: 3 repetitions of 12 images, scaled after 1 warm-up, spread 0 %"
+    assert fast.text == "batch 500: 3 repetitions after 1 warm-up, spread 0 %"
 
 
 @pytest.mark.usefixtures("quick")

@@ -88,6 +88,26 @@ def test_workers_do_not_change_a_run(train: Callable[..., Path]) -> None:
     assert loss[0] == pytest.approx(loss[1], abs=0.02)  # workers ship uint8: pixels differ by up to 1/255
 
 
+def test_epochs_are_counted_alike_everywhere(train: Callable[..., Path]) -> None:
+    """The epoch of the selection has the best value in the curves, and the last epoch is the number of epochs."""
+    folder = train("run", "trainer.max_epochs=3")
+    rows = [row for row in curve(folder) if row["val/student/accuracy"]]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert {int(row["epoch"]) for row in curve(folder) if row.get("train/loss")} == {1, 2, 3}
+    selection = json.loads((folder / "metrics.json").read_text())["selection"]
+    values = {int(row["epoch"]): float(row["val/student/accuracy"]) for row in rows}
+    assert values[selection["epoch"]] == max(values.values()) == pytest.approx(metrics(folder)["val/student/accuracy"])
+    assert selection["text"].startswith(f"epoch {selection['epoch']} of 3")
+
+
+def test_the_time_of_a_run_is_without_its_teachers(train: Callable[..., Path], tmp_path: Path) -> None:
+    fresh = f"outputs={tmp_path}/fresh"
+    first, second = metrics(train("first", fresh)), metrics(train("second", fresh))
+    assert first["teacher_seconds"] > 0 and "teacher_seconds" not in second
+    teacher = next((tmp_path / "fresh" / "teachers").glob("*/metrics.json")).parent
+    assert metrics(teacher)["seconds"] <= first["teacher_seconds"]
+
+
 class Interrupted(Exception):
     """Stands for a power cut at some step."""
 
@@ -128,6 +148,10 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     ends = [[row for row in curve(f) if row["val/student/nll"]][-1] for f in (whole, resumed)]
     assert ends[0] == ends[1]
+    means = [
+        [(row["step"], row["epoch"], row["train/loss"]) for row in curve(f) if row["train/loss"]] for f in (whole, resumed)
+    ]
+    assert means[0] == means[1]  # also of the window in which the run was cut
 
 
 @pytest.mark.long

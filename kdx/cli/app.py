@@ -24,6 +24,7 @@ from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.hydra_versions import of_main
+from kdx.run.masking import masked_output, secrets_in
 from kdx.run.provenance import VERSION
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -42,8 +43,13 @@ class Command:
 def run(command: Command) -> NoReturn:
     """Run a command and exit with status 0, 2 for an invalid configuration, or 1 for a failure while running.
 
-    Errors are printed in one line, with a traceback only with HYDRA_FULL_ERROR=1.
+    Errors are printed in one line, with a traceback only with HYDRA_FULL_ERROR=1. Nothing that is printed contains a secret.
     """
+    with masked_output(secrets_in(sys.argv[1:])):
+        _run(command)
+
+
+def _run(command: Command) -> NoReturn:
     # This variable makes Hydra raise exceptions instead of printing them. Ranks that Lightning starts inherit it, so the
     # user's value is passed on in another variable.
     os.environ.setdefault("KDX_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))

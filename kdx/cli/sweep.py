@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -26,6 +27,7 @@ from kdx.cli.train import train_job
 from kdx.config.baselines import DETERMINED
 from kdx.config.check import check
 from kdx.config.errors import ConfigError, nearest
+from kdx.run.masking import masked
 
 log = logging.getLogger("kdx")
 
@@ -41,6 +43,14 @@ class Sweep(Callback):
         with _exit_on_error():
             for batch in baseline_jobs(config).values():
                 check(job_config(config, batch[0]))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        file = Path(config.hydra.sweep.dir) / "multirun.yaml"  # written by Hydra, with the overrides
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if masked(content) != content:
+            file.write_text(yaml.safe_dump(masked(content), sort_keys=False), encoding="utf-8")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with _exit_on_error():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 WHAT = {
     "nll": "NLL",
     "ece": "ECE",
+    "ece_by_chance": "ECE of perfect calibration, by chance",
     "ece_mass": "ECE, equal mass",
     "ece_classwise": "ECE, classwise",
     "mce": "MCE",
@@ -21,7 +22,8 @@ WHAT = {
     "images_per_second": "images per second",
     "peak_memory_mb": "peak memory",
     "energy_joules": "energy",
-    "seconds": "time",
+    "seconds": "time without the teacher's",
+    "teacher_seconds": "time of the teacher's training",
     "teacher_share": "teacher's share of the time",
     "lr": "learning rate",
     "lambda": "lambda (adversary's weight)",
@@ -35,6 +37,7 @@ UNITS = {
     "peak_memory_mb": "MB",
     "energy_joules": "J",
     "seconds": "s",
+    "teacher_seconds": "s",
 }
 # For costs, and for runs of older versions, whose metrics.json has no `higher_is_better`.
 MORE_IS_BETTER = ("accuracy", "top5", "agreement", "auroc", "images_per_second")
@@ -44,7 +47,16 @@ SPOKEN = {
     "trainer.max_epochs": "epochs",
     "student.architecture": "student",
 }
-COSTS = ("parameters", "macs", "latency_ms_1", "latency_ms_batch", "seconds", "energy_joules", "peak_memory_mb")
+COSTS = (
+    "parameters",
+    "macs",
+    "latency_ms_1",
+    "latency_ms_batch",
+    "seconds",
+    "teacher_seconds",
+    "energy_joules",
+    "peak_memory_mb",
+)
 PREFERRED = (
     "student/accuracy",
     "student/ece",
@@ -93,6 +105,8 @@ def direction(name: str, higher_is_better: Mapping[str, bool | None] | None = No
         return {True: "more", False: "less", None: ""}[higher_is_better[last]]
     if last in MORE_IS_BETTER:
         return "more"
+    if last.endswith("_by_chance"):
+        return ""
     worse = ("nll", "brier", "kl", "loss", *COSTS)
     return "less" if last in worse or "ece" in last or last in ("mce", "rms_ce", "brier_reliability") else ""
 

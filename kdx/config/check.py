@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
-from kdx.config.errors import ConfigError, explain_omegaconf, renamed, unknown
+from kdx.config.errors import ConfigError, explain_omegaconf, invalid, refuse_masked, renamed, unknown
 from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
 from kdx.config.run_as_teacher import student_of_run
@@ -89,6 +89,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     check_monitors(plain, possible_names(plain), {**OF_NETWORK, **OF_PAIR})
     _check_recipe(plain)
     if files:
+        refuse_masked(plain)
         _check_files(plain)
     _check_selection(plain)
     if plain["teacher"] is None and plain["calibration"] is not None:
@@ -131,7 +132,7 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
             if not isinstance(value, Mapping) or key not in value:
                 break
             keys, value = [*keys, str(key)], value[key]
-        raise ConfigError(f"{'.'.join(keys)}={value}: {first['msg']}, got {first['input']!r}") from None
+        raise ConfigError(invalid(".".join(keys), value, f"{first['msg']}, got {first['input']!r}")) from None
 
 
 def _validate(path: str, value: Any, annotation: Any) -> None:
@@ -139,7 +140,7 @@ def _validate(path: str, value: Any, annotation: Any) -> None:
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{path}={value}: {explain(error)}") from None
+        raise ConfigError(invalid(path, value, explain(error))) from None
 
 
 def _check_node(path: str, node: Node) -> None:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kdx.config.other_words import UNSUPPORTED, key_for, target_for
+from kdx.run.masking import MASK, is_secret, mask, masked_keys
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run. The message ends with the remedy."""
+    """A configuration that cannot run. The message ends with the remedy; secrets in it are masked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(mask(message))
+
+
+def invalid(path: str, value: Any, reason: str) -> str:
+    """Return the message for an invalid value, without the value if it is a secret."""
+    return mask(f"{path}={value}: {reason}", [str(value)] if is_secret(path) else [])
+
+
+def refuse_masked(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a config, read from a run's folder, has secrets that were masked there."""
+    keys = masked_keys(config)
+    if keys:
+        raise ConfigError(
+            f"A run's config.yaml has {MASK} in place of secret values; give those of {', '.join(keys)} again, as "
+            f"{keys[0]}=VALUE or '{keys[0]}=${{oc.env:VARIABLE}}'"
+        )
 
 
 def nearest(word: str, candidates: list[str]) -> str:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from kdx.costs.state import example, undisturbed
 
 BUDGET, LIMIT = 0.2, 5.0  # seconds: minimum time for repetitions, and time after which no repetition starts
 LEAST, WARMUPS = 3, 3
+AGREE, ROUNDS = 0.1, 3  # spread at which repetitions agree; so often they are measured if they do not
 
 Clock = Callable[[], float]
 Context = Callable[[], AbstractContextManager[Any]]
@@ -23,36 +24,58 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Timing:
-    """Median time in seconds for `batch` images, from `repetitions` of `measured` images each, after `warmups`."""
+    """Median time in seconds for `batch` images, from `repetitions` of `measured` images each, after `warmups`.
+
+    `spread` is the interquartile range of the repetitions divided by the median; the best of `rounds`, if they disagreed.
+    """
 
     seconds: float
     repetitions: int
     warmups: int
     batch: int = 1
     measured: int = 1
+    spread: float = 0.0
+    rounds: int = 1
 
     @property
     def text(self) -> str:
         """Description for the protocol."""
         scaled = f" of {self.measured} images, scaled" if self.measured != self.batch else ""
         runs = "repetition" if self.repetitions == 1 else "repetitions"
-        return f"batch {self.batch}: {self.repetitions} {runs}{scaled} after {self.warmups} warm-up"
+        again = f", the best of {self.rounds} rounds" if self.rounds > 1 else ""
+        spread = f", spread {100 * self.spread:.0f} %" if self.repetitions > 1 else ""
+        return f"batch {self.batch}: {self.repetitions} {runs}{scaled} after {self.warmups} warm-up{spread}{again}"
 
 
 def median(call: Callable[[], Any], clock: Clock = time.perf_counter) -> Timing:
     """Return the median time of `call`, which must be synchronous.
 
     Up to 3 warm-up calls, then repetitions for 0.2 s, at least 3. No call starts after 5 s, so slow calls are repeated less
-    often; the slowest ones are measured by the last warm-up call.
+    often; the slowest ones are measured by the last warm-up call. Repetitions whose interquartile range is over 10 % of their
+    median were disturbed: they are measured again, up to 3 times in all, and those with the smallest range count.
     """
-    began, warm, taken = clock(), list[float](), list[float]()
+    began, warm, rounds = clock(), list[float](), list[list[float]]()
     while len(warm) < WARMUPS and sum(warm) < BUDGET:
         warm.append(_once(call, clock))
-    while (len(taken) < LEAST or sum(taken) < BUDGET) and clock() - began < LIMIT:
-        taken.append(_once(call, clock))
-    if not taken:
+    while len(rounds) < ROUNDS and not (rounds and _spread(rounds[-1]) <= AGREE):
+        taken = list[float]()
+        while (len(taken) < LEAST or sum(taken) < BUDGET) and clock() - began < LIMIT:
+            taken.append(_once(call, clock))
+        if (len(taken) < LEAST and rounds) or not taken:  # no time is left
+            break
+        rounds.append(taken)
+    if not rounds:
         return Timing(warm[-1], 1, len(warm) - 1)
-    return Timing(statistics.median(taken), len(taken), len(warm))
+    best = min(rounds, key=_spread)
+    return Timing(statistics.median(best), len(best), len(warm), spread=_spread(best), rounds=len(rounds))
+
+
+def _spread(seconds: list[float]) -> float:
+    """Return the interquartile range divided by the median; 0 for a single value."""
+    if len(seconds) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return (high - low) / max(middle, 1e-12)
 
 
 def _once(call: Callable[[], Any], clock: Clock) -> float:
@@ -77,7 +100,7 @@ def forward(
             synchronize(device)
 
         timing = median(call)
-    return Timing(timing.seconds, timing.repetitions, timing.warmups, batch, batch)
+    return replace(timing, batch=batch, measured=batch)
 
 
 def batched(
@@ -95,7 +118,7 @@ def batched(
     affordable = max(1, int(LIMIT / (LEAST + 1) / max(single.seconds, 1e-9)))
     measured = min(batch, affordable)
     timing = forward(network, shape, measured, device, precision)
-    return Timing(timing.seconds * batch / measured, timing.repetitions, timing.warmups, batch, measured)
+    return replace(timing, seconds=timing.seconds * batch / measured, batch=batch, measured=measured)
 
 
 def synchronize(device: torch.device) -> None:

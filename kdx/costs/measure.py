@@ -108,7 +108,8 @@ def _protocol(device: torch.device, precision: str) -> str:
     return (
         f"on {name}{threads}, torch {torch.__version__}: eval mode, inference_mode, precision {precision}, images "
         "already on the device, device synchronized after each forward; latency is the median of repetitions within "
-        f"{latency.BUDGET} s, at least {latency.LEAST}, none started after {latency.LIMIT:g} s. MACs are "
+        f"{latency.BUDGET} s, at least {latency.LEAST}, none started after {latency.LIMIT:g} s, measured again up to "
+        f"{latency.ROUNDS} times while their interquartile range (spread) is over {latency.AGREE:.0%} of it. MACs are "
         "half the operations that torch's FlopCounterMode counts for one image; not counted: "
         f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch divided by the training time per "
         "batch, 0 if the teacher does not run in training"

@@ -58,7 +58,7 @@ def decode(images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage) -
 
 
 def without(draw: Draw, halo: int, bad: dict[int, str]) -> Draw:
-    """Return the draw without bad examples. A bad halo is replaced by the first good example."""
+    """Return the draw without bad examples. A bad halo is replaced by the first good example, which is then not mixed."""
     rows = np.flatnonzero(~np.isin(draw.index, list(bad))) if bad else np.arange(len(draw.index))
     inner = rows[rows >= halo]
     if not len(inner):
@@ -66,6 +66,18 @@ def without(draw: Draw, halo: int, bad: dict[int, str]) -> Draw:
     if halo and not (rows < halo).any():
         rows = np.concatenate([inner[:1], inner])
     return replace(draw, index=draw.index[rows])
+
+
+def alone(index: NDArray[np.int64], halo: int, bad: dict[int, str]) -> NDArray[np.bool_] | None:
+    """Return which good examples [B], without the halo, have a bad predecessor, their partner in mixing; None if none has.
+
+    They are not mixed. So an example's partner does not depend on the rank that has it.
+    """
+    if not halo or not bad:
+        return None
+    is_bad = np.isin(index, list(bad))
+    lonely: NDArray[np.bool_] = is_bad[:-1][~is_bad[1:]]
+    return lonely if lonely.any() else None
 
 
 class Loader(ABC):
@@ -137,7 +149,8 @@ class ResidentLoader(Loader):
             draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, held.skipped)
             rows = torch.from_numpy(draw.index).to(held.pixels.device, non_blocking=True)
             label = None if held.labels is None else held.labels[rows]
-            yield self.look(Examples(draw, held.pixels[rows], held.sizes[draw.index], label, self.order.halo))
+            rendered = self.look(Examples(draw, held.pixels[rows], held.sizes[draw.index], label, self.order.halo))
+            yield replace(rendered, alone=alone(index, self.order.halo, held.skipped))
 
 
 class StreamedLoader(Loader):
@@ -204,7 +217,8 @@ class _Work(Dataset[RenderedBatch]):
         chosen = [decoded[place[i]] for i in kept.index.tolist()]
         sizes = np.array([image.shape[1:] for image in chosen], np.int64)
         label = None if self.images.labels is None else torch.from_numpy(self.images.labels[kept.index])
-        return replace(self.look(Examples(kept, chosen, sizes, label, self.order.halo)), skipped=bad)
+        rendered = self.look(Examples(kept, chosen, sizes, label, self.order.halo))
+        return replace(rendered, skipped=bad, alone=alone(index, self.order.halo, bad))
 
 
 def _as_is(rendered: RenderedBatch) -> RenderedBatch:

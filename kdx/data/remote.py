@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import fsspec
 
+from kdx.run.masking import MASK
+
 T = TypeVar("T")
 
 TRIES, PAUSE_S = 3, 1.0  # the pause doubles
@@ -64,6 +66,8 @@ def _system(url: str) -> tuple[Any, str]:
 
 def _patiently(fetch: Callable[[], T], url: str, absent: str, remedy: str) -> T:
     """What `fetch` returns, which is tried TRIES times. ValueError names `url` and the remedy; OSError: this disk is full."""
+    if MASK in url:
+        raise ValueError(f"{url}: user and password were masked in the config of a run: give the URL again, with data.root=URL")
     for attempt in range(TRIES):
         try:
             return fetch()

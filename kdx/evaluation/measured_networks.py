@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,11 +20,12 @@ from kdx.experiment.assemble import load_teacher, make_network
 from kdx.experiment.students import weights_of_card
 from kdx.networks import weights
 from kdx.networks.network import Network
+from kdx.networks.preprocessing import interpolation_of
 from kdx.networks.published import class_names, published
 from kdx.run.folder import RunFolder
 from kdx.teachers.teacher import Teacher
 from kdx.types import Pair
-from kdx.views.render import DEFAULT, Resizing
+from kdx.views.render import DEFAULT, Interpolation, Resizing
 
 log = logging.getLogger("kdx")
 
@@ -159,7 +160,9 @@ def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> 
     num_classes, channels = args.pop("num_classes"), args.pop("in_chans")
     network = Network(card["architecture"], num_classes, channels, trained["mean"], trained["std"], args=args)
     weights.load(network.model, file)
-    return MeasuredNetworks(str(file), of, network, Pair(card["resolution"], card["resolution"]), card.get("label_names"))
+    name = cast(Interpolation, card.get("interpolation") or interpolation_of(trained) or "bilinear")
+    side = Pair(card["resolution"], card["resolution"])
+    return MeasuredNetworks(str(file), of, network, side, resizing=Resizing(name, name), names=card.get("label_names"))
 
 
 def _of_weights(request: EvaluationRequest, source: Source) -> MeasuredNetworks:

@@ -32,9 +32,9 @@ def check_metric(metric: str, parts: Parts, path: str) -> None:
         ConfigError: If it does not; the message suggests the nearest name.
     """
     name, at, when = metric.partition("@")
-    if at and when != END and not (when.isdigit() and int(when) < int(parts.config.trainer["max_epochs"])):
-        last = int(parts.config.trainer["max_epochs"]) - 1
-        raise ConfigError(f"{path}: invalid epoch '{when}' in '{metric}': give a number from 0 to {last}, or {END}")
+    if at and when != END and not (when.isdigit() and 0 < int(when) <= int(parts.config.trainer["max_epochs"])):
+        last = int(parts.config.trainer["max_epochs"])
+        raise ConfigError(f"{path}: invalid epoch '{when}' in '{metric}': give a number from 1 to {last}, or {END}")
     available = list(_columns(parts) if at else _finals(parts))
     if name not in available:
         raise ConfigError(f"{path}: unknown metric '{name}'.{nearest(name, available)} Available: {', '.join(available)}.")

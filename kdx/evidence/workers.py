@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from kdx.evidence.planned_run import PlannedRun
+from kdx.run.masking import mask
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Train = Callable[[PlannedRun], None]
@@ -123,7 +124,6 @@ def _attempt(run: PlannedRun, task: Train) -> str:
         run.folder.mkdir(parents=True)
         task(run)
     except Exception as error:
-        traceback.print_exc()
-        sys.stderr.flush()
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        print(mask(traceback.format_exc()), file=sys.stderr, flush=True)
+        return mask(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
     return "" if run.finished else "it ended without metrics.json: check the log of the worker"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kdx.config.schema import RunConfig, to_plain
 from kdx.experiment import build
+from kdx.report import per_class
 from kdx.run.folder import RunFolder
+from kdx.run.masking import mask, masked
 from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
 from kdx.training.loggers.metrics_file import MetricsFile
 from kdx.training.ranks import rank
 
+log = logging.getLogger("kdx")
 QUIET = ("hydra", "outputs", "logger", "trainer", "callbacks", "experiment", "seed", "baseline", "baselines", "name", "tags")
 PICTURES = ("reliability", "disagreement")
 KEYS, SUMS = ("split", "network", "resolution"), ("count", "confidence", "correct")  # columns of a reliability diagram
@@ -29,13 +33,13 @@ def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
     checkpoint = Path(config.ckpt_path) if config.ckpt_path is not None else None
     return RunInfo(
         folder=folder.path,
-        name=" ".join([config.name, *baseline, *shown, f"s{config.seed}"]),
+        name=" ".join([config.name, *baseline, *map(mask, shown), f"s{config.seed}"]),
         job_type=f"baseline-{config.baseline}" if config.baseline else "train",
         monitor=config.monitor,
         mode=config.monitor_mode,
-        config=to_plain(config),
+        config=masked(to_plain(config)),
         group=folder.group,
-        tags=[*config.tags, *experiments, *baseline],
+        tags=[*map(mask, config.tags), *experiments, *baseline],
         resumed=checkpoint.resolve().parent.parent if checkpoint is not None else None,
     )
 
@@ -51,7 +55,8 @@ def open_loggers(config: RunConfig, folder: RunFolder, info: RunInfo) -> list[An
             logger.begin(info)
         else:
             logger.log_hyperparams(dict(info.config))
-        extra.append(logger)
+        if not getattr(logger, "broken", False):  # Lightning would start a logger again whose start failed
+            extra.append(logger)
     return [MetricsFile(folder.path), *extra]
 
 
@@ -61,21 +66,23 @@ def journals(loggers: Iterable[Any]) -> list[Journal]:
 
 
 def conclude(loggers: Iterable[Any], info: RunInfo, report: Mapping[str, Any], best: float | None) -> None:
-    """Pass final metrics, tables, pictures and the student to all loggers. `report` is the content of metrics.json."""
+    """Pass final metrics and the student, then pictures and tables, to all loggers. `report` is the content of metrics.json."""
     cards = _json(info.folder / "teacher.json").get("members", {})
     teachers = {name: card["sha256"] for name, card in cards.items()}
     conclusion = FinalReport(report["metrics"], report["last"], best, report["selection"], teachers, report.get("caveats", {}))
+    tables = _tables(info.folder)
     for journal in journals(loggers):
+        journal.conclude(info, conclusion)
         for name in PICTURES:
             path = info.folder / f"{name}.png"
             if path.is_file():
                 journal.picture(name, path)
-        for name, (columns, rows) in _tables(info.folder).items():
+        for name, (columns, rows) in tables.items():
             journal.table(name, columns, rows)
-        journal.conclude(info, conclusion)
     for logger in loggers:
         if not isinstance(logger, Journal):
-            logger.log_metrics({name: value for name, value in report["metrics"].items() if "/" in name})
+            with _optional(logger):
+                logger.log_metrics({name: value for name, value in report["metrics"].items() if "/" in name})
 
 
 def close(loggers: Iterable[Any], failed: bool) -> None:
@@ -83,18 +90,28 @@ def close(loggers: Iterable[Any], failed: bool) -> None:
     for logger in loggers:
         if isinstance(logger, Journal):
             logger.close(failed)
-        elif hasattr(logger.experiment, "finish"):
-            logger.experiment.finish()
+        else:
+            with _optional(logger):
+                if hasattr(logger.experiment, "finish"):
+                    logger.experiment.finish()
 
 
-def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """Return the tables in a run's folder: name -> columns and rows."""
-    tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
-    per_class = folder / "per_class.csv"
-    if per_class.is_file():
-        with per_class.open(newline="", encoding="utf-8") as file:
-            columns, *rows = list(csv.reader(file))
-        tables["per_class"] = columns, [[_number(cell) for cell in row] for row in rows]
+@contextmanager
+def _optional(logger: Any) -> Iterator[None]:
+    """Log a warning if a logger that is no Journal fails at the end; metrics.json is already written."""
+    try:
+        yield
+    except Exception as error:  # from a server, a full disk or a library
+        log.warning(
+            "%s failed (%s: %s); the run's folder contains all results", type(logger).__name__, type(error).__name__, error
+        )
+
+
+def _tables(folder: Path) -> dict[str, per_class.TypedTable]:
+    """Return the tables in a run's folder: name -> columns and rows, each column of one type or None."""
+    tables: dict[str, per_class.TypedTable] = {}
+    if (folder / "per_class.csv").is_file():
+        tables["per_class"] = per_class.read(folder / "per_class.csv")
     diagrams = _json(folder / "reliability.json").get("diagrams", [])
     if diagrams:
         tables["reliability"] = (
@@ -115,12 +132,3 @@ def _tables(folder: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
 def _json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
-
-
-def _number(cell: str) -> float | int | str:
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return cell

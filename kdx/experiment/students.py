@@ -6,30 +6,55 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdx.config.schema import RunConfig
 from kdx.distiller import Cohort
 from kdx.experiment.assemble import Experiment
 from kdx.experiment.teacher import MemberWeights
 from kdx.experiment.teacher_classes import Outputs
 from kdx.networks import weights
 from kdx.networks.network import Network
+from kdx.networks.preprocessing import preprocessing
 from kdx.run.folder import RunFolder
 from kdx.teachers.teacher import Teacher
 from kdx.training.module import DistillationModule
 
 
+def student_card(network: Network, config: RunConfig, class_names: Sequence[str] | None) -> dict[str, Any]:
+    """Return all that is needed to use a trained student: network, preprocessing on val and test, and class names.
+
+    The names are timm's: `pretrained_cfg` has input_size, interpolation, crop_pct, crop_mode, mean and std; `label_names` are
+    the names of the outputs in their order, if the data have names. `interpolation` is kdx's own name of the filter, because
+    timm's does not say whether images are resized without antialiasing.
+    """
+    card, side = network.card, config.student_resolution
+    interpolation = config.interpolation.in_evaluation[1]
+    words = preprocessing(config.data.eval_crop, interpolation, network.in_channels, side)
+    names = {} if class_names is None else {"label_names": list(class_names)}
+    return {
+        **card,
+        "pretrained_cfg": {**card["pretrained_cfg"], **words},
+        "resolution": side,
+        "interpolation": interpolation,
+        **names,
+    }
+
+
 def save_students(
-    module: DistillationModule, resolution: int, folder: RunFolder, class_names: Sequence[str] | None = None
+    module: DistillationModule,
+    config: RunConfig,
+    folder: RunFolder,
+    class_names: Sequence[str] | None = None,
+    calibration_temperature: float | None = None,
 ) -> None:
-    """Write the selected student, whose test resolution is `resolution` px, and its peers."""
+    """Write the selected student, with the temperature that was fitted to it on val, and its peers."""
     distiller = module.distiller
-    metadata: dict[str, Any] = {"resolution": resolution}
-    metadata |= {} if class_names is None else {"label_names": list(class_names)}
-    weights.save(distiller.student.model, {**distiller.student.card, **metadata}, folder.student)
+    card = student_card(distiller.student, config, class_names)
+    weights.save(distiller.student.model, {**card, "calibration_temperature": calibration_temperature}, folder.student)
     if isinstance(distiller, Cohort):
         folder.peers.mkdir(exist_ok=True)
         for name, peer in distiller.peers.items():
             assert isinstance(peer, Network)
-            weights.save(peer.model, {**peer.card, **metadata}, folder.peers / f"{name}.safetensors")
+            weights.save(peer.model, student_card(peer, config, class_names), folder.peers / f"{name}.safetensors")
 
 
 def teacher_card(teacher: Teacher, files: Mapping[str, MemberWeights]) -> dict[str, Any]:

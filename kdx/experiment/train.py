@@ -16,13 +16,13 @@ from kdx.experiment.assemble import assemble, carve_splits, read_splits, warn_of
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
 from kdx.experiment.dry_run import dry_run
-from kdx.experiment.final_metrics import final_metrics
+from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select
 from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
-from kdx.run.folder import RunFolder, peak_memory_mb
+from kdx.run.folder import RunFolder, forget_peak_memory, peak_memory_mb
 from kdx.training.ranks import rank
 from kdx.training.telemetry import NonFiniteLossError
 
@@ -44,7 +44,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         ConfigError: If data, networks or weights do not fit the config.
         NonFiniteLossError: If the loss is NaN or infinite.
     """
-    start, energy, config = time.perf_counter(), EnergyMeter(), parts.config
+    start, config = time.perf_counter(), parts.config
     provenance = folder.start(to_plain(config)) if rank() == 0 else {}
     for path in config.members:
         teacher.existing(parts, path)  # refuses weights for other classes before data is read
@@ -52,7 +52,18 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     splits = carve_splits(config.data, published)
     duplicates = warn_of_duplicates(splits)
     dry_run(parts, splits)
-    files = teacher.obtain(parts, published, train_teacher)
+    teacher_seconds: list[float] = []  # of the members that are trained in this run
+
+    def train_member(config: RunConfig, member_folder: Path) -> None:
+        began = time.perf_counter()
+        train_teacher(config, member_folder)
+        teacher_seconds.append(time.perf_counter() - began)
+
+    before_teacher = time.perf_counter()
+    files = teacher.obtain(parts, published, train_member)
+    start += time.perf_counter() - before_teacher  # time, energy and memory are the student's
+    energy = EnergyMeter()
+    forget_peak_memory()
     experiment = assemble(parts, splits, files)
     module = experiment.module
     picture = save_panel(parts, splits, folder)
@@ -69,15 +80,16 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     failed = True
     try:
         trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=config.ckpt_path, weights_only=True)
-        selected, last = select(config, trainer, experiment, folder)
+        selected, last = select(parts, trainer, experiment, folder)
         metrics = {**count_parameters(experiment), **final_metrics(parts, experiment, trainer, folder)}
         metrics["seconds"] = time.perf_counter() - start
+        metrics |= {"teacher_seconds": sum(teacher_seconds)} if teacher_seconds else {}
         metrics["peak_memory_mb"] = peak_memory_mb()
         joules = energy.joules()
         metrics |= {} if joules is None else {"energy_joules": joules}
         assert experiment.teacher is None or experiment.teacher.fingerprint == before, "the teacher's weights changed"
         if trainer.is_global_zero:
-            save_students(module, config.student_resolution, folder, parts.source.names)
+            save_students(module, config, folder, parts.source.names, metrics.get(TEMPERATURES["student_scaled"]))
             if experiment.teacher is not None:
                 folder.write("teacher.json", teacher_card(experiment.teacher, files))
             costs = measure_cost(parts, experiment, trainer, metrics.get("images_per_second"))

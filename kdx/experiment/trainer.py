@@ -11,6 +11,8 @@ import torch
 from kdx.config.schema import RunConfig
 from kdx.experiment import build
 from kdx.experiment.assemble import Experiment
+from kdx.experiment.build import Parts
+from kdx.experiment.students import student_card
 from kdx.networks import weights
 from kdx.run.folder import RunFolder
 from kdx.training.batchnorm import GlobalBatchNorm
@@ -24,12 +26,11 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
     """Return the Lightning trainer of this config. Of Lightning's messages, only warnings and errors are logged."""
     for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
-    plugins = [GlobalBatchNorm()] if config.trainer.get("strategy", "auto") != "auto" else []
     trainer: pl.Trainer = build.make(
         config.trainer,
         "trainer",
         default_root_dir=str(folder.path),
-        plugins=plugins,
+        plugins=[GlobalBatchNorm()],  # Lightning applies it if there are several processes, however the strategy is called
         use_distributed_sampler=False,
         **arguments,
     )
@@ -49,7 +50,7 @@ def check_trainer(config: RunConfig) -> None:
 
 
 def select(
-    config: RunConfig, trainer: pl.Trainer, experiment: Experiment, folder: RunFolder
+    parts: Parts, trainer: pl.Trainer, experiment: Experiment, folder: RunFolder
 ) -> tuple[dict[str, Any], dict[str, float] | None]:
     """Load the selected weights into the module.
 
@@ -60,19 +61,19 @@ def select(
         The selection rule with the epoch, as plain data; and the val metrics of the last weights, None if those are selected.
         If they are not, they are stored in `last.safetensors`.
     """
-    module, epochs, side = experiment.module, trainer.current_epoch, config.student_resolution
+    config, module, epochs = parts.config, experiment.module, trainer.current_epoch
     best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
     average = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]  # not declared
     path = getattr(best, "best_model_path", "")
     if config.selection == "ema" and average is not None:
-        last = keep_last(trainer, experiment, folder, side)
+        last = keep_last(parts, trainer, experiment, folder)
         average.put(module)
         return {"rule": "ema", "epoch": epochs, "text": f"the average of the weights after epoch {epochs}"}, last
     if config.selection == "best_val" and path:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         epoch = checkpoint["epoch"] + 1
         differs = epoch < epochs or average is not None
-        kept = keep_last(trainer, experiment, folder, side) if differs else None
+        kept = keep_last(parts, trainer, experiment, folder) if differs else None
         module.load_state_dict(checkpoint["state_dict"])
         text = f"epoch {epoch} of {epochs}, the best {config.monitor}"
         return {"rule": "best_val", "monitor": config.monitor, "epoch": epoch, "text": text}, kept
@@ -87,10 +88,10 @@ def best_score(trainer: pl.Trainer) -> float | None:
     return next((float(score) for score in scores if score is not None), None)
 
 
-def keep_last(trainer: pl.Trainer, experiment: Experiment, folder: RunFolder, side: int) -> dict[str, float]:
+def keep_last(parts: Parts, trainer: pl.Trainer, experiment: Experiment, folder: RunFolder) -> dict[str, float]:
     """Store the last weights of the student in `last.safetensors`. Return their metrics on val."""
     student = experiment.module.distiller.student
     if trainer.is_global_zero:
-        weights.save(student.model, {**student.card, "resolution": side}, folder.last)
+        weights.save(student.model, student_card(student, parts.config, parts.source.names), folder.last)
     trainer.validate(experiment.module, datamodule=experiment.datamodule, verbose=False)
     return {f"val/{name}": value for name, value in experiment.module.val_metrics.items()}

@@ -25,6 +25,8 @@ def model_card(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]],
         f"# {run.config.get('name', 'student')}: {run.card['architecture']} at {run.card['resolution']} px",
         _summary(run),
         "## Metrics\n\n" + _numbers(run),
+        "## Preprocessing\n\n" + _preprocessing(request),
+        "## Classes\n\n" + _classes(run),
         "## Calibration\n\n" + _calibration(request),
         "## Training protocol\n\n" + _protocol(run),
         "## Usage\n\n" + _loading(request, importing),
@@ -62,6 +64,35 @@ def _numbers(run: FinishedRun) -> str:
     return "\n\n".join(["\n".join(rows), f"One run with one seed. {units}.{caveat}", *own])
 
 
+def _preprocessing(request: ExportRequest) -> str:
+    run = request.run
+    cfg = run.card["pretrained_cfg"]
+    _, side, _ = run.shape
+    if "crop_mode" not in cfg:
+        crop = (run.config.get("data") or {}).get("eval_crop") or {}
+        region = f"cut out the box of `{crop.get('_target_', 'an unknown crop')}`, which timm's transforms do not have"
+    elif cfg["crop_mode"] == "squash":
+        region = "use the whole image, without keeping its aspect ratio"
+    else:
+        region = f"cut out the central square of {cfg['crop_pct']:g} of the shorter side (`crop_pct`)"
+    mean, std = (", ".join(f"{value:g}" for value in cfg[name]) for name in ("mean", "std"))
+    included = "; the graph in student.onnx does this itself" if "onnx" in request.formats else ""
+    steps = [
+        f"- crop: {region}",
+        f"- resize: to {side}x{side} px, {cfg['interpolation']}, with antialiasing",
+        f"- normalize: values in [0,1], minus mean ({mean}), divided by std ({std}), per channel{included}",
+    ]
+    return "In this order, as on val and test:\n\n" + "\n".join(steps)
+
+
+def _classes(run: FinishedRun) -> str:
+    names = run.card.get("label_names")
+    count = run.card["model_args"]["num_classes"]
+    if names is None:
+        return f"Outputs 0 to {count - 1}; the data set has no class names."
+    return "The outputs in their order: " + ", ".join(f"{i} {name}" for i, name in enumerate(names))
+
+
 def _calibration(request: ExportRequest) -> str:
     fitted = request.run.calibration_temperature
     if fitted is None:
@@ -86,8 +117,6 @@ def _protocol(run: FinishedRun) -> str:
         "data": f"`{source.get('_target_', 'unknown')}`{f' ({arguments})' if arguments else ''}",
         "data fingerprint": (run.result.get("data") or {}).get("fingerprint"),
         "training images": data.get("train_size") or "all of train",
-        "evaluation crop": f"`{(data.get('eval_crop') or {}).get('_target_', 'unknown')}`, resized "
-        f"{(config.get('interpolation') or {}).get('student', 'bilinear')}",
         "losses": ", ".join(config.get("losses") or {}) or None,
         "epochs": (config.get("trainer") or {}).get("max_epochs"),
         "selected weights": f"{selection.get('text', 'unknown')} (rule `{selection.get('rule', 'unknown')}`)",

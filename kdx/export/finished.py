@@ -10,13 +10,17 @@ from typing import Any
 import yaml
 
 from kdx.config.run_as_teacher import CARD, WEIGHTS
+from kdx.networks.preprocessing import preprocessing
 
 FITTED = "calibration_temperature/student"  # the name of the metric
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The content of a run folder: `card` is student.json, `result` metrics.json, `teacher` teacher.json if it exists."""
+    """The content of a run folder: `card` is student.json, `result` metrics.json, `teacher` teacher.json if it exists.
+
+    The card has the preprocessing and the calibration temperature also for runs whose student.json has none.
+    """
 
     path: Path
     card: dict[str, Any]
@@ -63,7 +67,21 @@ def read(run: str) -> FinishedRun:
     if not {"architecture", "model_args", "pretrained_cfg", "resolution"} <= card.keys():
         raise ValueError(f"run={run}: {CARD} does not describe the student's architecture; give a run folder of kdx-train")
     teacher = _json(path / "teacher.json") if (path / "teacher.json").is_file() else None
-    return FinishedRun(path, card, result, _config(path), teacher)
+    config = _config(path)
+    return FinishedRun(path, _completed(card, config, result), result, config, teacher)
+
+
+def _completed(card: dict[str, Any], config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """Return a card of any version of kdx with what newer ones have, from the run's config and metrics."""
+    crop = (config.get("data") or {}).get("eval_crop") or {}
+    resizing = config.get("interpolation") or {}
+    interpolation = resizing.get("eval") or resizing.get("student", "bilinear")
+    words = preprocessing(crop, interpolation, card["model_args"]["in_chans"], card["resolution"])
+    return {
+        **card,
+        "pretrained_cfg": {**words, **card["pretrained_cfg"]},
+        "calibration_temperature": result["metrics"].get(FITTED),
+    }
 
 
 def _config(path: Path) -> dict[str, Any]:

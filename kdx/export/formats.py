@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,8 @@ from kdx.networks import weights
 from kdx.networks.network import Network
 
 CONFIG, MODEL = "config.json", "model.safetensors"  # names required by timm's `local-dir:`
+FOLDED = "calibration_temperature_folded"  # key of the temperature that the files include; None: they do not
 PLAIN, ONNX = "student.safetensors", "student.onnx"
-
-# The settings of timm's transforms that correspond to kdx's eval crops and filters.
-CROPS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "kdx.views.crops.Resize": lambda node: {"crop_pct": 1.0, "crop_mode": "squash"},
-    "kdx.views.crops.Center": lambda node: {"crop_pct": node.get("fraction", 0.875), "crop_mode": "center"},
-}
-FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "area": "box", "bicubic_aliased": "bicubic"}  # nearest names of timm
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Ready:
     @property
     def card(self) -> dict[str, Any]:
         """The content of the run's student.json, with the folded temperature."""
-        return {**self.request.run.card, "calibration_temperature_folded": self.request.temperature}
+        return {**self.request.run.card, FOLDED: self.request.temperature}
 
 
 def timm_folder(ready: Ready, folder: Path) -> dict[str, Any]:
@@ -50,6 +45,7 @@ def timm_folder(ready: Ready, folder: Path) -> dict[str, Any]:
     """
     card, network = ready.card, ready.network
     config = {
+        **{name: card[name] for name in ("label_names", "calibration_temperature", FOLDED) if name in card},
         "architecture": _cfg(network)["architecture"],
         "num_classes": network.num_classes,
         "num_features": network.model.num_features,
@@ -70,17 +66,10 @@ def _cfg(network: Network) -> dict[str, Any]:
 
 
 def _pretrained_cfg(ready: Ready) -> dict[str, Any]:
-    run, timm_cfg = ready.request.run, _cfg(ready.network)
-    crop = dict(run.config.get("data", {}).get("eval_crop") or {})
-    crop_settings = CROPS.get(str(crop.get("_target_")), lambda node: {})(crop)
-    resizing = run.config.get("interpolation") or {}
-    interpolation = FILTERS.get(resizing.get("eval") or resizing.get("student", "bilinear"), "bilinear")
+    timm_cfg = _cfg(ready.network)
     layers = {name: timm_cfg[name] for name in ("first_conv", "classifier") if timm_cfg.get(name)}
     return {
-        **run.card["pretrained_cfg"],
-        "input_size": list(run.shape),
-        "interpolation": interpolation,
-        **crop_settings,
+        **ready.card["pretrained_cfg"],
         **layers,
         "fixed_input_size": bool(timm_cfg.get("fixed_input_size", False)),
         "custom_load": False,
@@ -106,6 +95,10 @@ def onnx_graph(ready: Ready, folder: Path) -> dict[str, Any]:
         "kdx.input": f"images [batch,{channels},{side},{side}], float32 in [0,1]; the graph includes the normalization",
         "kdx.output": f"logits [batch,{network.num_classes}]{divided}; softmax gives probabilities",
         "kdx.architecture": network.architecture,
+        "kdx.pretrained_cfg": json.dumps(ready.card["pretrained_cfg"]),
+        "kdx.label_names": json.dumps(ready.card.get("label_names"), ensure_ascii=False),
+        "kdx.calibration_temperature": json.dumps(ready.card["calibration_temperature"]),
+        f"kdx.{FOLDED}": json.dumps(ready.card[FOLDED]),
         "kdx.run": f"{run.config.get('name')}/{run.path.resolve().name}",
     }
     opset = onnx_file.write(network, run.shape, folder / ONNX, ready.request.opset, notes)

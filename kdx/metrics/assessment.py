@@ -33,9 +33,9 @@ class AssessmentResult(NamedTuple):
 class Assessment(Metric):
     """Collects logits and computes AssessmentResult: all metrics of one network that the suite has, and CALIBRATION.
 
-    The parts of the Brier score; ece_mass (equal-mass bins), ece_classwise, mce, rms_ce; auroc of the confidence. All but
-    ece_mass and auroc come from float64 sums of fixed size; those two need every confidence: 16 bytes an example. Exact over
-    ranks as long as every example is seen once.
+    The parts of the Brier score; ece_by_chance (that of perfect calibration), ece_mass (equal-mass bins), ece_classwise, mce,
+    rms_ce; auroc of the confidence. All but ece_mass and auroc come from float64 sums of fixed size; those two need every
+    confidence: 16 bytes an example. Exact over ranks as long as every example is seen once.
 
     Args:
         num_classes: K.
@@ -103,6 +103,7 @@ class Assessment(Metric):
         equal_mass = calibration.equal_mass_bins(confidence, correct, NUM_BINS)
         values = {
             **{f"brier_{name}": part for name, part in classwise.brier_parts(self.class_bins).items()},
+            "ece_by_chance": calibration.error_by_chance(bins),
             "ece_mass": calibration.expected_calibration_error(equal_mass),
             "ece_classwise": classwise.classwise_calibration_error(self.class_bins),
             "mce": calibration.maximum_calibration_error(bins),

@@ -53,6 +53,18 @@ def expected_calibration_error(sums: Tensor) -> Tensor:
     return (confidence - correct).abs().sum() / count.sum()
 
 
+def error_by_chance(sums: Tensor) -> Tensor:
+    """Return the calibration error expected by chance [] of a perfectly calibrated network with the confidences in `bins`.
+
+    If each of n predictions with mean confidence c were right with probability c, a bin's sum of errors would be about normal
+    with variance n c (1-c), and its expected magnitude √(2 n c (1-c) / π). On few images, an ECE near this value says nothing.
+    NaN without examples.
+    """
+    count, confidence, _ = sums
+    mean = confidence / count.clamp(min=1)
+    return (2 / torch.pi * count * mean * (1 - mean)).clamp(min=0).sqrt().sum() / count.sum()
+
+
 def maximum_calibration_error(sums: Tensor) -> Tensor:
     """Return the largest |mean confidence - accuracy| of all bins that are not empty, []; NaN without examples.
 

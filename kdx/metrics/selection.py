@@ -14,6 +14,7 @@ CALIBRATION: Mapping[str, bool | None] = {  # name -> higher is better
     "brier_resolution": None,
     "brier_uncertainty": None,
     "brier_within": None,
+    "ece_by_chance": None,
     "ece_mass": False,
     "ece_classwise": False,
     "mce": False,

@@ -60,13 +60,18 @@ def summary(
 
 
 def verdict(metrics: Mapping[str, float], baseline: Mapping[str, float], split: str, name: str) -> str:
-    """Return a sentence that says which student is ahead on this seed, by how much: accuracy, NLL and ECE."""
+    """Return a sentence that says which student is ahead on this seed, by how much: accuracy, NLL and ECE.
+
+    A difference in ECE below the ECE of a perfectly calibrated student on these images is within chance.
+    """
     parts = []
     for metric, less_is_better in (("accuracy", False), ("nll", True), ("ece", True)):
         key = f"{split}/student/{metric}"
         if key in metrics and key in baseline:
             difference = metrics[key] - baseline[key]
             better = "equal" if abs(difference) < 0.0005 else "better" if (difference < 0) == less_is_better else "worse"
+            if abs(difference) < metrics.get(f"{key}_by_chance", 0.0):
+                better = "within chance"
             title = metric if metric == "accuracy" else metric.upper()
             parts.append(f"{title} {difference:+.3f} ({better})".replace("-", "\N{MINUS SIGN}"))
     return f"On this seed, against {name}: {', '.join(parts)}." if parts else f"Nothing to compare with {name} without labels."
@@ -95,10 +100,14 @@ def show(
     for name, value in metrics.items():
         if name.startswith("calibration_temperature"):
             facts.append(f"{name.replace('_', ' ')} {value:.3f}")
+    if f"{split}/student/ece_by_chance" in metrics:
+        facts.append(f"ECE by chance {metrics[f'{split}/student/ece_by_chance']:.3f}")
     if "images_per_second" in metrics:
         facts.append(f"{metrics['images_per_second']:,.0f} images/s")
     if "seconds" in metrics:
         facts.append(f"{metrics['seconds']:.0f} s")
+    if "teacher_seconds" in metrics:
+        facts.append(f"teacher {metrics['teacher_seconds']:.0f} s")
     console.print(" · ".join([*facts, footer]), highlight=False, soft_wrap=True)
     for caveat in caveats:
         console.print(f"Caveat: {caveat}", highlight=False, soft_wrap=True, markup=False)

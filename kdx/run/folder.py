@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from kdx.run.masking import masked
 from kdx.run.provenance import difference, environment, provenance
 
 RERUN = "# Again: kdx-train --config-dir=FOLDER_OF_THIS_FILE --config-name=rerun\n"
@@ -52,9 +54,9 @@ class RunFolder:
         return self.path / "baselines"
 
     def write(self, name: str, content: Any) -> None:
-        """Write JSON atomically."""
+        """Write JSON atomically, with secrets masked."""
         draft = self.path / f".{name}.part"
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(masked(content), indent=2) + "\n", encoding="utf-8")
         os.replace(draft, self.path / name)
 
     def read(self, name: str) -> Any:
@@ -64,11 +66,22 @@ class RunFolder:
         except (OSError, json.JSONDecodeError) as error:
             raise ValueError(f"Cannot read {self.path / name} ({error}); expected {self.path} to be a finished run") from None
 
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of metrics.csv as arrays, NaN where nothing was logged."""
+        import numpy as np
+
+        with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as stream:
+            names, *rows = list(csv.reader(stream))
+        return {name: np.array([float(row[i]) if row[i] else np.nan for row in rows]) for i, name in enumerate(names)}
+
     def start(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Write config, provenance, environment and uncommitted changes before training. Return the provenance."""
+        """Write config, provenance, environment and uncommitted changes before training, with secrets masked.
+
+        Return the provenance.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(
-            RERUN + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
+            RERUN + yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
         source = provenance(self.overrides)
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -78,6 +91,14 @@ class RunFolder:
         if patch:
             (self.path / "code.diff").write_text(patch + "\n", encoding="utf-8")
         return source
+
+
+def forget_peak_memory() -> None:
+    """Start the GPU's peak anew, if there is a GPU; the peak of a process cannot be reset."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_mb() -> float:

@@ -11,20 +11,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kdx.run.masking import mask, mask_code
+
 VERSION = metadata.version("kdx")
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "numpy")
 MAX_PATCH = 1 << 20  # characters of the patch that are stored
 
 
 def provenance(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Return command, commits of kdx and of the current project, versions and hardware; no environment variables."""
+    """Return command, commits of kdx and of the current project, versions, hardware; no environment variables, no secrets."""
     import torch
 
     cuda = torch.cuda.is_available()
     package, project = _repositories()
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "overrides": list(overrides),
+        "command": [Path(sys.argv[0]).name, *map(mask, sys.argv[1:])],
+        "overrides": [mask(word) for word in overrides],
         "git_commit": package and _git(package, "rev-parse", "HEAD"),
         "git_dirty": bool(package and _git(package, "status", "--porcelain", "--untracked-files=no")),
         "project_commit": project and _git(project, "rev-parse", "HEAD"),
@@ -40,9 +42,9 @@ def provenance(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def difference() -> str:
-    """Return the uncommitted changes of kdx and of the current project as a patch; empty without changes."""
+    """Return the uncommitted changes of kdx and of the current project as a patch, secrets masked; empty without changes."""
     patches = [_git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff") or "" for folder in _repositories() if folder]
-    patch = "\n".join(part for part in patches if part)
+    patch = mask_code("\n".join(part for part in patches if part))
     return patch if len(patch) <= MAX_PATCH else f"{patch[:MAX_PATCH]}\n... truncated: the patch has {len(patch)} characters\n"
 
 

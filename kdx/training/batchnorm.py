@@ -37,12 +37,15 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        mean: Tensor = _Mean.apply(input.mean(axes))
+        # The ranks' shares of the batch differ if images were skipped.
+        number = input.numel() / input.shape[1]
+        total: Tensor = _Mean.apply(torch.cat([input.mean(axes) * number, input.new_tensor([number])]))
+        mean = total[:-1] / total[-1]
         centered = input - mean.view(shape)
-        variance: Tensor = _Mean.apply(centered.square().mean(axes))
+        variance: Tensor = _Mean.apply(centered.square().mean(axes) * number) / total[-1]
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
-                count = input.numel() / input.shape[1] * dist.get_world_size()
+                count = total[-1] * dist.get_world_size()
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
                 self.num_batches_tracked += 1

@@ -103,6 +103,11 @@ class DataModule(pl.LightningDataModule):
         return self.observers["train" if self.trainer.training else "val"].finish(batch)
 
     @property
+    def may_skip(self) -> bool:
+        """Return whether batches may lack images that cannot be decoded."""
+        return self.on_bad_image == "skip"
+
+    @property
     def skipped(self) -> dict[str, str]:
         """Images that could not be decoded and were skipped: "split/index" -> reason."""
         return {f"{split}/{i}": reason for split, loader in self.loaders for i, reason in sorted(loader.skipped.items())}

@@ -19,6 +19,7 @@ from kdx.temperatures.base import Temperature
 from kdx.training.callbacks.checkpoints import after_bad_loss
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
+from kdx.training.loggers.journal import Journal
 from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
 from kdx.training.optimizers.schedules import LrSchedule
 from kdx.training.preflight import Preflight
@@ -87,9 +88,14 @@ class DistillationModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         if self.inspect_teacher is not None:
             self.preflight = self.inspect_teacher(self)
-            self.log_now({f"preflight/{name}": value for name, value in self.preflight.metrics.items()})
         if self.store_targets is not None:
             self.targets = self.store_targets(self)
+
+    def on_train_start(self) -> None:
+        if self.preflight is not None:
+            numbers = {f"preflight/{name}": value for name, value in self.preflight.metrics.items()}
+            self.log_now(numbers, epoch=self.current_epoch)  # before the epoch begins; a resumed run knows its step here
+        self.telemetry.start_clock()
 
     def on_test_start(self) -> None:
         if self.distiller.teacher is not None:
@@ -108,8 +114,22 @@ class DistillationModule(pl.LightningModule):
         if (self.global_step + 1) % self.every == 0:
             logits, taught = result.outputs.student_logits, self.objective.needs_teacher
             self.gradient_norms = gradient_norms(result.weighted, logits, taught)
-        self.telemetry.add(result.numbers, self.global_step, len(batch) * self.trainer.world_size)
-        return result.loss
+        share = self._share(batch)
+        numbers = {name: value.mean() * share for name, value in result.numbers.items()}
+        self.telemetry.add(numbers, self.global_step, len(batch) * self.trainer.world_size)
+        return result.loss * share
+
+    def _share(self, batch: Batch) -> Tensor | float:
+        """Return this rank's share of the global batch times the number of ranks: 1, unless images were skipped.
+
+        Gradients are averaged over ranks; with this factor they are those of the mean over the global batch.
+        """
+        if self.trainer.world_size == 1 or not self.trainer.datamodule.may_skip:  # type: ignore[attr-defined]  # DataModule
+            return 1.0
+        count = torch.tensor(float(len(batch)), device=self.device)
+        total = count.clone()
+        torch.distributed.all_reduce(total)
+        return count * self.trainer.world_size / total
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         learned = self.distiller.temperature.parameters() if self.distiller.temperature is not None else []
@@ -153,10 +173,11 @@ class DistillationModule(pl.LightningModule):
             self.warned = True
             log.warning("at step %d: %s", self.global_step, complaint)
 
-    def log_now(self, values: dict[str, float]) -> None:
-        """Write numbers to all loggers at this step, on the first rank."""
+    def log_now(self, values: dict[str, float], epoch: int | None = None) -> None:
+        """Write numbers to all loggers at this step, on the first rank, with the number of the current epoch, from 1."""
+        epoch = self.current_epoch + 1 if epoch is None else epoch
         for logger in self.loggers:
-            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics({**values, "epoch": epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         stored = self.preflight.logits[batch_idx] if self.preflight is not None else None
@@ -190,9 +211,17 @@ class DistillationModule(pl.LightningModule):
         self._finish_final_pass()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the calibration, for readers of the checkpoint; a resumed run fits it again on the same val."""
+        """Store the means since the last log, and the calibration for readers: a resumed run fits it again on the same val."""
+        checkpoint["telemetry"] = self.telemetry.state()
         if self.preflight is not None:
             checkpoint["calibration_temperatures"] = self.preflight.calibration_temperatures
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "telemetry" in checkpoint:  # not in checkpoints of older versions
+            self.telemetry.load(checkpoint["telemetry"])
+        for logger in self.loggers:
+            if isinstance(logger, Journal):
+                logger.resume(checkpoint["global_step"])
 
 
 def seed_everything(seed: int) -> None:

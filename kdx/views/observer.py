@@ -147,14 +147,24 @@ class Observer:
                 return Batch(student, teacher, label, target, index, others, further)
             assert rendered.halo == 1, "mixing needs the partner of the first example"
             blend = self.mixing.draw(rendered.draw)
-            mixed = blend.images(student)
+
+            def unmixed_if_alone(mixed: Tensor, own: Tensor) -> Tensor:
+                if rendered.alone is None:
+                    return mixed
+                rows = torch.from_numpy(rendered.alone).to(mixed.device).view(-1, *[1] * (mixed.ndim - 1))
+                return torch.where(rows, own[1:], mixed)
+
+            def blended(images: Tensor) -> Tensor:
+                return unmixed_if_alone(blend.images(images), images)
+
+            mixed = blended(student)
             return Batch(
                 student_images=mixed,
-                teacher_images=mixed if teacher is student else None if teacher is None else blend.images(teacher),
+                teacher_images=mixed if teacher is student else None if teacher is None else blended(teacher),
                 label=None if label is None else label[1:],
-                target=None if target is None else blend.target(target),
+                target=None if target is None else unmixed_if_alone(blend.target(target), target),
                 index=index[1:],
-                other_images={resolution: blend.images(images) for resolution, images in others.items()},
+                other_images={resolution: blended(images) for resolution, images in others.items()},
             )
 
 

@@ -21,6 +21,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from kdx.networks.names import synsets
+
 Written = dict[str, tuple[list[np.ndarray], list[int]]]
 
 
@@ -225,7 +227,7 @@ def write_tree(
 
 
 def write_imagenet(root: Path, train: int = 1, val: int = 1) -> Written:
-    wnids = {f"n{1440764 + 11 * k:08d}": k for k in range(1000)}
+    wnids = synsets("imagenet")
     return {
         "train": write_tree(root / "train", dict.fromkeys(wnids, train), "JPEG"),
         "test": write_tree(root / "val", dict.fromkeys(wnids, val), "JPEG", first=5000),

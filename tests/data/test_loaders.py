@@ -20,7 +20,7 @@ from kdx.data.source import ArrayImages, BadImageError, Images, Subset, check_la
 from kdx.ranges import ShapeError
 from kdx.types import Examples, Pair, RenderedBatch
 from kdx.views.crops import Inception
-from kdx.views.mixing import Mixup
+from kdx.views.mixing import Cutmix, Mixing, Mixup
 from kdx.views.observer import Observer
 from kdx.views.policies import SharedView
 
@@ -172,6 +172,36 @@ def test_skipping_a_bad_image_changes_no_other_images_view(build: Callable[..., 
             assert difference.abs().max() <= 1 / 255 + 1e-6
         assert len(observer.finish(found)) == len(found.draw.index) - observer.halo
     assert set(loader.skipped) == bad
+
+
+@pytest.mark.parametrize("build", SKIPPING.values(), ids=SKIPPING)
+@pytest.mark.parametrize("mixing", [Mixup(), Cutmix(per="example")], ids=["mixup", "cutmix"])
+def test_two_ranks_mix_as_one_where_images_are_bad(build: Callable[..., Loader], mixing: Mixing) -> None:
+    """The last image of the first rank is the second rank's halo, and the last image of the batch the first rank's."""
+    observer = Observer(SharedView(Inception()), Pair(8, 6), 7, mixing=mixing)
+    one = Sampler(50, 10, train=True, halo=1)
+    (_, index), *_ = one.batches(0)
+    halo, batch = index[:1], index[1:]
+    assert halo[0] == batch[9]
+    bad = {int(batch[k]) for k in (4, 9, 2)}  # at both borders, and inside of the first rank's share
+    found: dict[int, list[tuple[torch.Tensor, ...]]] = {}
+    for world in (1, 2):
+        for rank in range(world):
+            order = Sampler(50, 10, train=True, halo=1, rank=rank, world=world)
+            mixed = observer.finish(next(iter(build(Damaged(50, bad), order, observer.look, positions((0, 0))))))
+            assert mixed.target is not None and mixed.index is not None
+            rows = zip(mixed.index.tolist(), mixed.student_images, mixed.target, strict=True)
+            found.setdefault(world, []).extend((i, image, target) for i, image, target in rows)
+    assert [row[0] for row in found[1]] == [row[0] for row in found[2]] == [i for i in batch.tolist() if i not in bad]
+    for (i, image, target), (_, other_image, other_target) in zip(found[1], found[2], strict=True):
+        torch.testing.assert_close(image, other_image, rtol=0, atol=1e-6)
+        torch.testing.assert_close(target, other_target)
+        own = torch.nn.functional.one_hot(torch.tensor(i % 7), 7).float()
+        place = batch.tolist().index(i)
+        if int(batch[place - 1]) in bad:  # its partner is missing, so it is as it was drawn
+            assert torch.equal(target, own)
+        elif (int(batch[place - 1]) - i) % 7:
+            assert not torch.equal(target, own)
 
 
 def as_unit(image: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ METRICS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown metric": ({"metric": "test/student/acuracy"}, "claims.heat_helps, system labels", "'test/student/accuracy'"),
     "no teacher, no kl": ({"metric": "test/kl"}, "unknown metric 'test/kl'", "Available"),
     "no temperature to follow": ({"metric": "train/temperature@end"}, "unknown metric 'train/temperature'", "train/loss"),
-    "an epoch that never comes": ({"metric": "train/loss@3"}, "epoch '3'", "from 0 to 2"),
+    "an epoch that never comes": ({"metric": "train/loss@4"}, "epoch '4'", "from 1 to 3"),
     "no epoch": ({"metric": "train/loss@last"}, "'last'", "end"),
 }
 

@@ -9,16 +9,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import timm
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kdx.evaluation.measured_networks import read_card, student_of_card
 from kdx.export import folder, formats, student
 from kdx.export.finished import read
 from kdx.export.parity import ExportError
 from kdx.export.request import requested
+from kdx.networks.preprocessing import preprocessing
+from kdx.networks.published import beside
+from kdx.types import View
+from kdx.views import crops
+from kdx.views.render import Resizing, render
 
 Values = Callable[..., dict[str, Any]]
 QUICK = ["timm", "safetensors"]
@@ -125,6 +135,74 @@ def test_timm_knows_how_to_feed_it(exported: tuple[Path, Path]) -> None:
     other = timm.create_model(f"local-dir:{exported[1]}", pretrained=True, num_classes=3)  # to go on from, for other classes
     assert other(torch.rand(2, 1, 4, 4)).shape == (2, 3)
     assert torch.equal(other.conv1.weight, model.conv1.weight)
+
+
+CUT = {"_target_": "kdx.views.crops.Center", "fraction": 0.875}
+WHOLE = {"_target_": "kdx.views.crops.Resize"}
+
+
+@pytest.mark.parametrize(("crop", "made"), [(CUT, crops.Center(0.875)), (WHOLE, crops.Resize())], ids=["center", "resize"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area"])
+def test_timms_transforms_give_the_pixels_that_the_student_saw(
+    crop: dict[str, Any], made: crops.Crop, interpolation: Any
+) -> None:
+    """By PIL, from the words in student.json; the edge is left out, where PIL's filter reaches beyond kdx's crop."""
+    generator = np.random.default_rng(0)
+    image = np.repeat(np.repeat(generator.integers(64, 192, (12, 18, 3), dtype=np.uint8), 8, 0), 8, 1)  # 96 x 144 px
+    words = preprocessing(crop, interpolation, 3, 28)
+    network = student.Network("test_resnet", 5, 3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    card = {**network.card["pretrained_cfg"], **words}
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, pretrained_cfg=card))
+    theirs = transform(Image.fromarray(image))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    box = made.boxes(np.zeros((1, made.draws)), np.array([[96, 144]]))
+    view = View(box, np.zeros(1, dtype=np.bool_))
+    ours = ((render(pixels, view, 28, None, interpolation) - network.mean) / network.std)[0]
+    assert theirs.shape == ours.shape
+    difference = (theirs - ours)[:, 3:-3, 3:-3].abs()
+    levels = 12 if interpolation == "area" else 2  # PIL's box counts whole pixels only
+    assert difference.max() < levels / 255 / 0.4
+
+
+def test_what_leaves_the_run_is_complete(make_run: Callable[..., Path], values: Values, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "test_resnet", 3, 3, 32)
+    names = ["wrench", "01", "Ölkanne"]  # the order of the outputs, not the alphabet's
+    card = json.loads((run / "student.json").read_text())
+    (run / "student.json").write_text(json.dumps({**card, "label_names": names}))
+    to = folder.export(requested(values(run, to=str(tmp_path / "out"))))
+    expected = {"input_size": [3, 32, 32], "crop_pct": 0.875, "crop_mode": "center", "interpolation": "box"}
+    expected |= {name: pytest.approx([value] * 3) for name, value in (("mean", 0.4), ("std", 0.3))}
+    notes = {item.key: item.value for item in onnx.load(str(to / "student.onnx")).metadata_props}
+    in_graph = {
+        "pretrained_cfg": json.loads(notes["kdx.pretrained_cfg"]),
+        "label_names": json.loads(notes["kdx.label_names"]),
+        "calibration_temperature": json.loads(notes["kdx.calibration_temperature"]),
+        "calibration_temperature_folded": json.loads(notes["kdx.calibration_temperature_folded"]),
+    }
+    files = [json.loads((to / name).read_text()) for name in ("student.json", "config.json")]
+    for content in (*files, in_graph):
+        assert {key: content["pretrained_cfg"][key] for key in expected} == expected
+        assert content["label_names"] == names
+        assert content["calibration_temperature"] == 2.5 and content["calibration_temperature_folded"] is None
+    text = (to / "README.md").read_text()
+    for said in ("central square of 0.875", "32x32 px, box", "mean (0.4, 0.4, 0.4)", "0 wrench, 1 01, 2 Ölkanne"):
+        assert said in text, said
+    model = timm.create_model(f"local-dir:{to}", pretrained=True)
+    assert list(model.pretrained_cfg["label_names"]) == names
+    known = beside(to / "student.safetensors")
+    assert known is not None and known.names == names and known.side == 32
+    measured = student_of_card(to / "student.safetensors", read_card(to / "student.json"), {})
+    assert measured.names == names and measured.resizing == Resizing("area", "area")
+
+
+def test_a_crop_that_timm_does_not_have_is_named(make_run: Callable[..., Path], values: Values, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "test_resnet", 5, 3, 32)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["eval_crop"] = {"_target_": "mine.Corner"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    to = folder.export(requested(values(run, format="timm", to=str(tmp_path / "out"))))
+    assert "crop_pct" not in json.loads((to / "config.json").read_text())["pretrained_cfg"]
+    assert "`mine.Corner`, which timm's transforms do not have" in (to / "README.md").read_text()
 
 
 def test_an_architecture_of_timms_own_loads_without_kdx(make_run: Callable[..., Path], values: Values, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.suite import Suite
 from kdx.types import Outputs
 
-DEEP = {"ece", "ece_mass", "ece_classwise", "mce", "rms_ce", "auroc"}
+DEEP = {"ece", "ece_by_chance", "ece_mass", "ece_classwise", "mce", "rms_ce", "auroc"}
 DEEP |= {f"brier_{part}" for part in ("reliability", "resolution", "uncertainty", "within")}
 
 

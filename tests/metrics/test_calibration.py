@@ -16,6 +16,7 @@ from kdx.metrics.calibration import (
     auroc,
     bins,
     equal_mass_bins,
+    error_by_chance,
     expected_calibration_error,
     maximum_calibration_error,
     rms_calibration_error,
@@ -190,3 +191,23 @@ def test_auroc_is_one_where_confidence_tells_right_from_wrong_and_zero_where_it_
     confidence = torch.tensor([0.2, 0.4, 0.6, 0.8])
     assert auroc(confidence, torch.tensor([0, 0, 1, 1])) == 1
     assert auroc(confidence, torch.tensor([1, 1, 0, 0])) == 0
+
+
+@pytest.mark.parametrize("count", [40, 400, 4000])
+def test_the_error_by_chance_is_that_of_perfectly_calibrated_networks(count: int) -> None:
+    """Against a simulation: labels drawn with the network's own probabilities, 400 times."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(count, 5, generator=generator, dtype=torch.float64)
+    log_probs = logits.log_softmax(-1)
+    draws = torch.multinomial(log_probs.exp(), 400, replacement=True, generator=generator)
+    simulated = [expected_calibration_error(bins(log_probs, label, 15)).item() for label in draws.T]
+    found = error_by_chance(bins(log_probs, draws[:, 0], 15)).item()
+    assert found == pytest.approx(sum(simulated) / 400, rel=0.1)
+    again = error_by_chance(bins(log_probs, draws[:, 1], 15)).item()
+    assert found == pytest.approx(again)  # it depends on the confidences, not on the answers
+
+
+def test_the_error_by_chance_of_certain_and_of_no_predictions() -> None:
+    certain = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64).log()
+    assert error_by_chance(bins(certain, torch.tensor([0, 0]), 15)) == 0
+    assert error_by_chance(torch.zeros(3, 15, dtype=torch.float64)).isnan()

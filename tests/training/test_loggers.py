@@ -14,7 +14,11 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from kdx.training.loggers.journal import Journal, careful
+from kdx.experiment import loggers
+from kdx.report import per_class
+from kdx.run.folder import RunFolder
+from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
+from kdx.training.loggers.wandb import Wandb
 
 Command = Callable[..., tuple[int, str, str]]
 TOGETHER = pytest.mark.xdist_group("loggers")  # one process, so that the run they read is made once
@@ -128,7 +132,7 @@ def test_a_sweep_that_wandb_steers_types_what_kdx_train_understands(config: Call
     first = {name: value[0] if isinstance(value, list) else value for name, value in chosen.items()}
     cfg = config(*(f"{name}={value}" for name, value in first.items()))  # as W&B writes ${args_no_hyphens}
     assert cfg.temperature["value"] == 1 and cfg.optimizer["lr"] == 3e-4
-    assert sweep["metric"]["name"].startswith("val/")
+    assert sweep["metric"]["name"].startswith("selected/val/")  # of the weights that the run selected
 
 
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(train: Callable[..., Path], tmp_path: Path) -> None:
@@ -179,17 +183,129 @@ def test_no_run_depends_on_wandb(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
-def test_a_logger_that_fails_is_left_out_after_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    calls = []
+class Recorder(Journal):
+    """Keeps what it is told; refuses the names in `refused`."""
 
-    class Broken(Journal):
-        @careful
-        def picture(self, name: str, path: Path) -> None:
-            calls.append(name)
-            raise OSError("No space left on device")
+    refused: tuple[str, ...] = ()
 
-    broken = Broken()
-    for name in "abc":
-        broken.picture(name, Path("x.png"))
-    assert calls == ["a"] and caplog.text.count("No space left on device") == 1
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def _tell(self, name: str) -> None:
+        if name in self.refused:
+            raise OSError(f"No space left on device for {name}")
+        self.told.append(name)
+
+    def picture(self, name: str, path: Path) -> None:
+        self._tell(name)
+
+    def table(self, name: str, columns: Any, rows: Any) -> None:
+        self._tell(name)
+
+    def conclude(self, about: Any, conclusion: Any) -> None:
+        self._tell("summary")
+
+
+@pytest.mark.parametrize(
+    ("refused", "told", "disabled"),
+    [
+        (("b",), "acdef", False),
+        (("a", "b", "d"), "cef", False),  # never three in a row
+        (("b", "c", "d"), "a", True),  # e and f are not tried
+    ],
+)
+def test_a_call_that_fails_costs_itself_and_three_in_a_row_the_logger(
+    caplog: pytest.LogCaptureFixture, refused: tuple[str, ...], told: str, disabled: bool
+) -> None:
+    recorder = Recorder()
+    recorder.refused = refused
+    for name in "abcdef":
+        recorder.picture(name, Path("x.png"))
+    assert "".join(recorder.told) == told
+    assert caplog.text.count("No space left on device") == len(refused)
+    assert caplog.text.count("is disabled") == int(disabled)
     assert "the run's folder contains all results" in caplog.text
+
+
+class Unstartable(Recorder):
+    def begin(self, about: RunInfo) -> None:
+        raise ConnectionError("no server")
+
+
+def test_a_logger_that_does_not_start_is_not_used(
+    config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[Journal] = [Unstartable(), Recorder()]
+    monkeypatch.setattr(loggers.build, "make", lambda node, path: lambda save_dir: made.pop(0))
+    cfg: Any = config("logger=many")
+    folder = RunFolder(tmp_path)
+    opened = loggers.open_loggers(cfg, folder, loggers.run_info(cfg, folder))
+    assert [type(logger).__name__ for logger in opened] == ["MetricsFile", "Recorder"]
+    assert caplog.text.count("Unstartable failed at begin (ConnectionError: no server) and is disabled") == 1
+
+
+CLASSES = ["1", "007", "wrench", ""]  # what people call their classes
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """The folder of a run whose class names look like numbers and whose last class has no images."""
+    tables = {"test": {"student": [[3, 2, 1, 0], [2.5, 1.5, 0.5, 0], [2, 2, 1, 0]]}}
+    per_class.write(tmp_path / "per_class.csv", tables, CLASSES)
+    for name in ("student.safetensors", "student.json", "config.yaml"):
+        (tmp_path / name).write_text("{}")
+    return tmp_path
+
+
+REPORT = {
+    "metrics": {"test/student/accuracy": 0.5, "val/student/nll": 1.25},
+    "last": {"val/student/nll": 2.0},
+    "selection": {"rule": "best_val", "epoch": 1, "text": "epoch 1 of 2"},
+}
+
+
+def test_the_summary_is_first_and_every_column_has_one_type(finished: Path) -> None:
+    class Typed(Recorder):
+        types: list[set[type]]
+
+        def table(self, name: str, columns: Any, rows: Any) -> None:
+            super().table(name, columns, rows)
+            self.types = [{type(cell) for cell in column} for column in zip(*rows, strict=True)]
+            assert [row[2] for row in rows] == CLASSES
+
+    (finished / "reliability.png").write_bytes(b"")
+    recorder = Typed()
+    loggers.conclude([recorder], about(finished), REPORT, None)
+    assert recorder.told == ["summary", "reliability", "per_class"]
+    assert recorder.types == [{str}, {int}, {str}, {int}, {float, type(None)}, {float, type(None)}]
+
+
+def about(folder: Path) -> RunInfo:
+    return RunInfo(folder, "run", "train", "val/student/nll", "min", {"name": "run"})
+
+
+def test_wandb_takes_classes_named_like_numbers_and_keeps_the_numbers(
+    finished: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = Wandb(str(finished))
+    wandb.begin(about(finished))
+    keep = Wandb._keep
+
+    def refuse(self: Wandb, about: RunInfo, conclusion: FinalReport) -> None:
+        keep(self, about, conclusion)
+        raise OSError("artifact store is full")
+
+    monkeypatch.setattr(Wandb, "_keep", refuse)
+    loggers.conclude([wandb], about(finished), REPORT, 1.25)
+    loggers.close([wandb], failed=False)
+    assert "artifact store is full" in caplog.text and "is disabled" not in caplog.text
+    (table,) = finished.glob("wandb/offline-run-*/files/media/table/per_class*.table.json")
+    assert [row[2] for row in json.loads(table.read_text())["data"]] == CLASSES
+    found = list(records(finished))
+    history = " ".join(json.dumps(record) for record in found if record["type"] == "history")
+    summary = " ".join(json.dumps(record) for record in found if record["type"] == "summary")
+    for text, names in (
+        (history, ["selected/val/student/nll"]),
+        (summary, ["selected/val/student/nll", "test/student/accuracy"]),
+    ):
+        assert all(f'"{name}"' in text for name in names), text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -62,6 +63,48 @@ def test_images_per_second_leaves_out_what_happens_between_restarts(monkeypatch:
         now += seconds
         assert telemetry.read()["images_per_second"] == pytest.approx(rate)
     assert telemetry.images_per_second == pytest.approx(450 / 5)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_means_and_throughput_after_a_resume_are_those_of_a_run_without_it(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of 4 steps, of which `cut` were done before the checkpoint, after a window that was read."""
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def steps(telemetry: Telemetry, first: int, end: int) -> None:
+        nonlocal now
+        for step in range(first, end):
+            now += 0.5
+            telemetry.add(values(float(step)), step, 8)
+
+    telemetry = Telemetry()
+    steps(telemetry, 0, 4)
+    assert telemetry.read()["images_per_second"] == pytest.approx(16)
+    steps(telemetry, 4, 4 + cut)
+    state = json.loads(json.dumps(telemetry.state()))  # plain data
+    now += 1000  # the machine is off
+    resumed = Telemetry()
+    resumed.load(state)
+    now += 100  # the teacher is loaded
+    resumed.start_clock()
+    steps(resumed, 4 + cut, 8)
+    means = resumed.read()
+    assert means["loss"] == pytest.approx(1 + (4 + 5 + 6 + 7) / 4) and means["images_per_second"] == pytest.approx(16)
+    assert resumed.images_per_second == pytest.approx(64 / 4)
+
+
+def test_means_are_over_all_ranks_and_every_rank_names_the_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = torch.tensor([[3.0, 5.0, -1.0, 0.0, 0.0]])  # two means, no step, two numbers of that step
+    monkeypatch.setattr("kdx.training.telemetry.everywhere", lambda parts: torch.cat([*parts, other]))
+    telemetry = Telemetry()
+    for step in range(2):
+        telemetry.add({"loss": torch.tensor(1.0), "loss_kl": torch.tensor(2.0)}, step, 8)
+    means = telemetry.read()
+    assert (means["loss"], means["loss_kl"]) == (2.0, 3.5)
+    other[0, 2:] = torch.tensor([7.0, torch.nan, 4.0])
+    telemetry.add({"loss": torch.tensor(1.0), "loss_kl": torch.tensor(2.0)}, 7, 8)
+    with pytest.raises(NonFiniteLossError, match="at step 7: loss = nan, loss_kl = 4"):
+        telemetry.read()
 
 
 def test_adding_a_step_reads_no_value_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 log = logging.getLogger("kdx")
 Row = Sequence[Any]
-Method = TypeVar("Method", bound=Callable[..., Any])
+PATIENCE = 3  # failures in a row after which a logger is disabled, so that no run waits for a server at each step
+# Lightning calls the last three.
+GUARDED = ("begin", "resume", "picture", "table", "conclude", "alert", "close", "log_metrics", "log_hyperparams", "finalize")
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,26 @@ class FinalReport:
 
 
 class Journal:
-    """Base class of loggers. Methods that a logger does not support do nothing; the run's folder contains everything."""
+    """Base class of loggers. Methods that a logger does not support do nothing; the run's folder contains everything.
+
+    A call that raises costs only itself: a table, a picture or the numbers of one step, with a warning. After `PATIENCE`
+    failures in a row, or if `begin` fails, the logger is disabled. This holds for the methods that a subclass defines.
+    """
 
     broken = False
+    failures = 0  # calls in a row that raised
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in GUARDED:
+            if name in cls.__dict__:
+                setattr(cls, name, _guarded(cls.__dict__[name]))
 
     def begin(self, about: RunInfo) -> None:
         """Called once when the run starts."""
+
+    def resume(self, step: int) -> None:
+        """Called before the first number if the run goes on from a checkpoint of this step."""
 
     def picture(self, name: str, path: Path) -> None:
         """Log an image file."""
@@ -65,21 +81,24 @@ class Journal:
         """Called once when the run ends."""
 
 
-def careful(method: Method) -> Method:
-    """Decorator: if the method raises, disable the logger and log one warning, so that the run continues."""
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method of a Journal such that an exception becomes a warning, and the run continues."""
 
     @functools.wraps(method)
     def guarded(self: Journal, *args: Any, **kwargs: Any) -> Any:
         if self.broken:
             return None
         try:
-            return method(self, *args, **kwargs)
+            result = method(self, *args, **kwargs)
         except Exception as error:  # from a server, a full disk or a library
-            self.broken = True
-            name = type(self).__name__
-            log.warning(
-                "%s failed (%s: %s) and is disabled; the run's folder contains all results", name, type(error).__name__, error
-            )
+            self.failures += 1
+            self.broken = method.__name__ == "begin" or self.failures >= PATIENCE
+            what = f"{method.__name__} {args[0]!r}" if args and isinstance(args[0], str) else method.__name__
+            reason = f"{type(self).__name__} failed at {what} ({type(error).__name__}: {error})"
+            lost = "and is disabled" if self.broken else "and continues without it"
+            log.warning("%s %s; the run's folder contains all results", reason, lost)
             return None
+        self.failures = 0
+        return result
 
-    return guarded  # type: ignore[return-value]  # the same signature
+    return guarded

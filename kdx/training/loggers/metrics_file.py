@@ -16,6 +16,8 @@ from kdx.training.loggers.journal import Journal
 class _Writer(ExperimentWriter):
     """CSV writer that continues an existing file at the step at which the run is resumed."""
 
+    resumed_at: int | None = None
+
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
         self.before: list[dict[str, Any]] = []
@@ -25,7 +27,8 @@ class _Writer(ExperimentWriter):
 
     def log_metrics(self, metrics_dict: Mapping[str, float], step: int | None = None) -> None:
         if self.before:
-            kept = [row for row in self.before if int(row["step"]) < (step or 0)]
+            first = (step or 0) if self.resumed_at is None else self.resumed_at + 1
+            kept = [row for row in self.before if int(row["step"]) < first]
             Path(self.metrics_file_path).unlink()
             self.metrics, self.before = [{k: v for k, v in row.items() if v != ""} for row in kept], []
         super().log_metrics(dict(metrics_dict), step)
@@ -44,6 +47,10 @@ class MetricsFile(Journal, CSVLogger):
         if self._experiment is None:
             self._experiment = _Writer(self.log_dir)
         return self._experiment
+
+    def resume(self, step: int) -> None:
+        """Keep the rows up to the step of the checkpoint."""
+        self.experiment.resumed_at = step
 
     def log_hyperparams(self, params: Any = None) -> None:
         """Do nothing: config.yaml contains them."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
-from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo, careful
+from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo
 
 LONGEST = 500  # characters of a parameter's value that MLflow takes
 
@@ -25,28 +25,27 @@ class Mlflow(Journal, MLFlowLogger):
         self.called, self.uri = experiment, uri
         self.artifacts = None if artifacts is None else Path(artifacts).resolve().as_uri()
 
-    @careful
     def begin(self, about: RunInfo) -> None:
         super().__init__(self.called, about.name, tracking_uri=self.uri, artifact_location=self.artifacts)
         client, run = self.experiment, self.run_id
         for key, value in {"job_type": about.job_type, "sweep": about.group or "", "tags": ",".join(about.tags)}.items():
             client.set_tag(run, key, value)
-        for key, value in flat(about.config).items():
-            client.log_param(run, key.replace("@", "."), str(value)[:LONGEST])
+        self.log_hyperparams(about.config)
 
-    @careful
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The resolved config, with dotted names."""
+        for key, value in flat(params).items():
+            self.experiment.log_param(self.run_id, key.replace("@", "."), str(value)[:LONGEST])
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics(dict(metrics), step)
 
-    @careful
     def picture(self, name: str, path: Path) -> None:
         self.experiment.log_artifact(self.run_id, str(path))
 
-    @careful
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         self.experiment.log_text(self.run_id, "\n".join(_csv_line(row) for row in (columns, *rows)), f"{name}.csv")
 
-    @careful
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
         super().log_metrics({name: value for name, value in conclusion.metrics.items() if value == value})
         self.experiment.set_tag(self.run_id, "selection", str(conclusion.selection["text"]))
@@ -55,11 +54,12 @@ class Mlflow(Journal, MLFlowLogger):
         for file in ("student.safetensors", "student.json", "config.yaml", "metrics.json"):
             self.experiment.log_artifact(self.run_id, str(about.folder / file))
 
-    @careful
     def alert(self, title: str, text: str) -> None:
         self.experiment.set_tag(self.run_id, "alert", f"{title}: {text}"[:LONGEST])
 
-    @careful
+    def finalize(self, status: str = "success") -> None:
+        super().finalize(status)
+
     def close(self, failed: bool) -> None:
         self.finalize("failed" if failed else "success")
 

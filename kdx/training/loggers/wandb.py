@@ -6,13 +6,15 @@ import json
 import logging
 import netrc
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo, careful
+from kdx.run.masking import mask
+from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo
 
 log = logging.getLogger("kdx")
 ID = "wandb.json"  # in the run's folder from its start, so that a resumed run goes on in the same W&B run
@@ -48,7 +50,7 @@ class Wandb(Journal, WandbLogger):
         """Start the W&B run, or go on with the one of the run that this one resumes."""
         defaults = {"name": about.name[:128], "group": about.group, "job_type": about.job_type}
         chosen = {key: value or defaults[key] for key, value in self.given.items()}
-        tags = [tag[:64] for tag in dict.fromkeys([*self.tags, *about.tags])]
+        tags = [mask(tag)[:64] for tag in dict.fromkeys([*self.tags, *about.tags])]
         resumed = _id(about.resumed) if about.resumed is not None else None
         again = {"id": resumed, "resume": "allow"} if resumed else {}
         arguments = {"dir": self.folder, "project": self.project, "entity": self.entity, "tags": tags, **chosen, **again}
@@ -58,7 +60,6 @@ class Wandb(Journal, WandbLogger):
         self._axes(about)
         self.log_hyperparams(dict(about.config))
 
-    @careful
     def _axes(self, about: RunInfo) -> None:
         run = self.experiment
         for axis in ("epoch", "trainer/global_step"):
@@ -67,30 +68,25 @@ class Wandb(Journal, WandbLogger):
             run.define_metric(names, step_metric=axis)
         run.define_metric(about.monitor, step_metric="epoch", summary=f"{about.mode},last")
 
-    @careful
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics, step)
 
-    @careful
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The resolved config, as plain nested data."""
         self.experiment.config.update(params, allow_val_change=True)
 
-    @careful
     def picture(self, name: str, path: Path) -> None:
         self.log_image(name, [str(path)])
 
-    @careful
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         self.log_table(name, list(columns), [list(row) for row in rows])
 
-    @careful
     def conclude(self, about: RunInfo, conclusion: FinalReport) -> None:
-        """The summary, by which dashboards sort, and the artifacts."""
+        """The summary, by which dashboards sort, and the artifacts. `selected/` values are also logged, to steer sweeps."""
         run = self.experiment
         val = {name: value for name, value in conclusion.metrics.items() if name.startswith("val/")}
-        final = {name: value for name, value in conclusion.metrics.items() if name not in val}
-        final |= {f"selected/{name}": value for name, value in val.items()}
+        selected = {f"selected/{name}": value for name, value in val.items()}
+        final = {**{name: value for name, value in conclusion.metrics.items() if name not in val}, **selected}
         final |= {f"last/{name}": value for name, value in conclusion.last.items()}
         if conclusion.best is not None:
             final[f"best/{about.monitor}"] = conclusion.best
@@ -98,6 +94,7 @@ class Wandb(Journal, WandbLogger):
         run.summary.update(
             {**final, **caveats, "selection": conclusion.selection["rule"], "selected_epoch": conclusion.selection["epoch"]}
         )
+        run.log(selected)  # a sweep reads what is logged; `val/` values are those of every epoch
         if self.artifacts:
             self._keep(about, conclusion)
 
@@ -117,11 +114,9 @@ class Wandb(Journal, WandbLogger):
             student.add_file(str(about.folder / file))
         run.log_artifact(student, aliases=["latest", conclusion.selection["rule"]])
 
-    @careful
     def alert(self, title: str, text: str) -> None:
         self.experiment.alert(title=title, text=text, level="ERROR")
 
-    @careful
     def close(self, failed: bool) -> None:
         self.experiment.finish(exit_code=int(failed))
 
@@ -143,10 +138,17 @@ def _use(run: Any, artifact: Any) -> None:
 def _start(arguments: dict[str, Any], mode: str | None, timeout: float) -> Any:
     import wandb
 
-    settings = wandb.Settings(init_timeout=timeout, silent=True, console="off")
+    command, sys.argv = sys.argv, [mask(word) for word in sys.argv]  # W&B records it
+    try:
+        return _init(wandb, arguments, mode, wandb.Settings(init_timeout=timeout, silent=True, console="off"))
+    finally:
+        sys.argv = command
+
+
+def _init(wandb: Any, arguments: dict[str, Any], mode: str | None, settings: Any) -> Any:
     mode = mode or ("online" if _has_key() else "offline")
     try:
-        return wandb.init(mode=mode, settings=settings, reinit="create_new", **arguments)  # type: ignore[arg-type]  # a Literal
+        return wandb.init(mode=mode, settings=settings, reinit="create_new", **arguments)
     except Exception as error:  # no server, no key, no right to the project: the run does not depend on any of them
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         log.warning("W&B cannot be reached (%s): this run is logged offline; upload it later with `wandb sync`", reason)
