@@ -42,6 +42,8 @@ MISTAKES = {
     "too many processes": (["trainer=cpu", "trainer.devices=99"], "trainer.devices=99", "CPU cores"),
     "no GPU": (["trainer=gpu"], "no GPU", "trainer=cpu"),
     "unknown architecture": (["student.architecture=resnet1888"], "'resnet1888'", "resnet18"),
+    "a key without a file": (["teacher.key=ema"], "teacher.key=ema", "teacher.checkpoint=FILE"),
+    "a folder without a network": (["student.architecture=local-dir:/nope"], "No config.json", "save_for_hf"),
     "missing teacher": (["teacher.checkpoint=/nope.safetensors"], "/nope.safetensors", "use an existing path"),
     "missing checkpoint": (["ckpt_path=/nope.ckpt"], "/nope.ckpt", "use an existing path"),
     "no teacher to learn from": (["experiment=none", "teacher=none"], "losses.kl", "teacher=online"),

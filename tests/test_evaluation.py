@@ -199,7 +199,7 @@ def test_a_network_of_1000_classes_is_measured_on_the_200_of_a_subset(command: C
     code, _, err = command("evaluate", *arguments, *more, "split=train")
     assert code == 2 and "Unknown split=train: the data set has test; give split=test" in err
     code, _, err = command("evaluate", *arguments[:2], "data=digits", *more)
-    assert code == 2 and "does not fit the network" in err and "channels" in err
+    assert code == 2 and "adapted from 3 to 1 channels" in err and "class_map=FILE.json" in err
     shutil.rmtree(tmp_path / "a" / "n01498041")
     code, _, err = command("evaluate", *arguments, *more)
     assert code == 2 and "folders such as n01498041" in err

@@ -73,8 +73,8 @@ def _self(plain: Node, option: Option) -> Node:
             "baseline=self trains a teacher with the student's network, which needs teacher.recipe: use teacher=online"
         )
     side = plain["resolution"]["student"]
-    plain["teacher"] = {**teacher, "network": deepcopy(plain["student"]), "checkpoint": None, "run": None, "members": None}
-    plain["teacher"]["resolution"] = None
+    unused = dict.fromkeys(("checkpoint", "key", "run", "members", "resolution"))
+    plain["teacher"] = {**teacher, "network": deepcopy(plain["student"]), **unused}
     plain["resolution"]["teacher"] = max(side) if isinstance(side, list) else side
     return plain
 

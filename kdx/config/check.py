@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -17,18 +17,17 @@ from kdx.config.baselines import Baseline, as_baseline
 from kdx.config.errors import ConfigError, explain_omegaconf, invalid, refuse_masked, renamed, unknown
 from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
+from kdx.config.recipes import check_recipes, members
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.selected import check_selected
 from kdx.config.signatures import NotFoundError, signature
 from kdx.config.trainer import check_callbacks, check_trainer
 from kdx.metrics.names import OF_NETWORK, OF_PAIR
-from kdx.networks.names import check_architecture
+from kdx.networks.names import check_architecture, located
 from kdx.ranges import explain
 
 MAY_BE_EMPTY = ("losses", "metrics")  # every other empty group is the option `none`
-# What a teacher's recipe may take from the run that needs the teacher.
-TAKES = ("data", "views", "augmentation", "interpolation", "mixing", "optimizer", "lr_schedule", "losses", "decay")
 
 
 def conf_dir() -> Path:
@@ -87,7 +86,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     check_trainer(plain["trainer"])
     check_callbacks(plain["callbacks"], plain["trainer"])
     check_monitors(plain, possible_names(plain), {**OF_NETWORK, **OF_PAIR})
-    _check_recipe(plain)
+    check_recipes(plain)
     if files:
         refuse_masked(plain)
         _check_files(plain)
@@ -97,7 +96,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     return _typed(plain)
 
 
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, Node]]:
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (path, node) for every node with a `_target_`."""
     if isinstance(node, dict):
         if "_target_" in node:
@@ -143,7 +142,7 @@ def _validate(path: str, value: Any, annotation: Any) -> None:
         raise ConfigError(invalid(path, value, explain(error))) from None
 
 
-def _check_node(path: str, node: Node) -> None:
+def _check_node(path: str, node: dict[str, Any]) -> None:
     """Raise ConfigError if the constructor at `_target_` does not exist or does not accept these arguments."""
     target = str(node["_target_"])
     reason = renamed(target) or reason_not_allowed(target)
@@ -170,18 +169,9 @@ def _check_node(path: str, node: Node) -> None:
     if "architecture" in arguments:
         try:
             check_architecture(arguments["architecture"])
+            node["architecture"] = located(arguments["architecture"])  # the run can be read from any folder
         except ValueError as error:
             raise ConfigError(f"{path}.architecture: {error}") from None
-
-
-def _members(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the same as `RunConfig.members`, for plain data."""
-    teacher = plain["teacher"]
-    if teacher is None:
-        return {}
-    if teacher.get("members") is None:
-        return {"teacher": teacher}
-    return {f"teacher.members.{name}": member for name, member in teacher["members"].items()}
 
 
 def _as_baseline(plain: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +190,7 @@ def _option(name: str) -> dict[str, Any]:
 
 def _check_members(plain: dict[str, Any]) -> None:
     """Fill in network, weights and resolution of members that are finished runs; ConfigError if a member has no network."""
-    for path, member in _members(plain).items():
+    for path, member in members(plain).items():
         _check_fields(TeacherConfig if path == "teacher" else MemberConfig, member, f"{path}.")
         if member.get("run") is not None:
             try:
@@ -212,6 +202,11 @@ def _check_members(plain: dict[str, Any]) -> None:
         if member.get("network") is None:
             raise ConfigError(f"Missing required option: {path}.run=FOLDER (a finished run), or use teacher=online")
         member["recipe"] = member.get("recipe") or {}
+        if member.get("finetune") and member.get("checkpoint") is not None:
+            raise ConfigError(
+                f"{path}.checkpoint and {path}.finetune=true exclude each other: use "
+                f"{path}.network.init={member['checkpoint']} to train these weights further"
+            )
         if member.get("finetune") and not (member["network"].get("pretrained") or member["network"].get("init")):
             raise ConfigError(
                 f"{path}.finetune=true needs weights to start from: add {path}.network.init=FILE, or, for timm's, "
@@ -228,29 +223,19 @@ def _check_selection(plain: Node) -> None:
         raise ConfigError("selection=ema needs the moving average of the weights: add callbacks=ema")
 
 
-def _check_recipe(plain: Node) -> None:
-    """Raise ConfigError if a recipe has a key that is not one of a run, or a trainer that cannot train."""
-    available = [f.name for f in fields(RunConfig)]
-    for path, member in _members(plain).items():
-        for key in member["recipe"]:
-            if key not in [*available, "takes"]:
-                raise ConfigError(unknown(f"{path}.recipe.{key}", available))
-        for key in member["recipe"].get("takes", []):
-            if key not in TAKES:
-                raise ConfigError(unknown(f"{path}.recipe.takes.{key}", list(TAKES)))
-        if isinstance(member["recipe"].get("trainer"), dict):
-            check_trainer(member["recipe"]["trainer"], f"{path}.recipe.trainer")
-
-
 def _check_files(plain: Node) -> None:
     """Raise ConfigError if a file that the config names does not exist, or if it asks for more CPU cores than there are."""
     files = {"ckpt_path": plain["ckpt_path"]}
-    files |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in _members(plain).items()}
+    files |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in members(plain).items()}
     files |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
     for key, value in files.items():
         if value is not None and not Path(value).is_file():
             raise ConfigError(f"{key}={value}: file not found; use an existing path, or null")
-    for member in _members(plain).values():
+    for path, member in members(plain).items():
+        if member.get("key") is not None and member.get("checkpoint") is None:
+            raise ConfigError(
+                f"{path}.key={member['key']} has no effect without {path}.checkpoint=FILE: set it, or {path}.key=null"
+            )
         if member.get("checkpoint") is not None:
             member["checkpoint"] = str(Path(member["checkpoint"]).absolute())  # the run can be read from any folder
     devices, accelerator = plain["trainer"].get("devices"), plain["trainer"].get("accelerator")

@@ -82,6 +82,7 @@ class MemberConfig:
 
     network: Node | None = None
     checkpoint: str | None = None
+    key: str | None = None
     recipe: Node | None = None
     run: str | None = None
     resolution: Resolution | None = None

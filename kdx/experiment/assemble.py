@@ -108,16 +108,16 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
     for path, member in parts.config.members.items():
         name = path.rpartition(".")[2]
         file, outputs = files[name].file, files[name].outputs
+        outside = member.checkpoint if member.run is None else None
         node = {**member.architecture, **({} if file is None else {"pretrained": False, "init": None})}
         network = make_network(node, f"{path}.network", parts.source, outputs.count)
         try:
             if file is not None:
-                weights.load(network.model, file)
+                weights.load(network.model, file, member.key if outside else None, f"{path}.key")
             if outputs.chosen is not None:
                 network.keep_classes(outputs.chosen)
         except ValueError as error:
             raise ConfigError(f"{path}.checkpoint: {error}") from None
-        outside = member.checkpoint if member.run is None else None
         loaded[name] = OnlineTeacher(network, member.resolution, other_normalization(outside, network))
     teacher = parts.config.teacher
     if teacher is None:

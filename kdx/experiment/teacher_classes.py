@@ -12,8 +12,10 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig
 from kdx.data import class_map
 from kdx.networks import weights
+from kdx.networks.class_names import within
 from kdx.networks.published import beside, published
 from kdx.networks.published import class_names as synsets
+from kdx.networks.weight_files import metadata
 
 log = logging.getLogger("kdx")
 
@@ -30,12 +32,14 @@ class Outputs:
 def own_classes(member: MemberConfig, num_classes: int) -> tuple[int, Sequence[str] | None]:
     """Return the number of classes of a member's file or pretrained weights, and their names if known."""
     if member.checkpoint is not None:
-        known = beside(Path(member.checkpoint))
-        count = weights.head_classes(Path(member.checkpoint)) or num_classes
+        file = Path(member.checkpoint)
+        known = beside(file)
+        count = weights.head_classes(file, member.key) or num_classes
+        names = known.names if known is not None else within(metadata(file))
     else:
         known = published(member.architecture["architecture"])
         count = known.num_classes if known is not None else num_classes
-    names = known.names if known is not None else None
+        names = known.names if known is not None else None
     return count, names if names is None or len(names) == count else None
 
 

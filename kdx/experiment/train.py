@@ -19,6 +19,7 @@ from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select
+from kdx.experiment.weight_checks import check_weights
 from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
@@ -46,8 +47,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
     """
     start, config = time.perf_counter(), parts.config
     provenance = folder.start(to_plain(config)) if rank() == 0 else {}
-    for path in config.members:
-        teacher.existing(parts, path)  # refuses weights for other classes before data is read
+    check_weights(parts)
     published = read_splits(parts.source)
     splits = carve_splits(config.data, published)
     duplicates = warn_of_duplicates(splits)

@@ -12,7 +12,8 @@ from pathlib import Path
 _REGISTERED = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
 _TAGGED = re.compile(r"""^\s*["'](\w+)\.([\w.-]+)\*?["']\s*:""", re.MULTILINE)
 SAME_WEIGHTS = "_flax"  # ending of variants that load the published weights of their `architecture`
-_ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+FOLDER = "local-dir:"  # before the path of a folder with config.json and weights
+_ELSEWHERE = ("hf-hub:", "hf_hub:", FOLDER)
 
 
 @functools.cache
@@ -75,6 +76,19 @@ def check_architecture(name: str) -> None:
     # Tags that timm's source computes are checked when the network is built.
     if tag and tag not in available and (available or architecture in kdx_names):
         raise ValueError(unknown_tag(architecture, tag, available))
+
+
+def located(name: str) -> str:
+    """Return the name of an architecture with the absolute path of its folder, if it has one.
+
+    Raises ValueError if the folder does not contain a network.
+    """
+    if not name.startswith(FOLDER):
+        return name
+    folder = Path(name.removeprefix(FOLDER)).absolute()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"No config.json in the folder of '{name}': expected a folder written by timm.models.save_for_hf")
+    return f"{FOLDER}{folder}"
 
 
 def unknown_tag(architecture: str, tag: str, available: set[str]) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import kdx.networks.bit_flax
 import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - they register architectures with timm
-from kdx.networks import names, weights
+from kdx.networks import downloads, names, weights
+from kdx.networks.fitting import last_layers
 from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
 log = logging.getLogger("kdx")
@@ -54,13 +55,15 @@ class Network(nn.Module):
         super().__init__()
         self.heads: tuple[nn.Module, ...] = ()  # of a network of which only these are trained
         names.check_architecture(architecture)
+        architecture = names.located(architecture)
         _check_pretrained(architecture, pretrained)
         if pretrained and init is not None:
             raise ValueError(f"init={init} and pretrained=true exclude each other: set pretrained=false or init=null")
         self.architecture, self.args = architecture, dict(args or {})
         self.num_classes, self.in_channels = num_classes, in_channels
-        self.model = timm.create_model(
-            architecture, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **self.args
+        sizes: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
+        self.model = (
+            _published(architecture, sizes | self.args) if pretrained else timm.create_model(architecture, **sizes, **self.args)
         )
         if pretrained:
             trained: Any = self.model.pretrained_cfg
@@ -82,7 +85,7 @@ class Network(nn.Module):
     def keep_classes(self, outputs: Sequence[int]) -> None:
         """Reduce the last layer to these outputs, in this order. ValueError if it is not a linear or convolutional layer."""
         index = torch.as_tensor(list(outputs))
-        for layer in weights.last_layers(self.model):
+        for layer in last_layers(self.model):
             if not isinstance(layer, (nn.Linear, nn.Conv2d)):
                 raise ValueError(f"The outputs of {self.architecture} cannot be selected: its last layer is no nn.Linear")
             for name, weight in list(layer.named_parameters(recurse=False)):
@@ -96,7 +99,7 @@ class Network(nn.Module):
     def freeze_all_but_head(self) -> None:
         """Leave only the last layer trainable; the rest stays in eval mode, so that statistics of BatchNorm do not move."""
         self.requires_grad_(False)
-        self.heads = weights.last_layers(self.model)
+        self.heads = last_layers(self.model)
         for layer in self.heads:
             layer.requires_grad_(True)
         self.train(self.training)
@@ -122,6 +125,19 @@ class Network(nn.Module):
             "model_args": {"num_classes": self.num_classes, "in_chans": self.in_channels, **self.args},
             "pretrained_cfg": {"num_classes": self.num_classes, "mean": mean, "std": std},
         }
+
+
+def _published(architecture: str, args: Mapping[str, Any]) -> nn.Module:
+    """Return timm's network with its published weights. ValueError, with the remedy, if they cannot be had or do not fit."""
+    where = downloads.source(architecture)
+    try:
+        model: nn.Module = timm.create_model(architecture, pretrained=True, **where, **args)
+    except (OSError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"Cannot load the pretrained weights of {architecture} ({first}): use pretrained=false or init=FILE"
+        ) from error
+    return model
 
 
 def checked_logits(logits: Tensor, role: str, network: object, shape: tuple[int, int]) -> Tensor:

@@ -1,25 +1,28 @@
-"""Weight files: safetensors, PyTorch files read with `weights_only=True`, BiT archives. Loading never runs code from a file."""
+"""The weights of a network: saved, loaded from a file of any trainer, used as a start, and their digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import logging
 import re
-import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from kdx.networks import bit
+from kdx.networks import weight_files, weight_search
+from kdx.networks.fitting import Fit
+from kdx.networks.weight_files import shapes
 
-HEADS = r"(^|\.)(fc|classifier|head|head\.fc|last_linear|linear)\.weight$"  # names of the last layer
-PREFIXES = ("distiller.student.model.", "student.model.", "_orig_mod.", "module.", "model.")
+__all__ = ["check_classes", "digest", "fitted", "head_classes", "initialize", "load", "read", "save", "shapes"]
+
+HEADS = r"(^|\.)(fc|classifier(\.\d+)?|head|head\.fc|last_linear|linear)\.weight$"  # names of the last layer
+
+log = logging.getLogger("kdx")
 
 
 def save(model: nn.Module, card: dict[str, Any], path: Path) -> None:
@@ -29,136 +32,112 @@ def save(model: nn.Module, card: dict[str, Any], path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weight file, on the CPU, under the names of the plain model.
+def load(model: nn.Module, path: Path, key: str | None = None, key_option: str | None = None) -> None:
+    """Load all weights of `model` from `path`, wherever they are in the file, and log where they were and what was changed.
 
-    Reads .safetensors, a state dict saved by PyTorch, checkpoints of timm and Lightning, and BiT's .npz.
+    The first layer is adapted to the network's channels and position embeddings to its resolution, as timm does.
 
-    Raises ValueError, with the remedy, if the file is missing, damaged or unsafe.
+    Args:
+        model: The network.
+        path: A weight file, as in `weight_files.read`.
+        key: Where the weights are, if several networks in the file fit: part of the containers' keys and the prefix, at dots.
+        key_option: Name of the option that sets `key`, for the error message.
+
+    Raises:
+        ValueError: For missing, unknown, ambiguous or non-finite weights and for other shapes. Nothing is loaded then.
     """
-    if not path.is_file():
-        raise ValueError(f"No weight file {path}: set the path of a .safetensors, .pth or .ckpt file")
+    _put(model, fitted(model, path, key, key_option), path)
+
+
+def initialize(model: nn.Module, path: Path) -> list[str]:
+    """Load the weights of `model` as `load`, except a last layer that is missing in the file or has other classes.
+
+    Returns the names of the weights that were not loaded. Raises ValueError for any other mismatch, as `load`.
+    """
+    fit = fitted(model, path, new_head=True)
+    _put(model, fit, path)
+    return list(fit.fresh)
+
+
+def fitted(model: nn.Module, path: Path, key: str | None = None, key_option: str | None = None, new_head: bool = False) -> Fit:
+    """Return the weights for `model` in a file, as `load` or, with `new_head`, `initialize` would load them; raise as they do.
+
+    The network may be on the meta device, so a file can be checked before anything else is done.
+    """
     try:
-        content = _READERS.get(path.suffix, _load)(path)
-    except pickle.UnpicklingError:
+        fit = weight_search.find(model, weight_files.read(path), key, new_head)
+    except weight_search.AmbiguousError as error:
+        choice = (
+            f"choose one, such as {key_option}={error.prefixes[0]}" if key_option else "save the wanted one to its own file"
+        )
+        raise ValueError(f"{path} {error}: {choice}") from None
+    except weight_search.MissingKeyError as error:
+        raise ValueError(f"{path} {error}") from None
+    if fit.num_problems:
         raise ValueError(
-            f"Unsafe weight file {path}: it contains Python objects, and loading it would run code from the file. "
-            "Save only the state dict, preferably as .safetensors"
-        ) from None
-    except Exception as error:  # a damaged pickle may raise anything
-        raise ValueError(_damaged(path, error)) from None
-    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
-        raise ValueError(f"{path} does not contain a state dict: save `model.state_dict()`, preferably as .safetensors")
-    return _plain(content)
+            f"{path} does not fit the network: {fit.problems}. Set the architecture, classes and channels of the "
+            "trained network"
+        )
+    bad = [name for name, tensor in fit.state.items() if not tensor.is_meta and not tensor.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"{path} contains NaN or infinite weights: {fit.prefix}{bad[0]}"
+            f"{f' and {len(bad) - 1} others' if len(bad) > 1 else ''}. Use a checkpoint from before the training diverged"
+        )
+    return fit
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{path} is damaged or not a weight file ({first}): copy it again"
+def _put(model: nn.Module, fit: Fit, path: Path) -> None:
+    model.load_state_dict(fit.state)
+    where = [f"found under {weight_search.shown(fit.prefix)}"] if fit.prefix else []
+    if said := [*where, *fit.notes, *fit.changes]:
+        log.log(logging.WARNING if fit.changes else logging.INFO, "Weights of %s: %s", path, "; ".join(said))
 
 
-def _load(path: Path) -> Any:
-    with path.open("rb") as file:
-        if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or the pickle of before PyTorch 1.6
-            raise ValueError("neither a PyTorch nor a safetensors file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the pickle protocol; errors are raised as exceptions
-        return torch.load(path, map_location="cpu", weights_only=True)
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the network in a weight file under the names of the plain network, on the CPU.
+
+    Without the network, its last layer shows where it is; if there is none, the names are those in the file.
+
+    Raises ValueError as `weight_files.read`.
+    """
+    tensors = weight_files.read(path)
+    prefix, *_ = [*weight_search.preferred(_heads({name: list(tensor.shape) for name, tensor in tensors.items()})), ""]
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": safetensors.torch.load_file, ".npz": bit.read}
+def head_classes(path: Path, key: str | None = None) -> int | None:
+    """Return the number of classes of the network in the file, or None if it is ambiguous.
+
+    Args:
+        path: A weight file.
+        key: Where the network is, if the file contains several, as in `load`.
+    """
+    heads = _heads(shapes(path))
+    prefixes = weight_search.under(key, heads) if key is not None else list(heads)
+    classes = {heads[prefix] for prefix in weight_search.preferred(prefixes)}
+    return classes.pop() if len(classes) == 1 else None
 
 
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        if inside:
-            return _plain(inside)
-    return state
+def _heads(shapes: Mapping[str, list[int]]) -> dict[str, int]:
+    """Return the number of classes of each network in a file by the prefix of its names."""
+    found: dict[str, tuple[int, int]] = {}  # position of the layer within the head, and its classes
+    for name, shape in shapes.items():
+        if match := re.search(HEADS, name):
+            prefix, position = name[: match.end(1)], int((match[3] or ".0")[1:])
+            found[prefix] = max(found.get(prefix, (0, 0)), (position, shape[0]))
+    # A layer of that name deeper within a network is not its last.
+    return {prefix: found[prefix][1] for prefix in found if not any(prefix != p and prefix.startswith(p) for p in found)}
 
 
-def shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shapes of the tensors in a weight file, read from the header only if the format has one."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return {name: list(tensor.shape) for name, tensor in read(path).items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
-    except (SafetensorError, OSError) as error:
-        raise ValueError(_damaged(path, error)) from None
-
-
-def head_classes(path: Path) -> int | None:
-    """Return the number of classes of the network in the file, or None if it is ambiguous."""
-    heads = {shape[0] for name, shape in shapes(path).items() if re.search(HEADS, name)}
-    return heads.pop() if len(heads) == 1 else None
-
-
-def check_classes(path: Path, num_classes: int) -> None:
+def check_classes(path: Path, num_classes: int, key: str | None = None) -> None:
     """Raise ValueError if the network in the file has another number of classes."""
-    file_classes = head_classes(path)
+    file_classes = head_classes(path, key)
     if file_classes not in (None, num_classes):
         raise ValueError(
             f"The network in {path} has {file_classes} classes, expected {num_classes} as in the data set: "
             "use weights that were trained for these classes"
         )
-
-
-def load(model: nn.Module, path: Path) -> None:
-    """Load all weights of `model` from `path`. Raises ValueError for missing or unknown weights and for other shapes."""
-    _fill(model, read(path), path)
-
-
-def initialize(model: nn.Module, path: Path) -> list[str]:
-    """Load the weights of `model` from `path`, except a last layer that is missing in the file or has other classes.
-
-    Returns the names of the weights that were not loaded. Raises ValueError for any other mismatch, as `load`.
-    """
-    state, current = read(path), model.state_dict()
-    last = _last_layer(model)
-    absent = all(name not in state for name in last)
-    other_classes = all(name in state and state[name].shape[1:] == current[name].shape[1:] for name in last) and any(
-        state[name].shape != current[name].shape for name in last
-    )
-    fresh = last if absent or other_classes else []
-    _fill(model, {**state, **{name: current[name] for name in fresh}}, path)
-    return fresh
-
-
-def last_layers(model: nn.Module) -> tuple[nn.Module, ...]:
-    """Return timm's classifier or classifiers."""
-    heads: Any = model.get_classifier()  # type: ignore[operator]  # timm's
-    return tuple(heads) if isinstance(heads, (tuple, list)) else (heads,)
-
-
-def _last_layer(model: nn.Module) -> list[str]:
-    """Return the names of the weights of the last layers."""
-    inside = {id(weight) for layer in last_layers(model) for weight in layer.parameters()}
-    return [name for name, weight in model.named_parameters() if id(weight) in inside]
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    mismatched = [
-        f"{name} is {list(state[name].shape)} in the file and {list(expected[name].shape)} in the network"
-        for name in expected
-        if name in state and state[name].shape != expected[name].shape
-    ]
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    problems = mismatched[:3]
-    problems += [f"{len(missing)} weights are not in the file, such as {missing[0]}"] if missing else []
-    problems += [f"{len(unknown)} weights in the file are unknown to the network, such as {unknown[0]}"] if unknown else []
-    if problems:
-        raise ValueError(
-            f"{path} does not fit the network: {'; '.join(problems)}. Set the architecture, classes and channels of the "
-            "trained network"
-        )
-    model.load_state_dict(state)
 
 
 def digest(model: nn.Module) -> str:

@@ -66,6 +66,59 @@ def test_the_archive_holds_the_network_it_was_made_of(trained: Network, archive:
     assert read.keys() == own.keys() and all(torch.equal(read[name], own[name]) for name in own)
 
 
+def big_vision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The archive that big_vision's code would have written of the same network: models/bit_paper.py, its conversion."""
+    names = {
+        "group_norm/gamma": "norm-pre-head/scale",
+        "group_norm/beta": "norm-pre-head/bias",
+        "head/conv2d/bias": "head/bias",
+    }
+    names |= {"root_block/standardized_conv2d/kernel": "root_block/conv_root/kernel", "head/conv2d/kernel": "head/kernel"}
+    found = {}
+    for old, array in arrays.items():
+        name = old.removeprefix("resnet/")
+        name = names.get(name, name.replace("a/proj/standardized_conv2d", "conv_proj"))
+        for number, part in enumerate("abc", 1):
+            name = name.replace(f"/{part}/standardized_conv2d/", f"/conv{number}/")
+            name = name.replace(f"/{part}/group_norm/gamma", f"/gn{number}/scale")
+            name = name.replace(f"/{part}/group_norm/beta", f"/gn{number}/bias")
+        is_norm = array.ndim == 1 and name != "head/bias"
+        found[name] = array[None, None, None] if is_norm else array[0, 0] if name == "head/kernel" else array
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["params/", "opt/target/", ""])
+def test_big_visions_names_are_the_same_network(
+    tmp_path: Path, trained: Network, arrays: dict[str, np.ndarray], prefix: str
+) -> None:
+    converted = {f"{prefix}{name}": array for name, array in big_vision(arrays).items()}
+    assert len(converted) == len(arrays)
+    others = {"opt/0/mu/head/bias": np.zeros(12, np.float32), "extra": np.zeros(1)} if prefix else {}
+    np.savez(tmp_path / "bv.npz", **converted, **others)
+    network = Network("resnetv2_50x1_bit", 12, args=SMALL)
+    weights.load(network.model, tmp_path / "bv.npz")
+    assert weights.digest(network.model) == weights.digest(trained.model)
+
+
+def test_bfloat16_of_big_vision_is_read(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    halved = {name: torch.from_numpy(array.copy()).bfloat16() for name, array in big_vision(arrays).items()}
+    void = {name: tensor.view(torch.int16).numpy().view("V2") for name, tensor in halved.items()}
+    np.savez(tmp_path / "bv.npz", **void)
+    read = bit.read(tmp_path / "bv.npz")
+    assert torch.equal(read["head.fc.bias"], halved["head/bias"].float())
+    assert torch.equal(read["stem.conv.weight"], halved["root_block/conv_root/kernel"].permute(3, 2, 0, 1).float())
+
+
+def test_numbered_convolutions_are_the_same(tmp_path: Path, trained: Network, arrays: dict[str, np.ndarray]) -> None:
+    numbered = {
+        name.replace("standardized_conv2d/", f"standardized_conv2d_{i}/"): array
+        for i, (name, array) in enumerate(arrays.items())
+    }
+    np.savez(tmp_path / "numbered.npz", **numbered)
+    read, own = bit.read(tmp_path / "numbered.npz"), trained.model.state_dict()
+    assert read.keys() == own.keys() and all(torch.equal(read[name], own[name]) for name in own)
+
+
 def test_it_is_read_as_timm_reads_it(archive: Path) -> None:
     mine, theirs = Network("resnetv2_50x1_bit", 12, args=SMALL), Network("resnetv2_50x1_bit", 12, args=SMALL)
     weights.load(mine.model, archive)

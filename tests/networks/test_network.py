@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 
-from kdx.networks import weights
+from kdx.networks import downloads, weights
 from kdx.networks.network import Network
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -70,6 +70,7 @@ def test_pretrained_weights_bring_their_own_normalization(monkeypatch: pytest.Mo
         return create(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", without_download)
+    monkeypatch.setattr(downloads, "source", lambda architecture: {})
     network = Network("resnet18.a1_in1k", 10, mean=(0.1,), std=(0.1,), pretrained=True)
     assert asked == {"pretrained": True, "num_classes": 10, "in_chans": 3}
     assert network.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
@@ -205,8 +206,6 @@ def test_a_last_layer_that_fits_is_not_said_to_be_fresh(
         ({"architecture": "cifar_resnet14"}, r"\d+ weights are not in the file, such as layer1\.1"),
         ({"architecture": "cifar_resnet8x4"}, r"conv1\.weight is \[16, 3, 3, 3\] in the file and \[32, 3, 3, 3\] in"),
         ({"architecture": "cifar_wrn_16_1"}, "does not fit the network"),
-        ({"in_channels": 1}, r"conv1\.weight is \[16, 3, 3, 3\] in the file and \[16, 1, 3, 3\] in"),
-        ({"num_classes": 100, "in_channels": 1}, r"conv1\.weight is"),
     ],
     ids=str,
 )

@@ -14,6 +14,7 @@ from kdx.config.schema import MemberConfig
 from kdx.experiment.teacher_classes import Outputs, outputs
 from kdx.networks import weights
 from kdx.networks.class_names import within
+from kdx.networks.fitting import last_layers
 from kdx.networks.network import Network
 
 Train = Callable[..., Path]
@@ -89,7 +90,7 @@ def test_the_kept_outputs_are_those_of_the_whole_network(architecture: str) -> N
     torch.manual_seed(0)
     args = {"img_size": 32} if "deit" in architecture else {}
     network = Network(architecture, 6, 3, args=args).eval()
-    torch.nn.init.normal_(weights.last_layers(network.model)[0].weight)
+    torch.nn.init.normal_(last_layers(network.model)[0].weight)
     images, kept = torch.rand(2, 3, 32, 32), [4, 0, 5]
     before = network(images)
     network.keep_classes(kept)

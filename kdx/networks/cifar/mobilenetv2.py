@@ -83,4 +83,9 @@ class CifarMobileNetV2(CifarNetwork):
         return self.conv2(self.blocks(self.conv1(x)))
 
 
+def checkpoint_filter_fn(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of CRD's code under the names used here; its last layer is in an `nn.Sequential`."""
+    return {name.replace("classifier.0.", "classifier."): tensor for name, tensor in state.items()}
+
+
 register(CifarMobileNetV2, VARIANTS, **CFG, first_conv="conv1.0", classifier=CifarMobileNetV2.classifier_name)

@@ -6,6 +6,7 @@ with PyTorch's defaults.
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -72,6 +73,16 @@ class CifarShuffleNetV1(CifarNetwork):
         """Return the last feature map [B,960,R/8,R/8]."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x)))
+
+
+def checkpoint_filter_fn(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of CRD's code under the names used here."""
+
+    def renamed(match: re.Match[str]) -> str:
+        unit, layer, number = match.groups()
+        return f"{unit}.{('squeeze', 'depthwise', 'expand')[int(number) - 1]}.{int(layer == 'bn')}."
+
+    return {re.sub(r"^(layer\d\.\d+)\.(conv|bn)([123])\.", renamed, name): tensor for name, tensor in state.items()}
 
 
 register(CifarShuffleNetV1, VARIANTS, **CFG, first_conv="conv1", classifier=CifarShuffleNetV1.classifier_name)

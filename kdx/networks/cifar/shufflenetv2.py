@@ -5,6 +5,7 @@ Differs from the paper: a 1x1 stem of stride 1 without pooling. Initialized with
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -77,6 +78,24 @@ class CifarShuffleNetV2(CifarNetwork):
         """Return the last feature map [B,1024,R/8,R/8], after the 1x1 convolution."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.conv2(self.layer3(self.layer2(self.layer1(x))))
+
+
+# Position of the n-th convolution within a branch, after its ReLUs are counted; its norm is next.
+BRANCH = {1: "branch.0", 2: "branch.3", 3: "branch.5"}
+DOWN = {1: "shortcut.0", 2: "shortcut.2", 3: "branch.0", 4: "branch.3", 5: "branch.5"}
+
+
+def checkpoint_filter_fn(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of CRD's code under the names used here."""
+
+    def renamed(match: re.Match[str]) -> str:
+        stage, unit, layer, number = match.groups()
+        branch, _, position = (BRANCH if int(unit) else DOWN)[int(number)].partition(".")
+        return f"{stage}.{unit}.{branch}.{int(position) + (layer == 'bn')}."
+
+    inside = {re.sub(r"^(layer\d)\.(\d+)\.(conv|bn)([1-5])\.", renamed, name): tensor for name, tensor in state.items()}
+    last = {"conv2.weight": "conv2.0.weight"}
+    return {last.get(name, re.sub(r"^bn2\.", "conv2.1.", name)): tensor for name, tensor in inside.items()}
 
 
 register(CifarShuffleNetV2, VARIANTS, **CFG, first_conv="conv1", classifier=CifarShuffleNetV2.classifier_name)
