@@ -49,10 +49,13 @@ class DataConfig:
     root: str | None = None
     download: bool = False
     num_classes: Count | None
+    channels: Literal[1, 3] | None = None
+    verify: bool = True
     eval_crop: Node
     train_size: Count | None
     val_share: Fraction
     test_share: Fraction
+    test_from: Literal["train", "val"] = "train"
     split_seed: Number
     batch_size: Count
     loader: Literal["auto", "resident", "streamed"]
