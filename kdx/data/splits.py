@@ -91,7 +91,7 @@ def _order(images: Images, seed: int) -> NDArray[np.int64]:
     return permutation(seed, "split", 0, len(images)) if images.labels is None else stratified_order(images.labels, seed)
 
 
-def fingerprint(splits: Mapping[SplitName, Images]) -> str:
+def fingerprint(splits: Mapping[str, Images] | Mapping[SplitName, Images]) -> str:
     """SHA-256 over the images and labels of a data set's own splits. Files count by path, size and time, not by content."""
     sha = hashlib.sha256()
     for name, images in sorted(splits.items()):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.errors import InstantiationException
@@ -84,10 +84,13 @@ class Parts:
     @cached_property
     def num_classes(self) -> int:
         """The number of classes K: of the data set, the config, or the teacher's weights. ConfigError if unknown."""
-        num_classes = self.source.num_classes or self.config.data.num_classes
+        num_classes = getattr(self.source, "num_classes", None) or self.config.data.num_classes
         for member in self.config.members.values():
             if num_classes is None and (member.checkpoint is not None or member.architecture.get("pretrained")):
                 num_classes = own_classes(member, 0)[0] or None
+        if num_classes is None and self.source.labels:
+            name = type(self.source).__name__
+            raise ConfigError(f"Number of classes unknown: {name} has labels, but its num_classes is None; set it to N")
         if num_classes is None:
             raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
         return int(num_classes)
@@ -155,11 +158,34 @@ def parts(config: RunConfig) -> Parts:
         built.source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    _check_source(built)
+    built.config = with_channels(config, built.source)
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
     _check_metrics(built)
     return built
+
+
+def with_channels(config: RunConfig, source: Source) -> RunConfig:
+    """Return the config with the number of channels that `source` inferred, so that the run can be read without its data."""
+    node = config.data.source
+    if node.get("channels", 0) is not None:  # given, or no argument of this source
+        return config
+    inferred: Literal[1, 3] = 1 if source.channels == 1 else 3
+    return replace(config, data=replace(config.data, channels=inferred, source={**node, "channels": inferred}))
+
+
+def _check_source(parts: Parts) -> None:
+    """Raise ConfigError if the data set has one class, or other channels than the config says."""
+    name, channels = type(parts.source).__name__, parts.config.data.channels
+    if channels is not None and channels != parts.source.channels:
+        raise ConfigError(
+            f"data.channels={channels}, but {name} has {parts.source.channels}: remove data.channels, which sets the channels of "
+            "images in folders"
+        )
+    if parts.num_classes < 2:
+        raise ConfigError(f"Need at least 2 classes, found {parts.num_classes} in {name}: use data with more classes")
 
 
 def _check_terms(parts: Parts) -> None:
