@@ -207,7 +207,7 @@ def _mergeable(hint: Any) -> Any:
     if origin is Annotated:
         return _mergeable(arguments[0])
     if origin is Literal:
-        return str
+        return type(arguments[0])
     if origin is Mapping:
         return dict[str, Any]
     if origin is dict:

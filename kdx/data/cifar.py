@@ -32,7 +32,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _latin1,
-    **{(f"numpy.{core}.{module}", name): function for core in ("core", "_core") for (module, name), function in _FUNCTIONS.items()},
+    **{
+        (f"numpy.{core}.{module}", name): function
+        for core in ("core", "_core")
+        for (module, name), function in _FUNCTIONS.items()
+    },
 }
 
 

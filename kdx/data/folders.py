@@ -18,7 +18,7 @@ from kdx.ranges import Count, validated
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
 TREE = "ROOT/train/CLASS/IMAGE, optionally ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
-SAMPLE = 64  # images that the number of channels is inferred from
+SAMPLE = 64  # images that the number of channels is inferred from, and classes that are searched for splits
 FLAT = "ROOT/IMAGE, in folders of any depth"
 IMAGENET = "ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG, 1000 WNID folders such as n01440764 in each"
 IMAGENET_SITE = (
@@ -60,12 +60,12 @@ def _refuse(error: OSError) -> None:
 def labeled(folder: Path, classes: Sequence[str], channels: int, *, complete: bool = True) -> ImageFiles:
     """Return the images of folder/CLASS/, labeled by the index of CLASS in `classes`.
 
-    Raises ValueError if a class has no image; without `complete`, only if there is no image at all.
+    Raises ValueError if a class has no image; without `complete`, only if no class has one.
     """
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = list(image_paths(folder / name))
+        images = list(image_paths(folder / name)) if complete or (folder / name).is_dir() else []
         if complete and not images:
             raise ValueError(f"{folder / name} contains no image ({' '.join(ENDINGS)}): put images there, or remove the class")
         paths += images
@@ -101,10 +101,10 @@ class ImageFolder(Source):
 
     The folders of the splits may have other usual names (`layouts.WORDS`), in any case. Tiny-ImageNet is read as published.
     Classes are the sorted names of train's folders, or of those of val and test without train, as for an evaluation.
-    `num_classes` must be at least their number. `channels` is 1 for gray and 3 for RGB; by default it is inferred from a sample.
+    `num_classes` must be at least their number. `channels` is 1 (gray), 3 (RGB), or None: 1 if a sample is all gray, else 3.
     """
 
-    def __init__(self, root: str | None, num_classes: Count | None = None, channels: Literal[1, 3] | None = None) -> None:
+    def __init__(self, root: str | None, num_classes: Count | None = None, channels: Literal[1, 3] | None = 3) -> None:
         self.root, self._channels, self._num_classes = root, channels, num_classes
 
     @functools.cached_property
@@ -158,7 +158,7 @@ class ImageFolder(Source):
                 f"{root} has {' and '.join(disguised)}, which look like splits, not classes. Expected layout: {TREE}. "
                 "Rename them to train, val and test, or set data.root to one of them"
             )
-        for name in names:
+        for name in names[:SAMPLE]:
             inner = [split for split in subfolders(root / name) if layouts.split_of(split) is not None]
             if any(layouts.split_of(split) == "train" for split in inner):
                 remedy = f"set data.root={root / name}" if len(names) == 1 else "move the splits above the classes"
@@ -199,10 +199,10 @@ class ImageFolder(Source):
         root, folders = Path(str(self.root)).expanduser(), self._folders()
         used = {folder.name for folder in folders.values()} if folders.get("train") != root else set(self.names)
         unused = [name for name in subfolders(root) if name not in used]
-        said = [f"{root / name} is not used, because it is no split with class folders" for name in unused]
+        said = [f"{root / name} is not used: it is not a split with class folders" for name in unused]
         for folder in folders.values():
             if _is_sorted(folder) and (stray := _count_images(folder)):
-                said.append(f"{stray} images directly in {folder} are not used, because they are in no class folder")
+                said.append(f"{stray} images directly in {folder} are not used: they are in no class folder")
         return said
 
     def splits(self) -> Mapping[SplitName, Images]:
@@ -225,9 +225,7 @@ def _is_sorted(folder: Path) -> bool:
 def _is_unlabeled_tiny_test(root: Path, found: Mapping[SplitName, str]) -> bool:
     """Return whether the test folder is that of Tiny-ImageNet as published, without labels."""
     return (
-        {"val", "test"} <= set(found)
-        and subfolders(root / found["test"]) == ["images"]
-        and not _is_sorted(root / found["val"])
+        {"val", "test"} <= set(found) and subfolders(root / found["test"]) == ["images"] and not _is_sorted(root / found["val"])
     )
 
 
@@ -290,12 +288,15 @@ _IMAGENET_SPLITS: dict[SplitName, str] = {"train": "train", "test": "val"}
 
 @validated
 class UnlabeledImages(Source):
-    """All images in a folder, at any depth, without labels; the student learns from the teacher only."""
+    """All images in a folder, at any depth, without labels; the student learns from the teacher only.
+
+    `channels` is 1 for gray, 3 for RGB, None: 1 if the first images are gray, else 3.
+    """
 
     train_labels = False
     labels = False
 
-    def __init__(self, root: str | None, num_classes: Count | None = None, channels: Literal[1, 3] | None = None) -> None:
+    def __init__(self, root: str | None, num_classes: Count | None = None, channels: Literal[1, 3] | None = 3) -> None:
         self.root, self.num_classes, self._channels = root, num_classes, channels
 
     @functools.cached_property

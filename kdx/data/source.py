@@ -127,7 +127,9 @@ def check_splits(source: Source, splits: object) -> None:
         labeled = source.train_labels if split == "train" else source.labels
         if labeled and images.labels is None:
             flag = "train_labels" if split == "train" else "labels"
-            raise ShapeError(f"{split} of {name} has no labels, although {name}.{flag} is True: give labels, or set it to False")
+            raise ShapeError(
+                f"{split} of {name} has no labels, although {name}.{flag} is True: give labels, or set it to False"
+            )
         if images.labels is not None:
             num_classes = getattr(source, "num_classes", None)
             if num_classes is None and labeled:

@@ -43,7 +43,8 @@ def carve(
 
     Args:
         splits: The splits of the data set.
-        val, test: The shares of train that missing splits get.
+        val: The share of train that a missing val gets.
+        test: The share of train that a missing test gets.
         train_size: The number of training images, None for all.
         seed: Of the random order.
         test_from: With "val", if `splits` has val but not test, the images of test are taken from val instead of train: as

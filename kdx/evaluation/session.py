@@ -182,6 +182,10 @@ def images_of(data: DataConfig, source: Source, split: EvaluatedSplit) -> Images
     Raises:
         ConfigError: If there is no such split, or if it is empty.
     """
+    try:
+        source.check()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     splits = published = on_disk(data, read_splits(source))
     if split == "all":
         return Joined([published[name] for name in SPLITS if name in published])

@@ -181,7 +181,7 @@ def _check_source(parts: Parts) -> None:
     name, channels = type(parts.source).__name__, parts.config.data.channels
     if channels is not None and channels != parts.source.channels:
         raise ConfigError(
-            f"data.channels={channels}, but {name} has {parts.source.channels}: remove data.channels, which sets the channels of "
+            f"data.channels={channels}, but {name} has {parts.source.channels}: remove data.channels, which is for "
             "images in folders"
         )
     if parts.num_classes < 2:

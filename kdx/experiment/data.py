@@ -11,7 +11,7 @@ import numpy as np
 from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig
 from kdx.data.cache import cached, key
-from kdx.data.source import Images, Source, SplitName, check_splits
+from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits
 from kdx.data.splits import carve, carved_from
 from kdx.data.verification import listed, verify
 from kdx.experiment.build import Parts
@@ -111,7 +111,7 @@ def verify_files(data: DataConfig, published: Splits, folder: Path) -> None:
 def log_data(parts: Parts, published: Splits, splits: Splits) -> None:
     """Log the sizes of the splits, the classes and the colors; warn of files that are not used and of absent classes."""
     data, source, num_classes = parts.config.data, parts.source, parts.num_classes
-    sizes = ", ".join(f"{len(images)} {name}" for name, images in splits.items())
+    sizes = ", ".join(f"{len(images)} {name}" for name, images in sorted(splits.items(), key=_order))
     colors = COLORS.get(source.channels, f"{source.channels} channels")
     labels = "" if source.train_labels else ", train without labels"
     log.info("Data: %s images of %d classes, %s%s", sizes, num_classes, colors, labels)
@@ -122,10 +122,14 @@ def log_data(parts: Parts, published: Splits, splits: Splits) -> None:
         log.warning("%s", text)
 
 
+def _order(item: tuple[SplitName, Images]) -> int:
+    return SPLITS.index(item[0])
+
+
 def absent_classes(splits: Splits, names: Sequence[str] | None, num_classes: int) -> list[str]:
     """Return a sentence, with the names, for each labeled split that has no image of some classes."""
     texts = []
-    for split, images in splits.items():
+    for split, images in sorted(splits.items(), key=_order):
         if images.labels is None:
             continue
         absent = np.flatnonzero(np.bincount(images.labels, minlength=num_classes) == 0)
