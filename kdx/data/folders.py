@@ -5,56 +5,22 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from kdx.data import layouts
 from kdx.data.decoding import ImageFiles, channels_of
-from kdx.data.layouts import is_junk, split_folders, subfolders
+from kdx.data.layouts import ENDINGS, SAMPLE, TREE, existing, image_paths, split_folders, subfolders
 from kdx.data.source import SPLITS, Images, Source, SplitName
 from kdx.ranges import Count, validated
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
-TREE = "ROOT/train/CLASS/IMAGE, optionally ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
-SAMPLE = 64  # images that the number of channels is inferred from, and classes that are searched for splits
 FLAT = "ROOT/IMAGE, in folders of any depth"
 IMAGENET = "ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG, 1000 WNID folders such as n01440764 in each"
 IMAGENET_SITE = (
     "get ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz with an account at "
     "image-net.org/download-images; torchvision.datasets.ImageNet(ROOT, 'train') and (ROOT, 'val') unpack them into this layout"
 )
-SORT_VAL = (
-    "its images are not in WNID folders, as ILSVRC2012_img_val.tar unpacks them: put this tar and ILSVRC2012_devkit_t12.tar.gz "
-    "into a folder; torchvision.datasets.ImageNet(FOLDER, 'val') sorts them"
-)
-
-
-def existing(root: str | None, layout: str, remedy: str) -> Path:
-    """Return the folder `root`. Raises ValueError, with the expected layout and the remedy, if it does not exist."""
-    if root is None:
-        raise ValueError(f"Missing required option: data.root=FOLDER. Expected layout: {layout}; {remedy}")
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise ValueError(f"data.root={root}: folder not found. Expected layout: {layout}. Correct data.root; {remedy}")
-    return path
-
-
-def image_paths(folder: Path) -> Iterator[str]:
-    """Yield the image files at any depth, sorted by name; symbolic links are followed, each folder is visited once."""
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not is_junk(name))
-        if real not in seen:
-            images = sorted(name for name in files if name.lower().endswith(ENDINGS) and not name.startswith("."))
-            yield from (os.path.join(here, name) for name in images)
-        seen.add(real)
-
-
-def _refuse(error: OSError) -> None:
-    raise ValueError(f"{error.filename} cannot be read ({error.strerror}): check its permissions")
 
 
 def labeled(folder: Path, classes: Sequence[str], channels: int, *, complete: bool = True) -> ImageFiles:
@@ -145,24 +111,11 @@ class ImageFolder(Source):
                     f"Move the other folders into {root / 'train'}, or remove {name}; if it is a class, it belongs there too"
                 )
             if not found:
-                self._check_no_splits(root, all_names)
+                layouts.check_no_splits(root, all_names)
                 return {"train": root}
-        elif _is_unlabeled_tiny_test(root, found):
+        elif layouts.is_unlabeled_tiny_test(root, found):
             del found["test"]
         return {split: root / found[split] for split in SPLITS if split in found}
-
-    def _check_no_splits(self, root: Path, names: Sequence[str]) -> None:
-        """Raise ValueError if the folders in `root`, which would be classes, are splits or contain splits."""
-        if disguised := layouts.disguised_splits(names):
-            raise ValueError(
-                f"{root} has {' and '.join(disguised)}, which look like splits, not classes. Expected layout: {TREE}. "
-                "Rename them to train, val and test, or set data.root to one of them"
-            )
-        for name in names[:SAMPLE]:
-            inner = [split for split in subfolders(root / name) if layouts.split_of(split) is not None]
-            if any(layouts.split_of(split) == "train" for split in inner):
-                remedy = f"set data.root={root / name}" if len(names) == 1 else "move the splits above the classes"
-                raise ValueError(f"{root / name} contains {' and '.join(inner)}. Expected layout: {TREE}; {remedy}")
 
     def check(self) -> None:
         folders = self._folders()
@@ -185,8 +138,8 @@ class ImageFolder(Source):
                 "use data=images for images without labels"
             )
         for split, folder in folders.items():
-            if not subfolders(folder) or not _is_sorted(folder):
-                _check_unsorted(folder, split)
+            if not subfolders(folder) or not layouts.is_sorted(folder):
+                layouts.check_unsorted(folder, split)
             elif "train" in folders:
                 no_other_classes(first, folder)
         if len(classes) > self.num_classes:
@@ -201,7 +154,7 @@ class ImageFolder(Source):
         unused = [name for name in subfolders(root) if name not in used]
         said = [f"{root / name} is not used: it is not a split with class folders" for name in unused]
         for folder in folders.values():
-            if _is_sorted(folder) and (stray := _count_images(folder)):
+            if layouts.is_sorted(folder) and (stray := layouts.count_images(folder)):
                 said.append(f"{stray} images directly in {folder} are not used: they are in no class folder")
         return said
 
@@ -210,41 +163,11 @@ class ImageFolder(Source):
         classes, channels = self.names, self.channels
         splits: dict[SplitName, Images] = {}
         for split, folder in self._folders().items():
-            if _is_sorted(folder):
+            if layouts.is_sorted(folder):
                 splits[split] = labeled(folder, classes, channels, complete=split == "train")
             else:
                 splits[split] = ImageFiles(*layouts.read_tiny_imagenet_list(folder, classes), channels)
         return splits
-
-
-def _is_sorted(folder: Path) -> bool:
-    """Return whether the images of a split are in class folders; else Tiny-ImageNet's list has their classes."""
-    return subfolders(folder) != ["images"] or not (folder / layouts.TINY_LIST).is_file()
-
-
-def _is_unlabeled_tiny_test(root: Path, found: Mapping[SplitName, str]) -> bool:
-    """Return whether the test folder is that of Tiny-ImageNet as published, without labels."""
-    return (
-        {"val", "test"} <= set(found) and subfolders(root / found["test"]) == ["images"] and not _is_sorted(root / found["val"])
-    )
-
-
-def _count_images(folder: Path) -> int:
-    """Return the number of image files directly in a folder."""
-    with os.scandir(folder) as entries:
-        return sum(entry.name.lower().endswith(ENDINGS) and not is_junk(entry.name) and entry.is_file() for entry in entries)
-
-
-def _check_unsorted(folder: Path, split: SplitName) -> None:
-    """Raise ValueError for a split without class folders, unless it is Tiny-ImageNet's val."""
-    if not _is_sorted(folder):
-        return
-    if layouts.has_flat_imagenet_val(folder):
-        raise ValueError(f"{folder} is ImageNet's val; {SORT_VAL}")
-    raise ValueError(
-        f"{folder} has no class folders, so its images have no labels. Expected layout: {TREE}. Sort them into class folders, "
-        f"or move {folder.name} elsewhere, and {split} is carved from train"
-    )
 
 
 class Imagenet(Source):
@@ -269,7 +192,7 @@ class Imagenet(Source):
             count = len(subfolders(folder)) if folder.is_dir() else 0
             if count != self.num_classes:
                 if folder.is_dir() and layouts.has_flat_imagenet_val(folder):
-                    raise ValueError(f"{folder}: {SORT_VAL}")
+                    raise ValueError(f"{folder}: {layouts.SORT_VAL}")
                 raise ValueError(
                     f"{folder} contains {count} class folders, expected {self.num_classes}. Expected layout: {IMAGENET}. "
                     f"{IMAGENET_SITE}; for a part of ImageNet use data=imagefolder"

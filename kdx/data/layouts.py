@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdx.data.source import SplitName
@@ -19,12 +19,30 @@ SPLIT_OF: Mapping[str, SplitName] = {word: split for split, words in WORDS.items
 _NAME = re.compile(rf"({'|'.join(SPLIT_OF)})(?:[-_ ]?(?:set|split|data|dataset|images?|imgs?))?", re.IGNORECASE)
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE)
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
+TREE = "ROOT/train/CLASS/IMAGE, optionally ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
+SAMPLE = 64  # images that the number of channels is inferred from, and classes that are searched for splits
+
 # Folders that operating systems and storage devices add.
 JUNK = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 # Folders of detection and segmentation data sets, which are no classes.
 CONTENTS = ("images", "imgs", "labels", "masks", "annotations", "bboxes", "jpegimages", "xmls", "json")
 TINY_LIST = "val_annotations.txt"  # Tiny-ImageNet's list of the classes of val/images/
 ILSVRC_VAL = "ILSVRC2012_val_"
+SORT_VAL = (
+    "its images are not in WNID folders, as ILSVRC2012_img_val.tar unpacks them: put this tar and ILSVRC2012_devkit_t12.tar.gz "
+    "into a folder; torchvision.datasets.ImageNet(FOLDER, 'val') sorts them"
+)
+
+
+def existing(root: str | None, layout: str, remedy: str) -> Path:
+    """Return the folder `root`. Raises ValueError, with the expected layout and the remedy, if it does not exist."""
+    if root is None:
+        raise ValueError(f"Missing required option: data.root=FOLDER. Expected layout: {layout}; {remedy}")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"data.root={root}: folder not found. Expected layout: {layout}. Correct data.root; {remedy}")
+    return path
 
 
 def is_junk(name: str) -> bool:
@@ -36,6 +54,28 @@ def subfolders(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted, without hidden ones and those that systems add."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
+
+
+def image_paths(folder: Path) -> Iterator[str]:
+    """Yield the image files at any depth, sorted by name; symbolic links are followed, each folder is visited once."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(here)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_junk(name))
+        if real not in seen:
+            images = sorted(name for name in files if name.lower().endswith(ENDINGS) and not name.startswith("."))
+            yield from (os.path.join(here, name) for name in images)
+        seen.add(real)
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename} cannot be read ({error.strerror}): check its permissions")
+
+
+def count_images(folder: Path) -> int:
+    """Return the number of image files directly in a folder."""
+    with os.scandir(folder) as entries:
+        return sum(entry.name.lower().endswith(ENDINGS) and not is_junk(entry.name) and entry.is_file() for entry in entries)
 
 
 def split_of(name: str) -> SplitName | None:
@@ -69,10 +109,48 @@ def disguised_splits(names: Sequence[str]) -> list[str]:
     return next((list(splits.values()) for splits in stems.values() if "train" in splits and len(splits) > 1), [])
 
 
+def check_no_splits(root: Path, names: Sequence[str]) -> None:
+    """Raise ValueError if the folders in `root`, which would be classes, are splits or contain splits."""
+    if disguised := disguised_splits(names):
+        raise ValueError(
+            f"{root} has {' and '.join(disguised)}, which look like splits, not classes. Expected layout: {TREE}. "
+            "Rename them to train, val and test, or set data.root to one of them"
+        )
+    for name in names[:SAMPLE]:
+        inner = [split for split in subfolders(root / name) if split_of(split) is not None]
+        if any(split_of(split) == "train" for split in inner):
+            remedy = f"set data.root={root / name}" if len(names) == 1 else "move the splits above the classes"
+            raise ValueError(f"{root / name} contains {' and '.join(inner)}. Expected layout: {TREE}; {remedy}")
+
+
 def has_flat_imagenet_val(folder: Path) -> bool:
     """Return whether a folder contains ILSVRC2012_val_*.JPEG, as ILSVRC2012_img_val.tar unpacks them."""
     with os.scandir(folder) as entries:
         return any(entry.name.startswith(ILSVRC_VAL) for entry in entries)
+
+
+def is_sorted(folder: Path) -> bool:
+    """Return whether the images of a split are in class folders; else Tiny-ImageNet's list has their classes."""
+    return subfolders(folder) != ["images"] or not (folder / TINY_LIST).is_file()
+
+
+def is_unlabeled_tiny_test(root: Path, found: Mapping[SplitName, str]) -> bool:
+    """Return whether the test folder is that of Tiny-ImageNet as published, without labels."""
+    return (
+        {"val", "test"} <= set(found) and subfolders(root / found["test"]) == ["images"] and not is_sorted(root / found["val"])
+    )
+
+
+def check_unsorted(folder: Path, split: SplitName) -> None:
+    """Raise ValueError for a split without class folders, unless it is Tiny-ImageNet's val."""
+    if not is_sorted(folder):
+        return
+    if has_flat_imagenet_val(folder):
+        raise ValueError(f"{folder} is ImageNet's val; {SORT_VAL}")
+    raise ValueError(
+        f"{folder} has no class folders, so its images have no labels. Expected layout: {TREE}. Sort them into class folders, "
+        f"or move {folder.name} elsewhere, and {split} is carved from train"
+    )
 
 
 def read_tiny_imagenet_list(folder: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from kdx.data.cifar import intact, read_batch
 from kdx.data.decoding import ImageFiles
-from kdx.data.folders import existing
+from kdx.data.layouts import existing
 from kdx.data.source import ArrayImages, Images, Source, SplitName
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import Node, RunConfig
-from kdx.data.duplicates import count_duplicates
 from kdx.data.source import Images, Source, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
@@ -42,14 +41,6 @@ class Experiment:
     datamodule: DataModule
     teacher: Teacher | None
     caveats: dict[str, str] = field(default_factory=dict)  # by a word for the kind: what limits the meaning of the numbers
-
-
-def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
-    """Return the number of test images that are also training images, and log a warning if it is not 0."""
-    duplicates = count_duplicates(splits["train"], splits["test"])
-    if duplicates:
-        log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(splits["test"]))
-    return duplicates
 
 
 def check_features(parts: Parts) -> None:

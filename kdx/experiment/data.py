@@ -11,6 +11,7 @@ import numpy as np
 from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig
 from kdx.data.cache import cached, key
+from kdx.data.duplicates import count_duplicates
 from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits
 from kdx.data.splits import carve, carved_from
 from kdx.data.verification import listed, verify
@@ -124,6 +125,14 @@ def log_data(parts: Parts, published: Splits, splits: Splits) -> None:
 
 def _order(item: tuple[SplitName, Images]) -> int:
     return SPLITS.index(item[0])
+
+
+def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
+    """Return the number of test images that are also training images, and log a warning if it is not 0."""
+    duplicates = count_duplicates(splits["train"], splits["test"])
+    if duplicates:
+        log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(splits["test"]))
+    return duplicates
 
 
 def absent_classes(splits: Splits, names: Sequence[str] | None, num_classes: int) -> list[str]:

@@ -12,10 +12,10 @@ from kdx.costs.energy import EnergyMeter
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
 from kdx.experiment import build, loggers, teacher
-from kdx.experiment.assemble import assemble, check_features, warn_of_duplicates
+from kdx.experiment.assemble import assemble, check_features
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
-from kdx.experiment.data import carve_splits, read_data, read_splits
+from kdx.experiment.data import carve_splits, read_data, read_splits, warn_of_duplicates
 from kdx.experiment.final_metrics import final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdx.data.folders import ImageFolder, Imagenet, UnlabeledImages, image_paths
+from kdx.data.folders import ImageFolder, Imagenet, UnlabeledImages
+from kdx.data.layouts import image_paths
 from kdx.data.source import BadImageError, Images
 from kdx.data.splits import carve
 
