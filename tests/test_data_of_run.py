@@ -18,6 +18,8 @@ from kdx.config.schema import RunConfig
 from kdx.data.source import ArrayImages, Images, SplitName
 from kdx.experiment import build
 from kdx.experiment.data import absent_classes, read_data
+from kdx.networks import weights
+from kdx.networks.network import Network
 
 Command = Callable[..., tuple[int, str, str]]
 Config = Callable[..., RunConfig]
@@ -75,6 +77,23 @@ def test_inferred_channels_are_recorded(config: Config, tmp_path: Path) -> None:
     assert build.parts(config(*overrides(root, "data.channels=1"))).source.channels == 1
     assert build.parts(config(*overrides(root, "data.source.channels=1"))).config.data.source["channels"] == 1
     assert build.parts(config()).config == config()  # digits infer nothing
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_gray_images_are_read_as_the_weights_expect(
+    in_channels: int, config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        formats.save(tmp_path / "gray" / name / "0.png", formats.noise(0, 1, 8))
+    network = Network("mobilenetv3_small_050", 2, in_channels)  # with depthwise convolutions before the first by name
+    weights.save(network.model, network.card, tmp_path / "teacher.safetensors")
+    own = ["network@teacher.network=timm", "teacher.network.architecture=mobilenetv3_small_050"]
+    own = overrides(tmp_path / "gray", *own, f"teacher.checkpoint={tmp_path}/teacher.safetensors")
+    with caplog.at_level(logging.INFO, logger="kdx"):
+        parts = build.parts(config(*own))
+    assert parts.source.channels == parts.config.data.channels == in_channels
+    assert ("read as RGB for the weights of teacher" in caplog.text) == (in_channels == 3)
+    assert build.parts(config(*own, "data.channels=1")).source.channels == 1
 
 
 @pytest.mark.parametrize(

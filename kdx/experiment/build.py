@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
@@ -16,6 +16,7 @@ from kdx.config.errors import ConfigError, nearest
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
+from kdx.experiment.channels import takes_channels, with_channels
 from kdx.experiment.teacher_classes import own_classes
 from kdx.losses.objective import Objective
 from kdx.metrics.base import EvaluationMetric
@@ -158,22 +159,15 @@ def parts(config: RunConfig) -> Parts:
         built.source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if takes_channels(config):
+        built.config = with_channels(config, built.source)
+        built.source = make(built.config.data.source, "data.source")
     _check_source(built)
-    built.config = with_channels(config, built.source)
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
     _check_metrics(built)
     return built
-
-
-def with_channels(config: RunConfig, source: Source) -> RunConfig:
-    """Return the config with the number of channels that `source` inferred, so that the run can be read without its data."""
-    node = config.data.source
-    if node.get("channels", 0) is not None:  # given, or no argument of this source
-        return config
-    inferred: Literal[1, 3] = 1 if source.channels == 1 else 3
-    return replace(config, data=replace(config.data, channels=inferred, source={**node, "channels": inferred}))
 
 
 def _check_source(parts: Parts) -> None:
