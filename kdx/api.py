@@ -162,8 +162,9 @@ def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Map
         if requested.again:
             from kdx.experiment.evaluate import evaluate as evaluate_again
 
-            assert config is not None
-            return evaluate_again(config, RunFolder(path), requested.split_of(config), quiet)
+            split = requested.split_of(config)
+            assert config is not None and split != "all"
+            return evaluate_again(config, RunFolder(path), split, quiet)
         from kdx.evaluation.session import evaluate as evaluate_any
 
         other = (

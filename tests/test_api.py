@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 import kdx
 from kdx import api
 from kdx.data.digits import Digits
-from kdx.experiment.assemble import carve_splits
+from kdx.experiment.data import carve_splits
 
 TINY = ("logger=none", "trainer=cpu", "trainer.max_epochs=2", "teacher.recipe.trainer.max_epochs=2")
 

@@ -16,8 +16,8 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import ArrayImages
 from kdx.experiment import build
-from kdx.experiment.assemble import carve_splits, read_splits
 from kdx.experiment.cautions import training_length
+from kdx.experiment.data import carve_splits, read_splits
 from kdx.experiment.dry_run import dry_run
 
 Try = Callable[..., str]

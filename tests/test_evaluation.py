@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import formats
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -219,7 +220,7 @@ MISTAKES: dict[str, tuple[list[str], str, str]] = {
     "severity 0": ([*TIMM, "severities=[0,1]"], "Invalid severity 0", "subset of 1-5"),
     "severity 6": ([*TIMM, "severities=[6]"], "Invalid severity 6", "subset of 1-5"),
     "severity as a word": ([*TIMM, "severities=[high]"], "Invalid severity high", "subset of 1-5"),
-    "unknown split": ([*TIMM, "split=tset"], "split=tset", "expected train, val or test"),
+    "unknown split": ([*TIMM, "split=tset"], "split=tset", "expected train, val, test or all"),
     "resolution 2": ([*TIMM, "resolution=2"], "resolution", "greater than or equal to 4"),
     "unknown key": ([*TIMM, "+reslution=8"], "Unknown key 'reslution'", "'resolution'"),
     "unknown architecture": (["timm=resnet1888", *TIMM[1:]], "'resnet1888'", "resnet18"),
@@ -286,3 +287,29 @@ def test_shift_composes_and_fits_its_constructors(option: str) -> None:
         cfg = compose("evaluate", [f"shift={option}"])
     made = {name: build.make(node, name) for name, node in (cfg.shift or {}).items()}
     assert set(made) == (set(SHIFTS) - {"all", "none"} if option == "all" else {option} - {"none"})
+
+
+@pytest.mark.parametrize(
+    ("folders", "arguments", "images"),
+    [
+        ({"": 10}, ["split=all"], 20),
+        ({"": 10}, [], 2),  # a tenth, as in a run on this folder, which is logged
+        ({"Test": 4}, [], 8),
+        ({"train": 5, "valid": 3, "test": 4}, ["split=all", "predictions=true"], 24),
+        ({"train": 5, "valid": 3, "test": 4}, ["split=val"], 6),
+    ],
+)
+def test_whole_folders_are_measured(
+    folders: dict[str, int], arguments: list[str], images: int, command: Command, tmp_path: Path
+) -> None:
+    for folder, count in folders.items():
+        formats.write_tree(tmp_path / "data" / folder, {"a": count, "b": count})
+    network = ["timm=cifar_resnet8", "pretrained=false", "resolution=8", "data=imagefolder", f"data.root={tmp_path}/data"]
+    code, _, err = command("evaluate", *network, *arguments, f"to={tmp_path}/there", "name=found")
+    assert code == 0, err
+    found = read(tmp_path / "there" / "found.json")
+    assert found["data"]["images"] == images and f"{found['split']}/student/accuracy" in found["clean"]
+    assert ("2 of 20 images of train are used; split=all uses all images" in err) == (images == 2)
+    if "predictions=true" in arguments:
+        labels = pq.read_table(tmp_path / "there" / "found.parquet").to_pydict()["label"]
+        assert labels == [0] * 5 + [1] * 5 + [0] * 3 + [1] * 3 + [0] * 4 + [1] * 4

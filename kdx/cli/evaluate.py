@@ -49,6 +49,7 @@ def _evaluate(cfg: DictConfig) -> None:
 
         assert run is not None and requested.folder is not None
         split, folder = requested.split_of(run), RunFolder(requested.folder)
+        assert split != "all"
         folder.write(f"evaluation-{split}.json", {"metrics": evaluate_run(run, folder, split)})
         return
     settings = HydraConfig.get()

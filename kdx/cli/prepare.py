@@ -48,7 +48,12 @@ def _prepare(cfg: DictConfig) -> None:
     try:
         source.check()
         splits = carve(
-            source.splits(), val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed
+            source.splits(),
+            val=data.val_share,
+            test=data.test_share,
+            train_size=data.train_size,
+            seed=data.split_seed,
+            test_from=data.test_from,
         )
         write_dataset(source, splits, to, print, skip_bad=data.on_bad_image == "skip")
     except ValueError as error:

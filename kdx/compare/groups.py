@@ -29,8 +29,10 @@ IGNORED = (
     "data.num_workers",
     "data.resident_budget_mb",
     "data.cache",
+    "data.verify",
     "data.source.root",  # the same value as data.root
     "data.source.download",
+    "data.source.verify",  # the same value as data.verify
     "trainer.log_every_n_steps",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",

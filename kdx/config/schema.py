@@ -61,10 +61,13 @@ class DataConfig:
     root: str | None = None
     download: bool = False
     num_classes: Count | None
+    channels: Literal[1, 3] | None = None
+    verify: bool = True
     eval_crop: Node
     train_size: Count | None
     val_share: Fraction
     test_share: Fraction
+    test_from: Literal["train", "val"] = "train"
     split_seed: Seed
     batch_size: Count
     loader: Literal["auto", "resident", "streamed"]
@@ -217,7 +220,7 @@ def _mergeable(hint: Any) -> Any:
     if origin is Annotated:
         return _mergeable(arguments[0])
     if origin is Literal:
-        return str
+        return type(arguments[0])
     if origin is Mapping:
         return dict[str, Any]
     if origin is dict:

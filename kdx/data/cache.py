@@ -14,7 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from kdx.data.source import BadImageError, Images, Subset
+from kdx.data.source import BadImageError, Images, Joined, Subset
 
 PIXELS, OFFSETS, SHAPES = "pixels.bin", "offsets.npy", "shapes.npy"
 SAMPLE = 64  # images that the size is estimated from
@@ -31,6 +31,9 @@ def key(images: Images, name: str) -> str:
     if isinstance(images, Subset):
         sha.update(key(images.images, name).encode())
         sha.update(images.index.astype(np.int64).tobytes())
+    elif isinstance(images, Joined):
+        for part in images.parts:
+            sha.update(key(part, name).encode())
     elif hasattr(images, "paths"):
         for path in images.paths:
             sha.update(b"\n" + os.fsencode(path) + b" " + _state(path).encode())

@@ -32,7 +32,7 @@ class OutOfDomain(Source):
     """Out-of-domain distillation: train on `images` without labels; val and test come from `domain`.
 
     Missing splits of `domain` are carved as in a run on `domain` alone, so with the same shares and seed, val and test contain
-    no image that a teacher was trained on there. Raises ValueError if the numbers of channels differ.
+    no image that a teacher was trained on there. `channels` and `check` raise ValueError if the numbers of channels differ.
 
     Reference: FunMatch, arXiv:2106.05237, section 3.8.
     """
@@ -40,14 +40,9 @@ class OutOfDomain(Source):
     train_labels = False
 
     def __init__(self, domain: Source, images: Source, val_share: Fraction, test_share: Fraction, split_seed: Number) -> None:
-        if domain.channels != images.channels:
-            raise ValueError(
-                f"domain {type(domain).__name__} has {domain.channels} channels and images {type(images).__name__} have "
-                f"{images.channels}: set data.source.images to a source with {domain.channels} channels"
-            )
         self.domain, self.images = domain, images
         self.val_share, self.test_share, self.split_seed = val_share, test_share, split_seed
-        self.channels, self.flip, self.mean, self.std = domain.channels, domain.flip, domain.mean, domain.std
+        self.flip, self.mean, self.std = domain.flip, domain.mean, domain.std
         self.labels = domain.labels
 
     @property
@@ -55,9 +50,21 @@ class OutOfDomain(Source):
         """Number of classes of the domain, which may be read from its folders."""
         return self.domain.num_classes
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]  # may be read from files
+        """Number of channels of the domain. ValueError if the images have another one."""
+        domain, images = self.domain, self.images
+        if domain.channels != images.channels:
+            raise ValueError(
+                f"domain {type(domain).__name__} has {domain.channels} channels and images {type(images).__name__} have "
+                f"{images.channels}: set data.source.images to a source with {domain.channels} channels"
+            )
+        return domain.channels
+
     def check(self) -> None:
         self.domain.check()
         self.images.check()
+        _ = self.channels
 
     def splits(self) -> Mapping[SplitName, Images]:
         splits = self.domain.splits()

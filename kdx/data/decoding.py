@@ -22,6 +22,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+GRAY = ("1", "L", "LA", "La", "F")  # and those that start with I: integers of more than 8 bits
 UNPACKED = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # modes that PIL converts best by way of another
 
 
@@ -45,6 +46,58 @@ def decode_image(path: str, channels: int) -> NDArray[np.uint8]:
         raise BadImageError(
             f"{path} cannot be decoded ({_reason(path, error)}): copy it again, or use data.on_bad_image=skip"
         ) from error
+
+
+def channels_of(paths: Sequence[str]) -> int:
+    """Return 1 if all these image files are gray, by their headers, else 3. Files that cannot be read do not count."""
+    gray = [is_gray for is_gray in map(_is_gray_file, paths) if is_gray is not None]
+    return 1 if gray and all(gray) else 3
+
+
+def _is_gray_file(path: str) -> bool | None:
+    try:
+        with Image.open(path) as image:
+            return is_gray(image)
+    except Exception:  # damaged files can raise any exception in PIL; they are reported when they are decoded
+        return None
+
+
+def is_gray(image: Image.Image) -> bool:
+    """Return whether the mode of an image has no colors, or its palette none."""
+    if image.mode == "P":
+        palette = np.reshape(image.getpalette() or [0, 0, 1], (-1, 3))
+        return bool((palette == palette[:, :1]).all())
+    return image.mode in GRAY or image.mode.startswith("I")
+
+
+def fault(path: str) -> tuple[str | None, bool]:
+    """Return why `decode_image` would fail on a file, None if it would not; and whether the image has colors.
+
+    JPEG files are decoded at reduced size, which reads all their data in less time.
+    """
+    try:
+        with Image.open(path) as image:
+            colored = not is_gray(image)
+            if image.format == "JPEG":
+                image.draft(None, (1, 1))
+                image.load()
+            else:
+                image.load()
+                _pixels(image, 1)
+            return None, colored
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `decode_image`
+        return _reason(path, error), False
+
+
+def header_fault(path: str) -> tuple[str | None, bool]:
+    """Return the same as `fault`, as far as the file's size and header tell."""
+    try:
+        with Image.open(path) as image:
+            return None, not is_gray(image)
+    except Exception as error:  # as in `decode_image`
+        return _reason(path, error), False
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdx.data.folders import existing, labeled, subfolders
+from kdx.data.folders import labeled
+from kdx.data.layouts import existing, subfolders
 from kdx.data.source import Images, Source, SplitName
 from kdx.networks.names import synsets
 

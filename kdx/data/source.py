@@ -60,12 +60,37 @@ class Subset(Images):
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self.images[int(self.index[index])]
 
+    def place(self, index: int) -> tuple[Images, int]:
+        """Return the images that it is a subset of, and the index there."""
+        return self.images, int(self.index[index])
+
+
+class Joined(Images):
+    """The images of several splits, one after the other; without labels if one of them has none."""
+
+    def __init__(self, parts: Sequence[Images]) -> None:
+        self.parts = list(parts)
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+        labels = [part.labels for part in self.parts]
+        self.labels = None if any(one is None for one in labels) else np.concatenate([one for one in labels if one is not None])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        part, index = self.place(index)
+        return part[index]
+
+    def place(self, index: int) -> tuple[Images, int]:
+        """Return the split of an image and its index there."""
+        part = int(np.searchsorted(self.starts, index, "right")) - 1
+        return self.parts[part], int(index - self.starts[part])
+
 
 def image_name(images: Images, index: int) -> str:
     """Return "image INDEX of CLASS" with the class that reads the image and its index there."""
-    while isinstance(images, Subset):
-        index = int(images.index[index])
-        images = images.images
+    while isinstance(images, (Subset, Joined)):
+        images, index = images.place(index)
     return f"image {index} of {type(images).__name__}"
 
 
@@ -78,6 +103,54 @@ def checked_image(pixels: NDArray[np.uint8], images: Images, index: int) -> NDAr
         returned = f"{pixels.dtype} {list(pixels.shape)}"
         remedy = "scale it to 0-255 and use .astype(np.uint8)" if pixels.ndim == 3 else "give gray images a channel, [None]"
     raise ShapeError(f"{image_name(images, index)} is {returned}; expected uint8 [C, H, W]: {remedy}")
+
+
+def check_splits(source: Source, splits: object) -> None:
+    """Raise ShapeError, which names the class, unless `splits` are those of `source`. Reads the first image of each split.
+
+    A first image that cannot be decoded is not reported.
+    """
+    name = type(source).__name__
+    if not isinstance(splits, Mapping):
+        raise ShapeError(
+            f"{name}.splits() returned a {type(splits).__name__}; expected a mapping of split to Images: "
+            'return {"train": Images, "val": Images, "test": Images}, of which val and test may be missing'
+        )
+    for split, images in splits.items():
+        if split not in SPLITS:
+            raise ShapeError(f"{name}.splits() has the key {split!r}; expected {', '.join(SPLITS)}: rename it")
+        if not isinstance(images, Images):
+            raise ShapeError(
+                f"{name}.splits()['{split}'] is a {type(images).__name__}; expected Images: "
+                "return ArrayImages(uint8 [N,C,H,W], labels), or a class of your own that derives from kdx.data.source.Images"
+            )
+        labeled = source.train_labels if split == "train" else source.labels
+        if labeled and images.labels is None:
+            flag = "train_labels" if split == "train" else "labels"
+            raise ShapeError(
+                f"{split} of {name} has no labels, although {name}.{flag} is True: give labels, or set it to False"
+            )
+        if images.labels is not None:
+            num_classes = getattr(source, "num_classes", None)
+            if num_classes is None and labeled:
+                found = int(np.max(images.labels, initial=0)) + 1
+                raise ShapeError(f"{name} has labels, but its num_classes is None: set num_classes = {found}, or more")
+            check_labels(images, num_classes or int(np.max(images.labels, initial=0)) + 1)
+        _check_first(source, images)
+
+
+def _check_first(source: Source, images: Images) -> None:
+    try:
+        pixels = checked_image(images[0], images, 0) if len(images) else None
+    except BadImageError:
+        return
+    if pixels is not None and len(pixels) != source.channels:
+        last = pixels.shape[-1] == source.channels
+        remedy = "use .transpose(2, 0, 1)" if last else f"convert it, or set channels = {len(pixels)} of the source"
+        raise ShapeError(
+            f"{image_name(images, 0)} is uint8 {list(pixels.shape)}; expected [{source.channels}, H, W], because the source "
+            f"has channels = {source.channels}: {remedy}"
+        )
 
 
 def check_labels(images: Images, num_classes: int) -> None:
@@ -118,6 +191,10 @@ class Source(ABC):
 
     def check(self) -> None:  # noqa: B027 - most sources have nothing to look for
         """Raise ValueError, with the layout that is expected and how to get the data, if it is not there. Fast."""
+
+    def remarks(self) -> Sequence[str]:
+        """Return sentences for the log about files that are there but not used."""
+        return ()
 
     @abstractmethod
     def splits(self) -> Mapping[SplitName, Images]:

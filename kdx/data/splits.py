@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +25,47 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.argsort(place, kind="stable")
 
 
-def carve(
-    splits: Mapping[SplitName, Images], *, val: float, test: float, train_size: int | None, seed: int
-) -> dict[SplitName, Images]:
-    """train, val and test. A missing one gets its share of train; then train is cut to `train_size` examples.
+Origin = Literal["train", "val"]
 
-    All have the classes' proportions; without labels, it is chance alone that decides. ValueError if `train_size` is too many.
+
+def carve(
+    splits: Mapping[SplitName, Images],
+    *,
+    val: float,
+    test: float,
+    train_size: int | None,
+    seed: int,
+    test_from: Origin = "train",
+) -> dict[SplitName, Images]:
+    """Return train, val and test. A missing one gets its share of train; then train is cut to `train_size` examples.
+
+    All have the classes' proportions; without labels, it is chance alone that decides.
+
+    Args:
+        splits: The splits of the data set.
+        val: The share of train that a missing val gets.
+        test: The share of train that a missing test gets.
+        train_size: The number of training images, None for all.
+        seed: Of the random order.
+        test_from: With "val", if `splits` has val but not test, the images of test are taken from val instead of train: as
+            many as otherwise, but at most half of val. So test has no image that a teacher trained on all of train has seen.
+
+    Raises:
+        ValueError: If there is no train split, or if `train_size` is too large.
     """
     given = dict(splits)
     if "train" not in given:
-        raise ValueError(f"The data set has no train split, only {' and '.join(given)}: use it with kdx-evaluate")
+        raise ValueError(
+            f"The data set has no train split, only {' and '.join(given) or 'none'}: add train, or use the data set with "
+            "kdx-evaluate"
+        )
     train = given["train"]
-    order = permutation(seed, "split", 0, len(train)) if train.labels is None else stratified_order(train.labels, seed)
+    if carved_from(splits, test_from).get("test") == "val":
+        own = given["val"]
+        order = _order(own, seed)
+        size = min(round(test * len(train)), len(own) // 2)
+        given["test"], given["val"] = Subset(own, np.sort(order[:size])), Subset(own, np.sort(order[size:]))
+    order = _order(train, seed)
     shares: list[tuple[SplitName, float]] = [("test", test), ("val", val)]
     for name, share in shares:
         if name not in given:
@@ -52,7 +82,17 @@ def carve(
     return {**given, "train": Subset(train, np.sort(order))}
 
 
-def fingerprint(splits: Mapping[SplitName, Images]) -> str:
+def carved_from(splits: Mapping[SplitName, Images], test_from: Origin) -> dict[SplitName, SplitName]:
+    """Return which splits `carve` adds, test first, and the split that each is taken from."""
+    origins: dict[SplitName, SplitName] = {"test": "val" if test_from == "val" and "val" in splits else "train", "val": "train"}
+    return {name: origin for name, origin in origins.items() if name not in splits}
+
+
+def _order(images: Images, seed: int) -> NDArray[np.int64]:
+    return permutation(seed, "split", 0, len(images)) if images.labels is None else stratified_order(images.labels, seed)
+
+
+def fingerprint(splits: Mapping[str, Images] | Mapping[SplitName, Images]) -> str:
     """SHA-256 over the images and labels of a data set's own splits. Files count by path, size and time, not by content."""
     sha = hashlib.sha256()
     for name, images in sorted(splits.items()):

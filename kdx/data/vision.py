@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from kdx.data.cifar import intact, read_batch
 from kdx.data.decoding import ImageFiles
-from kdx.data.folders import existing
+from kdx.data.layouts import existing
 from kdx.data.source import ArrayImages, Images, Source, SplitName
 
 
@@ -85,9 +85,16 @@ class VisionSource(Source):
 
 
 class _Cifar(VisionSource):
-    """50,000 training and 10,000 test photographs of 32x32 px. (Krizhevsky 2009)"""
+    """50,000 training and 10,000 test photographs of 32x32 px. (Krizhevsky 2009)
+
+    Without `verify`, checksums do not count, so variants in the same format are read: noisy, long-tailed, of fewer images.
+    """
 
     key: str  # key of the labels in a batch file
+
+    def __init__(self, root: str | None, download: bool = False, verify: bool = True) -> None:
+        super().__init__(root, download)
+        self.verify = verify
 
     @abstractmethod
     def _published(self) -> Any:
@@ -96,7 +103,8 @@ class _Cifar(VisionSource):
     def _read(self, root: Path) -> dict[SplitName, Images]:
         published = self._published()
         folder = root / published.base_folder
-        parts: dict[SplitName, Any] = {"train": published.train_list, "test": published.test_list}
+        lists: dict[SplitName, Any] = {"train": published.train_list, "test": published.test_list}
+        parts = {split: [(name, md5 if self.verify else None) for name, md5 in files] for split, files in lists.items()}
         if self.download and not all(intact(folder / name, md5) for part in parts.values() for name, md5 in part):
             from torchvision.datasets.utils import download_and_extract_archive
 

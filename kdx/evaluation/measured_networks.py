@@ -79,7 +79,7 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
     if networks.student.in_channels != source.channels:
         raise ConfigError(
             f"The network expects images with {networks.student.in_channels} channels, but the data set has {source.channels}: "
-            "choose other data"
+            f"set data.channels={networks.student.in_channels} for images in folders, or choose other data"
         )
     if request.interpolation is not None:
         networks.resizing = Resizing(request.interpolation, request.interpolation)

@@ -15,12 +15,13 @@ from kdx.config.check import load, targets
 from kdx.config.errors import ConfigError, unknown
 from kdx.config.plugins import reason_not_allowed
 from kdx.config.schema import Interpolation, RunConfig
-from kdx.data.source import SplitName
+from kdx.data.source import SPLITS
 from kdx.networks.names import check_architecture
 from kdx.ranges import Count, Finite, Number, Positive, Resolution, explain
 
 NETWORK_KEYS = ("run", "student", "checkpoint", "timm")  # each names what to evaluate
 SEVERITIES = range(1, 6)
+EvaluatedSplit = Literal["train", "val", "test", "all"]
 FINISHED = "give the folder of a finished run"
 
 
@@ -38,7 +39,7 @@ class EvaluationRequest:
     mean: list[Finite] | None
     std: list[Positive] | None
     alone: bool
-    split: Literal["train", "val", "test"] | None
+    split: EvaluatedSplit | None
     resolution: Resolution | Annotated[list[Resolution], Len(1)] | None
     interpolation: Interpolation | None
     severities: list[int]
@@ -57,7 +58,7 @@ class EvaluationRequest:
         """Whether to repeat exactly the evaluation at the end of a run."""
         how: list[Any] = [self.data, self.shift, self.resolution, self.interpolation, self.class_map, self.to, self.name]
         how += [self.batch_size, self.num_workers]
-        return self.run is not None and not self.alone and not self.predictions and not any(how)
+        return self.run is not None and self.split != "all" and not self.alone and not self.predictions and not any(how)
 
     @property
     def sides(self) -> list[int]:
@@ -77,8 +78,8 @@ class EvaluationRequest:
             return None
         return parent if (parent / "config.yaml").is_file() else None
 
-    def split_of(self, run: RunConfig | None) -> SplitName:
-        """Return the split to evaluate: `split`, by default test.
+    def split_of(self, run: RunConfig | None) -> EvaluatedSplit:
+        """Return the split to evaluate: `split`, by default test; "all" is all images of the data set.
 
         Raises:
             ConfigError: If the default would be the test split of a run with test=false.
@@ -115,8 +116,8 @@ def request(plain: Mapping[str, Any]) -> EvaluationRequest:
     for severity in plain["severities"] if isinstance(plain["severities"], list) else [plain["severities"]]:
         if severity not in SEVERITIES:
             raise ConfigError(f"Invalid severity {severity}; expected a subset of 1-5, such as severities=[1,3,5]")
-    if plain["split"] not in ("train", "val", "test", None):
-        raise ConfigError(f"Invalid split={plain['split']}; expected train, val or test")
+    if plain["split"] not in (*SPLITS, "all", None):
+        raise ConfigError(f"Invalid split={plain['split']}; expected train, val, test or all")
     try:
         validated = TypeAdapter(EvaluationRequest).validate_python({name: plain.get(name) for name in keys})
     except ValidationError as error:

@@ -17,17 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig, RunConfig
 from kdx.data import class_map
-from kdx.data.cache import cached, key
 from kdx.data.corruptions import Shift, Step
-from kdx.data.source import BadImageError, Images, Source, SplitName
-from kdx.data.splits import carve, fingerprint
+from kdx.data.source import SPLITS, BadImageError, Images, Joined, Source
+from kdx.data.splits import carve, carved_from, fingerprint
 from kdx.evaluation import results, worst_classes
 from kdx.evaluation.measure import Bench, InDepth, Sink, device, num_batches
 from kdx.evaluation.measured_networks import MeasuredNetworks, load_networks
 from kdx.evaluation.predictions import Predictions
-from kdx.evaluation.request import EvaluationRequest
+from kdx.evaluation.request import EvaluatedSplit, EvaluationRequest
 from kdx.evaluation.results import EvaluationResult
 from kdx.experiment import build
+from kdx.experiment.data import on_disk, read_splits
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.disagreement import Disagreement
 from kdx.metrics.selection import applicable
@@ -77,7 +77,7 @@ def evaluate(
         "data": {
             "name": data_name,
             "root": config.data.root,
-            "fingerprint": fingerprint({split: images}),
+            "fingerprint": fingerprint({str(split): images}),
             "images": len(images),
         },
         "split": split,
@@ -176,23 +176,37 @@ def _warn_if_unchanged(images: Images, shifted: Images, name: str, severity: int
         log.warning(message, name, severity, height, width, name)
 
 
-def images_of(data: DataConfig, source: Source, split: SplitName) -> Images:
-    """Return the images of a split of the data set, carved as in a run.
+def images_of(data: DataConfig, source: Source, split: EvaluatedSplit) -> Images:
+    """Return the images of a split of the data set, carved as in a run; of all its own splits for "all".
 
     Raises:
         ConfigError: If there is no such split, or if it is empty.
     """
     try:
         source.check()
-        splits = source.splits()
-        if data.cache is not None:
-            splits = {name: cached(images, Path(data.cache), key(images, name), log.info) for name, images in splits.items()}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    splits = published = on_disk(data, read_splits(source))
+    if split == "all":
+        return Joined([published[name] for name in SPLITS if name in published])
+    try:
         if "train" in splits:
-            splits = carve(splits, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
+            splits = carve(
+                splits,
+                val=data.val_share,
+                test=data.test_share,
+                train_size=data.train_size,
+                seed=data.split_seed,
+                test_from=data.test_from,
+            )
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if split not in splits:
         raise ConfigError(f"Unknown split={split}: the data set has {' and '.join(splits)}; give split={next(iter(splits))}")
+    origin = carved_from(published, data.test_from).get(split)
+    if origin is not None:
+        text = "The data set has no %s split: %d of %d images of %s are used; split=all uses all images of the data set"
+        log.info(text, split, len(splits[split]), len(published[origin]), origin)
     if not len(splits[split]):
         raise ConfigError(f"split={split} is empty: raise data.{split}_share, or give another split")
     return splits[split]

@@ -5,17 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import DataConfig, Node
-from kdx.data.cache import cached, key
-from kdx.data.duplicates import count_duplicates
-from kdx.data.source import Images, Source, SplitName, check_labels
-from kdx.data.splits import carve
+from kdx.config.schema import Node
+from kdx.data.source import Images, Source, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.build import Parts
@@ -43,49 +39,6 @@ class Experiment:
     datamodule: DataModule
     teacher: Teacher | None
     caveats: dict[str, str] = field(default_factory=dict)  # by a word for the kind: what limits the meaning of the numbers
-
-
-def read_splits(source: Source) -> Mapping[SplitName, Images]:
-    """Return the splits that the data set is published with. ConfigError if files are missing or invalid."""
-    try:
-        splits = source.splits()
-        for images in splits.values():
-            if images.labels is not None:
-                check_labels(images, source.num_classes or int(images.labels.max(initial=0)) + 1)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return splits
-
-
-def carve_splits(data: DataConfig, published: Mapping[SplitName, Images]) -> dict[SplitName, Images]:
-    """Return train, val and test as configured, from the published splits, decoded on disk with `data.cache`."""
-    try:
-        if data.cache is not None:
-            cache = Path(data.cache)
-            published = {name: cached(images, cache, key(images, name), log.info) for name, images in published.items()}
-        splits = carve(published, val=data.val_share, test=data.test_share, train_size=data.train_size, seed=data.split_seed)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    empty = [name for name, images in splits.items() if not len(images)]
-    if empty:
-        raise ConfigError(f"Split {empty[0]} is empty: increase data.{empty[0]}_share, or use more images")
-    if data.batch_size > len(splits["train"]):
-        size = len(splits["train"])
-        raise ConfigError(
-            f"Invalid data.batch_size={data.batch_size} for {size} training images: use data.batch_size={size} or less"
-        )
-    carved = [name for name in splits if name not in published]
-    if carved:
-        log.info("%s carved from train by data.split_seed=%d", " and ".join(carved), data.split_seed)
-    return splits
-
-
-def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
-    """Return the number of test images that are also training images, and log a warning if it is not 0."""
-    duplicates = count_duplicates(splits["train"], splits["test"])
-    if duplicates:
-        log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(splits["test"]))
-    return duplicates
 
 
 def make_network(node: Node, path: str, source: Source, num_classes: int) -> Network:

@@ -19,6 +19,7 @@ from kdx.config.hydra_versions import of_instantiate
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.experiment import resume
+from kdx.experiment.channels import takes_channels, with_channels
 from kdx.experiment.metrics import check_metrics
 from kdx.experiment.teacher_classes import own_classes
 from kdx.losses.objective import Objective, Term
@@ -88,10 +89,13 @@ class Parts:
     @cached_property
     def num_classes(self) -> int:
         """The number of classes K: of the data set, the config, or the teacher's weights. ConfigError if unknown."""
-        num_classes = self.source.num_classes or self.config.data.num_classes
+        num_classes = getattr(self.source, "num_classes", None) or self.config.data.num_classes
         for member in self.config.members.values():
             if num_classes is None and (member.checkpoint is not None or member.architecture.get("pretrained")):
                 num_classes = own_classes(member, 0)[0] or None
+        if num_classes is None and self.source.labels:
+            name = type(self.source).__name__
+            raise ConfigError(f"Number of classes unknown: {name} has labels, but its num_classes is None; set it to N")
         if num_classes is None:
             raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
         return int(num_classes)
@@ -174,11 +178,27 @@ def parts(config: RunConfig) -> Parts:
         built.source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if takes_channels(config):
+        built.config = with_channels(config, built.source)
+        built.source = make(built.config.data.source, "data.source")
+    _check_source(built)
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
     check_metrics(built)
     return built
+
+
+def _check_source(parts: Parts) -> None:
+    """Raise ConfigError if the data set has one class, or other channels than the config says."""
+    name, channels = type(parts.source).__name__, parts.config.data.channels
+    if channels is not None and channels != parts.source.channels:
+        raise ConfigError(
+            f"data.channels={channels}, but {name} has {parts.source.channels}: remove data.channels, which is for "
+            "images in folders"
+        )
+    if parts.num_classes < 2:
+        raise ConfigError(f"Need at least 2 classes, found {parts.num_classes} in {name}: use data with more classes")
 
 
 def _check_terms(parts: Parts) -> None:

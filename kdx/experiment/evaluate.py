@@ -9,7 +9,8 @@ from kdx.config.schema import RunConfig
 from kdx.data.source import SplitName
 from kdx.distiller import Cohort
 from kdx.experiment import build
-from kdx.experiment.assemble import Experiment, assemble, carve_splits, read_splits
+from kdx.experiment.assemble import Experiment, assemble
+from kdx.experiment.data import carve_splits, on_disk, read_splits
 from kdx.experiment.final_metrics import measured_again
 from kdx.experiment.students import count_parameters, weights_of_card
 from kdx.experiment.trainer import make_trainer
@@ -26,7 +27,7 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
         ConfigError: if the data or the teacher are not those of the run.
     """
     parts = build.parts(config)
-    splits = carve_splits(config.data, read_splits(parts.source))
+    splits = carve_splits(config.data, on_disk(config.data, read_splits(parts.source)))
     experiment = reload(parts, folder, {**splits, "test": splits[split]})
     trainer = make_trainer(config, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     report = folder.read("metrics.json")

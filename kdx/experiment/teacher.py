@@ -44,7 +44,18 @@ IRRELEVANT = (
 )
 
 # Data settings that trained weights do not depend on; the images have their own fingerprint.
-IRRELEVANT_DATA = ("source", "root", "download", "loader", "num_workers", "resident_budget_mb", "cache", "teacher_view")
+IRRELEVANT_DATA = (
+    "source",
+    "root",
+    "download",
+    "channels",
+    "verify",
+    "loader",
+    "num_workers",
+    "resident_budget_mb",
+    "cache",
+    "teacher_view",
+)
 
 # Settings of the machine and the console, on which trained weights do not depend beyond rounding.
 IRRELEVANT_TRAINER = (

@@ -12,9 +12,10 @@ from kdx.costs.energy import EnergyMeter
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
 from kdx.experiment import build, loggers, teacher
-from kdx.experiment.assemble import assemble, carve_splits, read_splits, warn_of_duplicates
+from kdx.experiment.assemble import assemble
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
+from kdx.experiment.data import carve_splits, read_data, read_splits, warn_of_duplicates
 from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
@@ -30,13 +31,14 @@ from kdx.training.telemetry import NonFiniteLossError
 log = logging.getLogger("kdx")
 
 
-def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, float]:
+def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: bool = True) -> dict[str, float]:
     """Train, select on val, test once, and write all results into the folder.
 
     Args:
         parts: The objects of a checked config.
         folder: The run's folder, created if missing.
         quiet: Whether to omit the table at the end.
+        describe: Whether to log what the data set contains.
 
     Returns:
         The final metrics by flat name, as in metrics.json.
@@ -46,10 +48,9 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
         NonFiniteLossError: If the loss is NaN or infinite.
     """
     start, config = time.perf_counter(), parts.config
-    provenance = folder.start(to_plain(config)) if rank() == 0 else {}
     check_weights(parts)
-    published = read_splits(parts.source)
-    splits = carve_splits(config.data, published)
+    published, splits = read_data(parts, describe=describe)
+    provenance = folder.start(to_plain(config)) if rank() == 0 else {}  # now that the data fits, a run begins
     duplicates = warn_of_duplicates(splits)
     dry_run(parts, splits)
     teacher_seconds: list[float] = []  # of the members that are trained in this run
@@ -127,7 +128,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False) -> dict[str, flo
 
 def train_teacher(config: RunConfig, folder: Path) -> None:
     """Train the teacher that `config` describes into `folder`."""
-    metrics = train(build.parts(config), RunFolder(folder), quiet=True)
+    metrics = train(build.parts(config), RunFolder(folder), quiet=True, describe=False)
     name = config.student["architecture"]
     log.info("Teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])
 

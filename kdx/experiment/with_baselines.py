@@ -36,7 +36,7 @@ def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -
     baselines: dict[str, dict[str, float]] = {}
     for name, baseline in configs.items():
         baseline_folder = RunFolder(folder.baselines / name, folder.group, folder.overrides)
-        baselines[name] = train(build.parts(baseline), baseline_folder, quiet=True)
+        baselines[name] = train(build.parts(baseline), baseline_folder, quiet=True, describe=False)
     if rank() == 0 and not quiet:
         show_comparison(config, folder, metrics, baselines)
     return metrics

@@ -121,7 +121,7 @@ def test_variants_are_read_in_the_order_of_their_labels(source: type[ImagenetVar
         assert test[label][0, 0, 0] == label
     outputs = outputs_for(found.names, len(found.names), synsets("imagenet"), 1000)
     assert synsets("imagenet")[outputs[10]] == found.names[10]
-    with pytest.raises(ValueError, match=r"no train split, only .*: use it with kdx-evaluate"):
+    with pytest.raises(ValueError, match=r"no train split, only .*use the data set with kdx-evaluate"):
         carve(found.splits(), val=0.1, test=0.1, train_size=None, seed=0)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdx.data.source import ArrayImages, Images, SplitName
-from kdx.data.splits import carve, stratified_order
+from kdx.data.splits import carve, carved_from, stratified_order
 
 CLASSES = np.repeat(np.arange(5), [200, 100, 100, 60, 40])
 seeds = st.integers(-(2**63), 2**63)
@@ -89,6 +89,29 @@ def test_a_split_the_data_set_has_is_left_as_it_is() -> None:
     splits = carve({"train": source(CLASSES), "test": own}, val=0.1, test=0.2, train_size=None, seed=0)
     assert splits["test"] is own
     assert (len(splits["train"]), len(splits["val"])) == (450, 50)
+
+
+@pytest.mark.parametrize(("own_val", "size"), [(200, 100), (60, 30)])  # as many as a fifth of train, at most half of val
+def test_test_may_be_taken_from_val_so_that_train_stays_whole(own_val: int, size: int) -> None:
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(5), own_val // 5))
+    given: dict[SplitName, Images] = {"train": source(CLASSES), "val": source(labels)}
+    splits = carve(given, val=0.1, test=0.2, train_size=None, seed=0, test_from="val")
+    assert carved_from(given, "val") == {"test": "val"}
+    assert len(splits["train"]) == 500 and len(splits["test"]) == size
+    assert sorted(members(splits["val"]) + members(splits["test"])) == list(range(own_val))
+    for name in ("val", "test"):
+        counts = np.bincount(splits[name].labels, minlength=5)
+        assert np.ptp(counts) <= 2
+    as_before = carve(given, val=0.1, test=0.2, train_size=None, seed=0)
+    assert carved_from(given, "train") == {"test": "train"}
+    assert as_before["val"] is given["val"] and len(as_before["train"]) == 400
+
+
+def test_test_is_taken_from_train_if_there_is_no_val() -> None:
+    given: dict[SplitName, Images] = {"train": source(CLASSES)}
+    one, other = (carve(given, val=0.1, test=0.2, train_size=None, seed=0, test_from=origin) for origin in ("val", "train"))
+    assert carved_from(given, "val") == {"test": "train", "val": "train"}
+    assert all(members(one[name]) == members(other[name]) for name in one)
 
 
 def test_more_training_images_than_there_are_is_refused_with_the_number_left() -> None:

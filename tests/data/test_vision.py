@@ -141,8 +141,32 @@ def test_damaged_cifar_batch_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     formats.write_cifar10(tmp_path, monkeypatch)
     with (tmp_path / "cifar-10-batches-py" / "data_batch_3").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ValueError, match=r"data_batch_3 is missing or damaged .*data.download=true"):
+    with pytest.raises(ValueError, match=r"data_batch_3 is damaged or a variant .*data.download=true, or .*data.verify=false"):
         vision.Cifar10(str(tmp_path)).splits()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("kind", ["list", "array", "numbers", "bytes as keys"])
+def test_variants_of_cifar_are_read_without_checksums(protocol: int, kind: str, tmp_path: Path) -> None:
+    """Fewer images with other labels, as people write them with Python 3 and numpy 1 or 2."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), np.uint8)
+    labels = np.array([3, 1, 4, 1, 5, 9])
+    written = {"array": labels, "numbers": list(labels)}.get(kind, labels.tolist())
+    batch = {"data": pixels, "labels": written, "noise": "symmetric"}
+    batch = {name.encode(): value for name, value in batch.items()} if kind.startswith("bytes") else batch
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(batch, protocol))
+    splits = vision.Cifar10(str(tmp_path), verify=False).splits()
+    np.testing.assert_array_equal(splits["train"].labels, np.tile(labels, 5))
+    np.testing.assert_array_equal(splits["test"][4], pixels[4].reshape(3, 32, 32))
+    with pytest.raises(ValueError, match=r"data.verify=false"):
+        vision.Cifar10(str(tmp_path)).splits()
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": Evil(tmp_path / "harm")}, protocol))
+    with pytest.raises(ValueError, match=r"forbidden global posix.mkdir"):
+        vision.Cifar10(str(tmp_path), verify=False).splits()
+    assert not (tmp_path / "harm").exists()
 
 
 class Evil:
