@@ -18,6 +18,8 @@ from kdx.experiment.cost import measure_cost
 from kdx.experiment.data import carve_splits, read_data, read_splits, warn_of_duplicates
 from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
+from kdx.experiment.judging import judges, report_faults
+from kdx.experiment.leaks import leaks
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, make_trainer, select
 from kdx.experiment.weight_checks import check_weights
@@ -66,6 +68,8 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
     energy = EnergyMeter()
     forget_peak_memory()
     experiment = assemble(parts, splits, files)
+    if judges(config):
+        report_faults(leaks(parts, published), config, experiment.caveats)
     module = experiment.module
     picture = save_panel(parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
