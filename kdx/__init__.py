@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdx.api import Run, compose, evaluate, open_run, train
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Run", "compose", "evaluate", "open_run", "train"]
 
 
