@@ -228,3 +228,20 @@ def test_a_stuck_temperature_is_said_once(command: Command, teachers: Path) -> N
     code, out, err = command("train", *own, f"outputs={teachers}", "teacher.recipe.trainer.max_epochs=2")
     told = [line for line in (out + err).splitlines() if "is stuck at the end of its range" in line]
     assert code == 0 and len(told) == 1 and "raise temperature.span" in told[0]
+
+
+def test_a_teacher_that_runs_at_its_own_size_only_is_not_measured_at_the_students(command: Command, tmp_path: Path) -> None:
+    vit = "{img_size: 8, patch_size: 4, embed_dim: 24, depth: 1, num_heads: 2}"
+    network = [
+        "network@teacher.network=timm",
+        "teacher.network.architecture=vit_tiny_patch16_224",
+        f"+teacher.network.args={vit}",
+    ]
+    short = ["logger=none", "trainer=cpu", "trainer.max_epochs=1", "teacher.recipe.trainer.max_epochs=1", "preflight=warn"]
+    code, out, err = command("train", *network, *short, f"outputs={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, err
+    assert "The teacher does not run at the student's 4 px, and is not measured there" in out + err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+    assert "test/teacher/nll" in metrics and not any("teacher_at_student_resolution" in name for name in metrics)
+    code, out, err = command("evaluate", f"run={tmp_path / 'run'}")
+    assert code == 0, err

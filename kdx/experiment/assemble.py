@@ -150,6 +150,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
             text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
             numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]
             log.info(text, *numbers, len(splits["val"]), config.resolution.teacher)
+        if "teacher_at_student_resolution/entropy" not in found.metrics:
+            log.info("The teacher does not run at the student's %d px, and is not measured there", config.student_resolution)
         report_faults(found.faults, config, caveats)
         return found
 

@@ -65,7 +65,7 @@ def final_metrics(parts: Parts, experiment: Experiment, trainer: Trainer, folder
         preflight = module.preflight.metrics
         metrics |= {f"preflight/{name}": value for name, value in preflight.items() if "/" in name}
         metrics |= {name: value for name, value in preflight.items() if name.startswith("calibration_temperature")}
-    networks = assessed_networks(parts.config, labels=parts.source.labels)
+    networks = _able(experiment, assessed_networks(parts.config, labels=parts.source.labels))
     widen(experiment, networks)
     results: dict[SplitName, FinalPassResult] = {"val": _measure(trainer.validate, networks, parts, experiment)}
     temperatures = results["val"].temperatures
@@ -90,10 +90,17 @@ def measured_again(
     a network without one, as in older runs, is not scaled.
     """
     temperatures = {name: metrics[key] for name, key in TEMPERATURES.items() if key in metrics}
-    networks = assessed_networks(parts.config, labels=parts.source.labels)
+    networks = _able(experiment, assessed_networks(parts.config, labels=parts.source.labels))
     widen(experiment, networks)
     result = _measure(trainer.test, networks, parts, experiment, temperatures)
     return numbers(split, result, experiment.module.test_metrics)
+
+
+def _able(experiment: Experiment, networks: dict[str, int]) -> dict[str, int]:
+    """Return the networks without a teacher that does not run at the student's resolution, as a ViT of another size."""
+    low, teacher = "teacher_at_student_resolution", experiment.teacher
+    able = low not in networks or (teacher is not None and teacher.runs_at(networks[low]))
+    return {name: side for name, side in networks.items() if able or name != low}
 
 
 def widen(experiment: Experiment, networks: Mapping[str, int]) -> None:

@@ -43,9 +43,10 @@ def leaks(parts: Parts, published: Splits) -> list[Fault]:
 
 
 def _text(path: str, split: str, effect: str) -> str:
+    teacher = "The teacher" if path == "teacher" else f"Teacher {path.rpartition('.')[2]}"
     return (
-        f"{path} may have been trained on images of {split}, which are taken from train because the data set has no {split} "
-        f"split, so {effect}: put images that it has not seen into a folder {split}/"
+        f"{teacher} may have been trained on images of {split}, which are taken from train because the data set has no {split} "
+        f"split, so {effect}: use data with a {split} split of images that it has not seen, such as a folder {split}/"
     )
 
 

@@ -14,9 +14,8 @@ from kdx.config.schema import Node
 from kdx.experiment.assemble import make_network
 from kdx.experiment.build import Parts
 from kdx.networks.features import FeatureTaps
-from kdx.networks.network import Network, checked_logits
+from kdx.networks.network import UNSUITABLE, Network, checked_logits
 
-FAILURES = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)  # of a network on unsuitable images
 LARGEST = 1024  # px; larger sides are not tried as a remedy
 
 
@@ -38,7 +37,7 @@ def probe(parts: Parts, node: Node, path: str, key: str, side: int, paths: Seque
             return _run(parts, node, path, side, paths, training, "cpu")
         except ConfigError:
             raise
-        except FAILURES as error:
+        except UNSUITABLE as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             remedy = _remedy(parts, node, path, key, side, training, reason)
             raise ConfigError(f"{path}: {node['architecture']} does not run at {key}={side}: {reason}: {remedy}") from error

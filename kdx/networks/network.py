@@ -20,6 +20,9 @@ from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
 log = logging.getLogger("kdx")
 
+# What networks raise for images of an unsuitable size, such as a ViT, or one that is too deep for so few pixels.
+UNSUITABLE = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)
+
 
 @validated
 class Network(nn.Module):

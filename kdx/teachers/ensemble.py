@@ -64,6 +64,9 @@ class Ensemble(Teacher):
     def combine(self, each: Tensor) -> Tensor:
         return combine(each, self.how)
 
+    def runs_at(self, side: int) -> bool:
+        return all(member.runs_at(side) for member in self.parts.values())
+
     def to(self, device: torch.device) -> None:
         for member in self.parts.values():
             member.to(device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.networks import weights
-from kdx.networks.network import Network, checked_logits
+from kdx.networks.network import UNSUITABLE, Network, checked_logits
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std, one value per channel
 Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in px
@@ -49,6 +49,10 @@ class Teacher(ABC):
     def members(self) -> Mapping[str, Teacher]:
         """Member teachers by name; a single teacher has one member, itself."""
         return {"teacher": self}
+
+    def runs_at(self, side: int) -> bool:
+        """Return whether all members run on images of `side` px: a ViT has one size, and a deep network needs some pixels."""
+        return True
 
     def __call__(self, images: Tensor, others: Others | None = None) -> Tensor:
         """Return calibrated logits [B,K]. `others` are the same images at other resolutions, by side in px."""
@@ -96,6 +100,15 @@ class OnlineTeacher(Teacher):
     def logits(self, images: Tensor) -> Tensor:
         assert not any(module.training for module in self.network.modules()), "the teacher left eval mode"
         return checked_logits(self.network(images), "teacher", self.network, (len(images), self.num_classes))
+
+    @torch.no_grad()
+    def runs_at(self, side: int) -> bool:
+        network = self.network
+        try:
+            network(network.mean.new_zeros(1, network.in_channels, side, side))
+        except UNSUITABLE:
+            return False
+        return True
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)

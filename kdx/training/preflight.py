@@ -40,10 +40,10 @@ def inspect(
     """Evaluate the teacher on val at its own resolution and on the student's images, with calibration if configured.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
-    `teacher_at_student_resolution/...` after calibration. The members of an ensemble are calibrated separately; each has
-    its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of each member, which is 1
-    where val does not determine it. What is wrong with a member is among the `faults`. Without `judged`, none is looked for,
-    and the best temperature within its bounds is used.
+    `teacher_at_student_resolution/...` after calibration, if the teacher runs there. The members of an ensemble are calibrated
+    separately; each has its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of
+    each member, which is 1 where val does not determine it. What is wrong with a member is among the `faults`. Without
+    `judged`, none is looked for, and the best temperature within its bounds is used.
     """
     members = teacher.members
     for member in members.values():
@@ -54,6 +54,7 @@ def inspect(
     otherwise: dict[str, list[Tensor]] = {
         name: [] for name, member in members.items() if judged and has_other_normalization(member)
     }
+    runs_at_student: bool | None = None
     for batch in batches:
         assert batch.teacher_images is not None
         own.append(teacher.each(batch.teacher_images, batch.other_images))
@@ -61,7 +62,9 @@ def inspect(
             member = members[name]
             assert isinstance(member, OnlineTeacher)
             logits.append(member.normalized_otherwise(batch.teacher_images, batch.other_images))
-        low.append(teacher.each(batch.student_images))
+        runs_at_student = teacher.runs_at(batch.student_images.shape[-1]) if runs_at_student is None else runs_at_student
+        if runs_at_student:
+            low.append(teacher.each(batch.student_images))
         if batch.label is not None:
             labels.append(batch.label)
 
@@ -90,7 +93,9 @@ def inspect(
     temperatures = own[0].new_tensor([member.calibration_temperature for member in members.values()])[:, None, None]
     own, low = ([each / temperatures for each in logits] for logits in (own, low))
     logits = [teacher.combine(each) for each in own]
-    metrics |= measured("teacher", logits) | measured("teacher_at_student_resolution", [teacher.combine(each) for each in low])
+    metrics |= measured("teacher", logits)
+    if low:
+        metrics |= measured("teacher_at_student_resolution", [teacher.combine(each) for each in low])
     if len(members) > 1:
         for i, name in enumerate(members):
             metrics |= measured(f"teacher_{name}", [each[i] for each in own])
