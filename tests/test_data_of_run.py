@@ -17,7 +17,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import ArrayImages, Images, SplitName
 from kdx.experiment import build
-from kdx.experiment.data import absent_classes, read_data
+from kdx.experiment.data import absent_classes, check_images, read_data
 from kdx.networks import weights
 from kdx.networks.network import Network
 
@@ -40,10 +40,11 @@ def overrides(root: Path, *more: str) -> list[str]:
 
 
 def messages(caplog: pytest.LogCaptureFixture, parts: build.Parts, **arguments: Any) -> list[str]:
-    """The log of `read_data`."""
+    """The log of `read_data` and `check_images`."""
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="kdx"):
-        read_data(parts, **{"describe": True, **arguments})
+        published, _ = read_data(parts, **{"describe": True, **arguments})
+        check_images(parts, published)
     return [record.getMessage() for record in caplog.records if record.name == "kdx"]
 
 
@@ -141,7 +142,7 @@ def test_damaged_files_may_be_skipped_or_not_looked_for(
     ]
     parts = build.parts(config(*overrides(root)))
     with pytest.raises(ConfigError, match="1 of 120 images cannot be decoded"):
-        read_data(parts, describe=False)
+        check_images(parts, read_data(parts, describe=False)[0])
     parts.config = replace(parts.config, data=replace(parts.config.data, verify=False))
     assert len(messages(caplog, parts)) == 1
 

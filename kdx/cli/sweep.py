@@ -27,6 +27,7 @@ from kdx.cli.train import train_job
 from kdx.config.baselines import DETERMINED
 from kdx.config.check import check
 from kdx.config.errors import ConfigError, nearest
+from kdx.config.hydra_versions import of_context
 from kdx.run.masking import masked
 
 log = logging.getLogger("kdx")
@@ -72,7 +73,7 @@ def _exit_on_error() -> Iterator[None]:
 
 def _launch(config: DictConfig, batch: list[list[str]]) -> None:
     hydra: Any = GlobalHydra.instance().hydra
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config), **of_context())
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=train_job, config=config)
     log.info("%d baseline runs: %s", len(batch), ", ".join(requested_baselines(config)))
     for result in launcher.launch(batch, initial_job_idx=_count(config)):

@@ -16,11 +16,16 @@ def of_main() -> dict[str, Any]:
     """Return keyword arguments for `hydra.main`.
 
     Hydra 1.3 behaves like 1.1 unless `version_base` selects a newer version. 1.4 deprecates that argument and requires a list
-    of the callbacks that the config may name.
+    of the classes that Hydra's own config may name.
     """
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else of_context()
+
+
+def of_context() -> dict[str, list[str]]:
+    """Return the same for `HydraContext`, with which a callback launches jobs."""
     if hydra.__version__.startswith("1.3."):
-        return {"version_base": "1.3"}
-    return {"execution_whitelist": ["kdx.cli.sweep.Sweep"]}
+        return {}
+    return {"execution_whitelist": ["kdx.cli.sweep.Sweep", "kdx.run.masking.MaskingFormatter"]}
 
 
 def of_instantiate(node: Any) -> dict[str, list[str]]:

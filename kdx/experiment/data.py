@@ -26,20 +26,31 @@ NAMED = 5  # classes in a warning
 
 
 def read_data(parts: Parts, *, describe: bool) -> tuple[Splits, dict[SplitName, Images]]:
-    """Return the published splits of a run's data set, and its train, val and test as configured.
+    """Return the published splits of a run's data set, and its train, val and test as configured. Decodes no image.
 
-    Sizes are checked first, then all image files, so that a run with wrong data stops early. `describe`: log what was found.
+    `describe`: log what was found.
 
     Raises:
-        ConfigError: If files are missing or damaged, or if sizes do not fit the config.
+        ConfigError: If files are missing, or if sizes do not fit the config.
     """
-    data = parts.config.data
     published = read_splits(parts.source)
-    splits = carve_splits(data, published)
+    splits = carve_splits(parts.config.data, published)
     if describe and rank() == 0:
         log_data(parts, published, splits)
+    return published, splits
+
+
+def check_images(parts: Parts, published: Splits) -> dict[SplitName, Images]:
+    """Return train, val and test after checking all image files, decoded on disk with `data.cache`.
+
+    This takes long with many images, so all that can be checked without them is checked before.
+
+    Raises:
+        ConfigError: If files are damaged, unless they are to be skipped, or if the disk space is not enough.
+    """
+    data = parts.config.data
     verify_files(data, published, Path(parts.config.outputs) / "verified")
-    return published, splits if data.cache is None else carve_splits(data, on_disk(data, published))
+    return carve_splits(data, on_disk(data, published))
 
 
 def read_splits(source: Source) -> Splits:

@@ -15,7 +15,7 @@ from kdx.experiment import build, loggers, teacher
 from kdx.experiment.assemble import assemble
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
-from kdx.experiment.data import carve_splits, read_data, read_splits, warn_of_duplicates
+from kdx.experiment.data import carve_splits, check_images, read_data, read_splits, warn_of_duplicates
 from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.judging import judges, report_faults
@@ -52,9 +52,10 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
     start, config = time.perf_counter(), parts.config
     check_weights(parts)
     published, splits = read_data(parts, describe=describe)
-    provenance = folder.start(to_plain(config)) if rank() == 0 else {}  # now that the data fits, a run begins
-    duplicates = warn_of_duplicates(splits)
     dry_run(parts, splits)
+    splits = check_images(parts, published)
+    provenance = folder.start(to_plain(config)) if rank() == 0 else {}  # now that all fits, a run begins
+    duplicates = warn_of_duplicates(splits)
     teacher_seconds: list[float] = []  # of the members that are trained in this run
 
     def train_member(config: RunConfig, member_folder: Path) -> None:
