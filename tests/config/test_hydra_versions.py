@@ -23,7 +23,8 @@ def test_hydra_1_4_is_told_which_targets_it_may_build(monkeypatch: pytest.Monkey
     def instantiate(config: Any, *args: Any, _execution_whitelist_: Any = None, **kwargs: Any) -> None: ...
 
     monkeypatch.setattr(hydra_versions.hydra, "__version__", "1.4.0rc3")
-    assert hydra_versions.of_main() == {"execution_whitelist": ["kdx.cli.sweep.Sweep"]}
+    allowed = ["kdx.cli.sweep.Sweep", "kdx.run.masking.MaskingFormatter"]
+    assert hydra_versions.of_main() == hydra_versions.of_context() == {"execution_whitelist": allowed}
     monkeypatch.setattr(hydra_versions, "instantiate", instantiate)
     for node in (NODE, OmegaConf.create(NODE)):
         assert hydra_versions.of_instantiate(node) == {"_execution_whitelist_": ["kdx.a.A", "kdx.b.B"]}
