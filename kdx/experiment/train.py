@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig, to_plain
 from kdx.costs.energy import EnergyMeter
 from kdx.data.source import Images, SplitName
@@ -60,7 +61,10 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
 
     def train_member(config: RunConfig, member_folder: Path) -> None:
         began = time.perf_counter()
-        train_teacher(config, member_folder)
+        try:
+            train_teacher(config, member_folder)
+        except ConfigError as error:
+            raise ConfigError(f"In the training of the teacher, of which it is the student: {error}") from None
         teacher_seconds.append(time.perf_counter() - began)
 
     before_teacher = time.perf_counter()
