@@ -135,6 +135,7 @@ TEACHER = (f"teacher.network.architecture={BIT}", f"+teacher.network.args={{chan
 FINE_TUNED = (
     *TEACHER,
     "teacher.recipe.trainer.max_steps=2",
+    "teacher.recipe.trainer.limit_test_batches=1",
     f"teacher.recipe.student.architecture={BIT}",
     f"+teacher.recipe.student.args={{channels: {CHANNELS}}}",
     "teacher.recipe.student.pretrained=false",

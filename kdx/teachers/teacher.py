@@ -105,7 +105,7 @@ class OnlineTeacher(Teacher):
     def runs_at(self, side: int) -> bool:
         network = self.network
         try:
-            network(network.mean.new_zeros(1, network.in_channels, side, side))
+            network(network.mean.new_zeros(2, network.in_channels, side, side))
         except UNSUITABLE:
             return False
         return True

@@ -122,7 +122,7 @@ families:
     paper: A paper
     about: A setting.
     systems:
-      slow: [experiment=supervised_digits, trainer.max_epochs=1, data.train_size=64]
+      slow: [experiment=supervised_digits, trainer.max_epochs=1, trainer.check_val_every_n_epoch=1, data.train_size=64]
     claims:
       smaller:
         sentence: After one epoch it knows little.

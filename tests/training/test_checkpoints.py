@@ -24,7 +24,14 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def trainer(epoch: int, **own: Any) -> Any:
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
-    facts = {"max_epochs": 6, "max_steps": -1, "global_step": 3 * epoch, "should_stop": False, "check_val_every_n_epoch": 1}
+    facts: dict[str, Any] = {
+        "max_epochs": 6,
+        "max_steps": -1,
+        "global_step": 3 * epoch,
+        "should_stop": False,
+        "check_val_every_n_epoch": 1,
+    }
+    facts["callback_metrics"] = {"val/student/accuracy": 0.5}
     return SimpleNamespace(current_epoch=epoch, strategy=strategy, **{**facts, **own})
 
 
@@ -54,6 +61,8 @@ def test_the_best_is_looked_for_only_where_val_was_measured(written: list[int]) 
     best = Best("val/student/accuracy")
     for epoch in range(6):
         best.on_train_epoch_end(trainer(epoch, check_val_every_n_epoch=3), None)
+    assert written == [2, 5]
+    best.on_train_epoch_end(trainer(8, callback_metrics={}), None)  # cut short before val
     assert written == [2, 5]
 
 

@@ -46,7 +46,7 @@ class Best(Moving):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         every = trainer.check_val_every_n_epoch or 1
-        if (trainer.current_epoch + 1) % every == 0:  # else there is nothing new to compare
+        if (trainer.current_epoch + 1) % every == 0 and self.monitor in trainer.callback_metrics:  # else nothing is new
             super().on_train_epoch_end(trainer, pl_module)
 
 
