@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from kdx.experiment import loggers
 from kdx.report import per_class
 from kdx.run.folder import RunFolder
 from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
+from kdx.training.loggers.metrics_file import MetricsFile
 from kdx.training.loggers.wandb import Wandb
 
 Command = Callable[..., tuple[int, str, str]]
@@ -309,3 +311,44 @@ def test_wandb_takes_classes_named_like_numbers_and_keeps_the_numbers(
         (summary, ["selected/val/student/nll", "test/student/accuracy"]),
     ):
         assert all(f'"{name}"' in text for name in names), text
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without empty cells."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_each_row_is_in_the_file_at_once_and_the_file_is_whole_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curves = MetricsFile(tmp_path)
+    curves.log_metrics({"train/loss": 2.0}, step=1)
+    assert curve(tmp_path) == [{"train/loss": "2.0", "step": "1"}]
+    curves.log_metrics({"val/accuracy": 0.5}, step=1)  # a new column
+    curves.log_metrics({"train/loss": 1.5}, step=2)
+    expected = [{"train/loss": "2.0", "step": "1"}, {"val/accuracy": "0.5", "step": "1"}, {"train/loss": "1.5", "step": "2"}]
+    assert curve(tmp_path) == expected
+
+    def killed(*paths: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        curves.log_metrics({"another": 1.0}, step=3)
+    assert curve(tmp_path) == expected
+
+
+@pytest.mark.parametrize("cut", ["", "7,0.1", '7,"0.'])
+def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path, cut: str) -> None:
+    first = MetricsFile(tmp_path)
+    for step in range(6):
+        first.log_metrics({"train/loss": 1.0 / (1 + step)}, step=step)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(cut)  # the process was killed while it wrote a row
+    again = MetricsFile(tmp_path)
+    assert len(curve(tmp_path)) >= 6  # nothing is lost before the first number
+    again.resume(3)
+    again.log_metrics({"train/loss": 9.0}, step=4)
+    assert [row["step"] for row in curve(tmp_path)] == ["0", "1", "2", "3", "4"]
+    assert curve(tmp_path)[-1]["train/loss"] == "9.0"
