@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kdx.config.errors import ConfigError
 from kdx.experiment.resume import check_checkpoint
+from kdx.training.checkpoint_files import WholeFiles
 
 Command = Callable[..., tuple[int, str, str]]
 SHORT = ("logger=none", "trainer=cpu", "experiment=supervised_digits", "trainer.max_epochs=1")
@@ -95,3 +97,55 @@ def test_a_checkpoint_is_compared_with_the_run(command: Command, base: Path, tmp
 
     code, out, err = command("train", *SHORT, checkpoint, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/d")
     assert code == 0 and "ckpt_path" not in err and "images/s" in out
+
+
+def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(command: Command, tmp_path: Path) -> None:
+    every = ["trainer.max_epochs=3", "callbacks.last.seconds=0"]
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    for folder in (whole, again):
+        code, _, err = command("train", *SHORT, *every, f"hydra.run.dir={folder}")
+        assert code == 0, err
+    last, previous = again / "checkpoints" / "last.ckpt", again / "checkpoints" / "previous.ckpt"
+    assert not list(last.parent.glob("*.part"))
+    steps = [torch.load(path, weights_only=True)["global_step"] for path in (previous, last)]
+    assert 0 < steps[0] < steps[1]
+    for damage in (last.read_bytes()[:-50], b""):
+        last.write_bytes(damage)
+        code, _, err = command("train", *SHORT, *every, f"ckpt_path={last}", f"hydra.run.dir={again}")
+        assert code == 0, err
+        assert f"ckpt_path={last} is not a checkpoint, or is damaged. Going on from {previous} instead" in err
+        one, other = (load_file(folder / "student.safetensors") for folder in (whole, again))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    last.write_bytes(b"")
+    previous.unlink()
+    code, _, err = command("train", *SHORT, *every, f"ckpt_path={last}", f"hydra.run.dir={again}")
+    assert code == 2 and "is not a checkpoint, or is damaged" in err
+
+
+@pytest.mark.parametrize("fails", ["save", "fsync", "replace"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    files, last = WholeFiles(), tmp_path / "checkpoints" / "last.ckpt"
+    for number in (1, 2):
+        files.save_checkpoint({"number": number}, last)
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*{"save": (torch, "save"), "fsync": (os, "fsync"), "replace": (os, "replace")}[fails], full)
+    with pytest.raises(OSError, match="No space"):
+        files.save_checkpoint({"number": 3}, last)
+    monkeypatch.undo()
+    numbers = {path.name: torch.load(path, weights_only=True)["number"] for path in last.parent.glob("*.ckpt")}
+    assert numbers == {"last.ckpt": 2, "previous.ckpt": 1}
+
+
+def test_without_links_the_last_checkpoint_is_kept_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    for number in (1, 2):
+        WholeFiles().save_checkpoint({"number": number}, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -173,7 +173,7 @@ def parts(config: RunConfig) -> Parts:
     _check_terms(built)
     _check_devices(config)
     if config.ckpt_path is not None:
-        resume.check_checkpoint(Path(config.ckpt_path))
+        built.config = config = resume.from_good_checkpoint(config, Path(config.ckpt_path))
     try:
         built.source.check()
     except ValueError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig, to_plain
+from kdx.run.folder import LAST, PREVIOUS
+
+log = logging.getLogger("kdx")
 
 LEARNER = ("distiller.", "objective.")  # prefixes of what a run trains in a checkpoint
 SHOWN = 3  # names per line of a difference
@@ -25,13 +30,36 @@ FREE_TRAINER = (
 )  # fmt: skip
 
 
+class DamagedError(ConfigError):
+    """A checkpoint cannot be read."""
+
+
+def from_good_checkpoint(config: RunConfig, path: Path) -> RunConfig:
+    """Return the config with the checkpoint at `path`, or with the last but one, with a warning, if it is damaged.
+
+    Raises:
+        ConfigError: If there is no checkpoint to resume from.
+    """
+    try:
+        check_checkpoint(path)
+    except DamagedError as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name != LAST or not previous.is_file():
+            raise
+        check_checkpoint(previous)
+        log.warning("%s. Going on from %s instead", str(error).partition(": ")[0], previous)
+        return replace(config, ckpt_path=str(previous))
+    return config
+
+
 def check_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint of a run, with tensors without data. ConfigError if the file is something else."""
     from_weights = f"to start from its weights, use ckpt_path=null student.init={path}"
     expected = "to resume, use the checkpoints/last.ckpt of a run"
     if not zipfile.is_zipfile(path):
-        kind = "holds weights, no state of the training" if path.suffix == ".safetensors" else "is not a checkpoint"
-        raise ConfigError(f"ckpt_path={path} {kind}: {expected}; {from_weights}")
+        if path.suffix == ".safetensors":
+            raise ConfigError(f"ckpt_path={path} holds weights, no state of the training: {expected}; {from_weights}")
+        raise DamagedError(f"ckpt_path={path} is not a checkpoint, or is damaged: {expected}; {from_weights}")
     try:
         content: Any = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
@@ -39,7 +67,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
             f"ckpt_path={path} holds Python objects, which kdx does not load: {expected}; {from_weights}"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ConfigError(f"ckpt_path={path} is damaged ({str(error).splitlines()[0]}): copy it again") from None
+        raise DamagedError(f"ckpt_path={path} is damaged ({str(error).splitlines()[0]}): copy it again") from None
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or "loops" not in content or "optimizer_states" not in content:
         raise ConfigError(f"ckpt_path={path} holds weights, no state of the training: {expected}; {from_weights}")

@@ -17,6 +17,7 @@ from kdx.networks import weights
 from kdx.run.folder import RunFolder
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
+from kdx.training.checkpoint_files import WholeFiles
 from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
@@ -30,7 +31,8 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
         config.trainer,
         "trainer",
         default_root_dir=str(folder.path),
-        plugins=[GlobalBatchNorm()],  # Lightning applies it if there are several processes, however the strategy is called
+        # Lightning applies the first if there are several processes, however the strategy is called.
+        plugins=[GlobalBatchNorm(), WholeFiles()],
         use_distributed_sampler=False,
         **arguments,
     )

@@ -17,6 +17,7 @@ import yaml
 from kdx.run.masking import masked
 from kdx.run.provenance import difference, environment, provenance
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # checkpoints to resume from
 RERUN = "# Again: kdx-train --config-dir=FOLDER_OF_THIS_FILE --config-name=rerun\n"
 
 
