@@ -10,6 +10,7 @@ import torch
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
+from kdx.experiment.teacher import NAME as TEACHER
 from kdx.networks.network import Network
 from kdx.networks.published import beside, published
 from kdx.teachers.judgement import Fault
@@ -41,8 +42,9 @@ def student_faults(config: RunConfig, student: Network) -> list[Fault]:
     if other is None:
         return []
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in other)
-    text = f"The student starts from {config.student['init']} with another normalization than those weights expect: "
-    return [Fault("student_normalization", f"{text}set student.mean=[{mean}] student.std=[{std}]", certain=False)]
+    who, key = ("teacher", "teacher.network") if config.name == TEACHER else ("student", "student")  # in its own run
+    text = f"The {who} starts from {config.student['init']} with another normalization than those weights expect: "
+    return [Fault("student_normalization", f"{text}set {key}.mean=[{mean}] {key}.std=[{std}]", certain=False)]
 
 
 def judges(config: RunConfig) -> bool:

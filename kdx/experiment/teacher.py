@@ -174,6 +174,9 @@ def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: 
     config, member = parts.config, parts.config.members[path]
     known = existing(parts, path)
     if known is not None:
+        if known.chosen is not None:
+            how = "by name" if member.class_map is None else f"by {member.class_map}"
+            log.info("%s: the data's %d classes are matched %s with %d outputs", path, parts.num_classes, how, known.count)
         return MemberWeights(Path(member.checkpoint) if member.checkpoint is not None else None, known)
     recipe = teacher_run(config, member)
     store = Store(Path(config.outputs) / "teachers")

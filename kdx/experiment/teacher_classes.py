@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from kdx.networks.class_names import within
 from kdx.networks.published import beside, published
 from kdx.networks.published import class_names as synsets
 from kdx.networks.weight_files import metadata
-
-log = logging.getLogger("kdx")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,6 @@ def outputs(path: str, member: MemberConfig, names: Sequence[str] | None, num_cl
         return Outputs(count)
     absent = [name for name in names if name not in own_names]
     if not absent:
-        log.info("%s: the data's %d classes are matched by name with the network's %d outputs", path, num_classes, count)
         return Outputs(count, class_map.by_name(names, own_names).tolist())
     problem = (
         f"{origin}: its classes are {_listed(own_names)}, and the data set's {_listed(names)}; {len(absent)} of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,14 @@ def test_classes_are_matched(
 ) -> None:
     teacher = member(tmp_path, len(own) if own else 2, own, class_map)
     assert outputs("teacher", teacher, names, len(names)) == expected
+
+
+def test_names_inside_of_a_checkpoint_count_too(tmp_path: Path) -> None:
+    state = {f"module.{name}": tensor for name, tensor in Network("cifar_resnet8", 2, 1).model.state_dict().items()}
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1), "classes": ["dog", "cat"]}, tmp_path / "teacher.pth")
+    node = {"_target_": "kdx.networks.network.Network", "_partial_": True, "architecture": "cifar_resnet8"}
+    teacher = MemberConfig(network=node, checkpoint=str(tmp_path / "teacher.pth"))
+    assert outputs("teacher", teacher, ["cat", "dog"], 2) == Outputs(2, [1, 0])
 
 
 @pytest.mark.parametrize(
