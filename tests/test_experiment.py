@@ -37,7 +37,7 @@ def test_run_leaves_everything_behind_and_evaluate_reproduces_it_exactly(train: 
     folder = train("run")
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "metrics.json", "metrics.csv", "student.safetensors", "student.json", "train.log"} <= names
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     final = json.loads((folder / "metrics.json").read_text())
     for who in ("student", "teacher"):
         assert {f"test/{who}/{what}" for what in ("accuracy", "ece", "entropy", "nll", "brier", "top5")} <= set(
