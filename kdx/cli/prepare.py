@@ -41,20 +41,13 @@ def _check(cfg: DictConfig) -> DataConfig:
 def _prepare(cfg: DictConfig) -> None:
     data = _check(cfg)
     from kdx.data.shard_writer import write_dataset
-    from kdx.data.splits import carve
+    from kdx.data.splits import carve_configured
     from kdx.experiment import build
 
     source, to = build.make(data.source, "data.source"), Path(str(cfg.to)).expanduser().resolve()
     try:
         source.check()
-        splits = carve(
-            source.splits(),
-            val=data.val_share,
-            test=data.test_share,
-            train_size=data.train_size,
-            seed=data.split_seed,
-            test_from=data.test_from,
-        )
+        splits = carve_configured(source.splits(), data)
         write_dataset(source, splits, to, print, skip_bad=data.on_bad_image == "skip")
     except ValueError as error:
         raise ConfigError(str(error)) from None

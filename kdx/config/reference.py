@@ -13,7 +13,8 @@ from kdx.config.check import conf_dir
 MARK = "<!-- Everything below is written by scripts/conf_readme.py from the comments of the YAML files. -->"
 COMMANDS = {"train": "kdx-train", "evaluate": "kdx-evaluate", "export": "kdx-export"}
 COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence"}
-MOUNTED = {"network": "student", "crop": "views.crop"}  # the path of these groups in the config of a run
+# The path of these groups in the config of a run.
+MOUNTED = {"network": "student", "crop": "views.crop", "recipe": "teacher.recipe"}
 LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<value>(?: [^#]*?)?)(?: *# (?P<comment>.*))?$")
 FURTHER = re.compile(r"^  - (?:/?(?P<group>[\w@.]+)): .*?# (?P<comment>.*)$", re.MULTILINE)
 
@@ -36,10 +37,11 @@ def page(current: str) -> str:
 def keys(path: Path, prefix: str = "") -> list[Key]:
     """Return the keys of a YAML file, in the order of the file, with `prefix` before their paths.
 
-    Keys of Hydra are omitted, and so are keys without a comment whose value spans several lines or is an inline mapping.
+    Keys of Hydra are omitted, and so are keys without a comment whose value spans several lines, is an inline mapping or
+    repeats another key.
     """
     settable = [key for key in _all_keys(path, prefix) if not key.path.endswith(("_partial_", "_target_"))]
-    return [key for key in settable if key.comment or not (key.default == "" or key.default.startswith("{"))]
+    return [key for key in settable if key.comment or not (key.default == "" or key.default.strip('"').startswith(("{", "$")))]
 
 
 def prefix_of(path: Path) -> str:

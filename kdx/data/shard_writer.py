@@ -18,6 +18,7 @@ from PIL import Image
 
 from kdx.data.shards import INDEX, VERSION, decoded
 from kdx.data.source import BadImageError, Images, Source, SplitName, Subset
+from kdx.run.files import replacing
 
 SHARD_BYTES = 32 * 2**20
 EVERY_S = 10.0  # seconds between two lines of progress
@@ -59,9 +60,8 @@ def write_dataset(
         "std": list(source.std),
         "names": getattr(source, "names", None),
     }
-    draft = root / f".{INDEX}.part"
-    draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, root / INDEX)
+    with replacing(root / INDEX) as draft:
+        draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def write_shards(images: Images, folder: Path, say: Callable[[str], None], skip_bad: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kdx.config.schema import DataConfig
 from kdx.data.cache import key
 from kdx.data.source import Images, SplitName, Subset
 from kdx.random import permutation, uniform
@@ -80,6 +81,18 @@ def carve(
             )
         order = order[:train_size]
     return {**given, "train": Subset(train, np.sort(order))}
+
+
+def carve_configured(splits: Mapping[SplitName, Images], data: DataConfig) -> dict[SplitName, Images]:
+    """Return train, val and test by the settings of a config, as `carve`."""
+    return carve(
+        splits,
+        val=data.val_share,
+        test=data.test_share,
+        train_size=data.train_size,
+        seed=data.split_seed,
+        test_from=data.test_from,
+    )
 
 
 def carved_from(splits: Mapping[SplitName, Images], test_from: Origin) -> dict[SplitName, SplitName]:

@@ -15,6 +15,7 @@ from filelock import FileLock
 from kdx.data.cache import key
 from kdx.data.decoding import ImageFiles, fault, header_fault
 from kdx.data.source import Images, SplitName
+from kdx.run.files import replacing
 
 DECODED = 20_000  # of more files, only size and header are checked
 HEADERS = 20_000  # of more files, only every so many-th
@@ -86,9 +87,8 @@ def _read(file: Path) -> Findings | None:
 
 
 def _write(file: Path, findings: Findings) -> Findings:
-    draft = file.with_suffix(".part")
-    draft.write_text(json.dumps(asdict(findings), indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, file)
+    with replacing(file) as draft:
+        draft.write_text(json.dumps(asdict(findings), indent=1) + "\n", encoding="utf-8")
     return findings
 
 

@@ -19,7 +19,7 @@ from kdx.config.schema import DataConfig, RunConfig
 from kdx.data import class_map
 from kdx.data.corruptions import Shift, Step
 from kdx.data.source import SPLITS, BadImageError, Images, Joined, Source
-from kdx.data.splits import carve, carved_from, fingerprint
+from kdx.data.splits import carve_configured, carved_from, fingerprint
 from kdx.evaluation import results, worst_classes
 from kdx.evaluation.measure import Bench, InDepth, Sink, device, num_batches
 from kdx.evaluation.measured_networks import MeasuredNetworks, load_networks
@@ -191,14 +191,7 @@ def images_of(data: DataConfig, source: Source, split: EvaluatedSplit) -> Images
         return Joined([published[name] for name in SPLITS if name in published])
     try:
         if "train" in splits:
-            splits = carve(
-                splits,
-                val=data.val_share,
-                test=data.test_share,
-                train_size=data.train_size,
-                seed=data.split_seed,
-                test_from=data.test_from,
-            )
+            splits = carve_configured(splits, data)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if split not in splits:

@@ -13,7 +13,7 @@ from kdx.config.schema import DataConfig
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import count_duplicates
 from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits
-from kdx.data.splits import carve, carved_from
+from kdx.data.splits import carve_configured, carved_from
 from kdx.data.verification import listed, verify
 from kdx.experiment.build import Parts
 from kdx.training.ranks import rank
@@ -80,14 +80,7 @@ def carve_splits(data: DataConfig, published: Splits) -> dict[SplitName, Images]
         ConfigError: If a split is missing or empty, or if train has less than a batch.
     """
     try:
-        splits = carve(
-            published,
-            val=data.val_share,
-            test=data.test_share,
-            train_size=data.train_size,
-            seed=data.split_seed,
-            test_from=data.test_from,
-        )
+        splits = carve_configured(published, data)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     empty = [name for name, images in splits.items() if not len(images)]

@@ -15,6 +15,7 @@ from kdx.experiment.build import Parts
 from kdx.experiment.students import student_card
 from kdx.networks import weights
 from kdx.run.folder import RunFolder
+from kdx.run.quiet import quiet
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
 from kdx.training.checkpoint_files import WholeFiles
@@ -41,14 +42,8 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
 
 def check_trainer(config: RunConfig) -> None:
     """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
-    levels = {name: logging.getLogger(name).level for name in ("pytorch_lightning", "lightning_fabric")}
-    try:
-        for name in levels:  # otherwise Lightning lists the devices
-            logging.getLogger(name).setLevel(logging.ERROR)
+    with quiet("pytorch_lightning", "lightning_fabric", level=logging.ERROR):  # otherwise Lightning lists the devices
         build.make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def select(

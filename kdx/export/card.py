@@ -75,11 +75,12 @@ def _preprocessing(request: ExportRequest) -> str:
         region = "use the whole image, without keeping its aspect ratio"
     else:
         region = f"cut out the central square of {cfg['crop_pct']:g} of the shorter side (`crop_pct`)"
+    aliased = str(run.card.get("interpolation")).endswith("_aliased")
     mean, std = (", ".join(f"{value:g}" for value in cfg[name]) for name in ("mean", "std"))
     included = "; the graph in student.onnx does this itself" if "onnx" in request.formats else ""
     steps = [
         f"- crop: {region}",
-        f"- resize: to {side}x{side} px, {cfg['interpolation']}, with antialiasing",
+        f"- resize: to {side}x{side} px, {cfg['interpolation']}, with{'out' if aliased else ''} antialiasing",
         f"- normalize: values in [0,1], minus mean ({mean}), divided by std ({std}), per channel{included}",
     ]
     return "In this order, as on val and test:\n\n" + "\n".join(steps)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
-import logging
 import re
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,11 @@ from torch import Tensor, nn
 
 from kdx.costs import latency
 from kdx.export.parity import ExportError, LogitsFunction
+from kdx.run.quiet import quiet
 
 INPUT, OUTPUT = "images", "logits"
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")  # loggers of the exporter
 REMEDY = "give another opset=, or export without ONNX: format=[timm,safetensors]"
 _NO_FUNCTION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _UNTRANSLATED = re.compile(r"target=torch\.ops\.([\w.]+?)(?:\.default)?\]")
@@ -77,7 +76,7 @@ def write(
         ExportError: If ONNX does not support an operator of the network, or if the opset cannot be written.
     """
     chosen = {} if opset is None else {"opset_version": opset}
-    with _quiet():
+    with quiet(*NOISY):
         try:
             program = torch.onnx.export(
                 unfusable(network).eval(),
@@ -111,22 +110,6 @@ def _explain(error: BaseException, opset: int | None) -> str:
         cause = cause.__cause__
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return f"PyTorch cannot export this network{f' with opset={opset}' if opset else ''} ({first}): {REMEDY}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the warnings and logs of the exporter."""
-    noisy = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in noisy]
-    for logger in noisy:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(noisy, levels, strict=True):
-            logger.setLevel(level)
 
 
 def session(path: Path, level: str = "ORT_ENABLE_ALL") -> LogitsFunction:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +12,8 @@ import timm
 import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
+
+from kdx.run.quiet import quiet
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm: not used in evaluation, nor in training with a momentum
 HARMLESS = (COUNTERS, "total_ops", "total_params")  # the others are left by thop, which counts operations
@@ -63,7 +63,7 @@ def fit(model: nn.Module, prefix: str, state: dict[str, Tensor], new_head: bool)
     if not plain.num_problems or conversion is None:
         return plain
     try:
-        with _quiet():
+        with quiet("timm", level=logging.WARNING):  # what was converted is reported once, with the name of the file
             converted = conversion(dict(state))
         assert all(isinstance(tensor, Tensor) for tensor in converted.values())
     except Exception:  # written for other files; the problems of the plain one are reported
@@ -79,20 +79,6 @@ def fit(model: nn.Module, prefix: str, state: dict[str, Tensor], new_head: bool)
     ]
     renamed = () if converted.keys() <= state.keys() else ("names converted to those of the architecture",)
     return replace(best, changes=(*resized, *best.changes), notes=(*renamed, *best.notes))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence timm, because what was converted is reported once, with the name of the file."""
-    timms = logging.getLogger("timm")
-    level = timms.level
-    timms.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        timms.setLevel(level)
 
 
 def _conversion(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Any]] | None:

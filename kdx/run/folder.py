@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from kdx.run.files import replacing
 from kdx.run.masking import masked
 from kdx.run.provenance import difference, environment, provenance
 
@@ -56,9 +56,8 @@ class RunFolder:
 
     def write(self, name: str, content: Any) -> None:
         """Write JSON atomically, with secrets masked."""
-        draft = self.path / f".{name}.part"
-        draft.write_text(json.dumps(masked(content), indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, self.path / name)
+        with replacing(self.path / name) as draft:
+            draft.write_text(json.dumps(masked(content), indent=2) + "\n", encoding="utf-8")
 
     def read(self, name: str) -> Any:
         """Read JSON. ValueError if the file is missing or invalid."""

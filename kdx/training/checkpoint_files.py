@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
+from kdx.run.files import replacing
 from kdx.run.folder import LAST, PREVIOUS
 
 
@@ -23,23 +23,25 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.part")
+        link = _linked(path) if path.name == LAST else None
         try:
-            with draft.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.name == LAST and zipfile.is_zipfile(path):  # a damaged one does not replace the good one before it
-                _keep(path)
-            os.replace(draft, path)
+            with replacing(path) as draft:
+                torch.save(checkpoint, draft)
+            if link is not None:
+                os.replace(link, path.with_name(PREVIOUS))
         finally:
-            draft.unlink(missing_ok=True)
+            if link is not None:
+                link.unlink(missing_ok=True)
 
 
-def _keep(last: Path) -> None:
-    """Give the last checkpoint its second name, under which it stays; there is a `last.ckpt` at every moment."""
+def _linked(last: Path) -> Path | None:
+    """Return a second name of the last checkpoint, under which it stays; None if there is none, or if it is damaged."""
     link = last.with_name(f".{PREVIOUS}.part")
     link.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a file system without links
+    if not zipfile.is_zipfile(last):  # a damaged one does not replace the good one before it
+        return None
+    try:
         os.link(last, link)
-        os.replace(link, last.with_name(PREVIOUS))
+    except OSError:  # a file system without links
+        return None
+    return link

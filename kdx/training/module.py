@@ -114,18 +114,19 @@ class DistillationModule(pl.LightningModule):
         if (self.global_step + 1) % self.every == 0:
             logits, taught = result.outputs.student_logits, self.objective.needs_teacher
             self.gradient_norms = gradient_norms(result.weighted, logits, taught)
-        share = self._share(batch)
-        numbers = {name: value.mean() * share for name, value in result.numbers.items()}
+        share, numbers, loss = self._share(batch), dict(result.numbers), result.loss
+        if share is not None:
+            numbers, loss = {name: value.mean() * share for name, value in numbers.items()}, loss * share
         self.telemetry.add(numbers, self.global_step, len(batch) * self.trainer.world_size)
-        return result.loss * share
+        return loss
 
-    def _share(self, batch: Batch) -> Tensor | float:
-        """Return this rank's share of the global batch times the number of ranks: 1, unless images were skipped.
+    def _share(self, batch: Batch) -> Tensor | None:
+        """Return this rank's share of the global batch times the number of ranks; None: 1, because no image can be skipped.
 
         Gradients are averaged over ranks; with this factor they are those of the mean over the global batch.
         """
         if self.trainer.world_size == 1 or not self.trainer.datamodule.may_skip:  # type: ignore[attr-defined]  # DataModule
-            return 1.0
+            return None
         count = torch.tensor(float(len(batch)), device=self.device)
         total = count.clone()
         torch.distributed.all_reduce(total)

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from kdx.run.files import replacing
 from kdx.training.loggers.journal import Journal
 
 SECONDS = 10.0  # at most, until a row survives the crash of the machine; that of the process it survives at once
@@ -55,13 +56,10 @@ class _Rows:
     def _write(self, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
         """Write the file anew with these rows and columns."""
         self.columns = sorted(columns)
-        draft = self.path.with_name(f".{self.path.name}.part")
-        with draft.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-            self._sync(file)
-        os.replace(draft, self.path)
 
 
 def _whole_rows(path: Path) -> list[dict[str, str]]:
