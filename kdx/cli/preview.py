@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from kdx.cli.arguments import Arguments
 from kdx.cli.compose import opened
 from kdx.config.errors import ConfigError
+from kdx.run.sweep_folder import shown
 
-HIDDEN = ("hydra.", "baselines=")  # overrides that every job has
 Check = Callable[[DictConfig], Any]
 
 
@@ -46,7 +46,7 @@ def _print(config: DictConfig, jobs: Sequence[Sequence[str]], number: int, check
     for i, job in enumerate(jobs, number):
         if i:
             _checked(config, job, i, check)
-        print(f"#   {i}: {' '.join(word for word in job if not word.startswith(HIDDEN))}", flush=True)
+        print(f"#   {i}: {' '.join(shown(job))}", flush=True)
 
 
 def _checked(config: DictConfig, job: Sequence[str], number: int, check: Check) -> DictConfig:

@@ -29,6 +29,7 @@ from kdx.config.check import check
 from kdx.config.errors import ConfigError, nearest
 from kdx.config.hydra_versions import of_context
 from kdx.run.masking import masked
+from kdx.run.sweep_folder import Plan, count, shown, statuses, write_plan
 
 log = logging.getLogger("kdx")
 
@@ -44,6 +45,8 @@ class Sweep(Callback):
         with _exit_on_error():
             for batch in baseline_jobs(config).values():
                 check(job_config(config, batch[0]))
+            if _is_first_rank():
+                _write_plan(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
@@ -58,8 +61,50 @@ class Sweep(Callback):
             baselines = [job for batch in baseline_jobs(config).values() for job in batch]
             if baselines:
                 _launch(config, baselines)
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            compare(Path(config.hydra.sweep.dir), next(iter(requested_baselines(config)), None))
+        if _is_first_rank():
+            folder = Path(config.hydra.sweep.dir)
+            compare(folder, next(iter(requested_baselines(config)), None))
+            if not _tell(folder):
+                sys.exit(app.FAILED)
+
+
+def _is_first_rank() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def _write_plan(config: DictConfig) -> None:
+    """Write which jobs the sweep has; nothing for a sweeper that draws values."""
+    try:
+        planned = [*jobs(config), *(job for batch in baseline_jobs(config).values() for job in batch)]
+    except ConfigError:
+        return
+    folders = {f"{number}-{_name(config, words)}": tuple(words) for number, words in enumerate(planned)}
+    attempts = int(config.get("max_attempts", 1))
+    command = (Path(sys.argv[0]).name, *sys.argv[1:])
+    write_plan(Path(config.hydra.sweep.dir), Plan(command, str(Path.cwd()), folders, attempts))
+
+
+def _name(config: DictConfig, words: Sequence[str]) -> str:
+    """Return the part of a job's folder after its number, as hydra.sweep.subdir has it."""
+    own = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    name = own.get("name", str(config.get("name")))
+    return f"{name}-{own['baseline']}" if "baseline" in own and "hydra.sweep.subdir" in own else name
+
+
+def _tell(folder: Path) -> bool:
+    """Print which jobs have no result, and why. Return whether none has failed."""
+    try:
+        found = statuses(folder)
+    except ValueError:
+        return True
+    for status in found:
+        if status.state != "finished":
+            why = status.error or status.state
+            print(f"kdx: {status.folder.name} ({' '.join(shown(status.overrides))}): {why}", file=sys.stderr)
+    if any(status.state != "finished" for status in found):
+        told = ", ".join(f"{number} {state}" for state, number in count(found).items())
+        print(f"kdx: {told}; the same command goes on with this sweep, kdx-sweep status {folder} shows it", file=sys.stderr)
+    return not any(status.state == "failed" for status in found)
 
 
 @contextmanager

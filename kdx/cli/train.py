@@ -13,7 +13,10 @@ from omegaconf import DictConfig
 
 from kdx.cli import app
 from kdx.cli.help import Guide
+from kdx.cli.sweep_job import NO_SCORE, run_job
 from kdx.config.check import check
+from kdx.config.schema import RunConfig
+from kdx.run.folder import RunFolder
 
 MORE_GROUPS = {
     "crop": "crop@views.crop=OPTION: how training images are cropped; crop@data.eval_crop=OPTION: val and test images",
@@ -45,20 +48,22 @@ def train_job(cfg: DictConfig) -> float | None:
     """Train one run, or one job of a sweep. Return the monitored metric, which the sweep optimizes."""
     config = check(cfg)
     settings = HydraConfig.get()
-    is_sweep = settings.mode == RunMode.MULTIRUN
-    if is_sweep:
-        config = replace(config, baselines=[])  # a sweep runs them as separate jobs, once per seed
-        os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # inherited by the ranks that Lightning starts
-    from kdx.run.folder import RunFolder
+    path, overrides = Path(settings.runtime.output_dir), tuple(settings.overrides.task)
+    if settings.mode != RunMode.MULTIRUN:
+        return train(config, RunFolder(path, None, overrides))
+    os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # inherited by the ranks that Lightning starts
+    config = replace(config, baselines=[])  # a sweep runs them as separate jobs, once per seed
+    return run_job(config, RunFolder(path, Path(settings.sweep.dir).name, overrides), train)
 
-    group = Path(settings.sweep.dir).name if is_sweep else None
-    folder = RunFolder(Path(settings.runtime.output_dir), group, tuple(settings.overrides.task))
+
+def train(config: RunConfig, folder: RunFolder) -> float:
+    """Train a run, and its baselines. Return the monitored metric."""
     from kdx.experiment import build
 
     parts = build.parts(config)  # finds contradictions before the heavy imports
     from kdx.experiment.with_baselines import train_with_baselines
 
-    return train_with_baselines(parts, folder).get(config.monitor)
+    return train_with_baselines(parts, folder).get(config.monitor, NO_SCORE)
 
 
 def main() -> NoReturn:

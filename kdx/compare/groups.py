@@ -10,33 +10,9 @@ from typing import Any
 from kdx.compare.labels import labels
 from kdx.compare.runs import RunRecord
 from kdx.config.baselines import DETERMINED
+from kdx.config.influence import UNRELATED, relevant
 
-# Config paths that do not affect the result of a run, only how it is logged or stored. Teacher recipes are not ignored.
-IGNORED = (
-    "seed",
-    "name",
-    "tags",
-    "outputs",
-    "logger",
-    "metrics",
-    "preflight",
-    "ckpt_path",
-    "baselines",
-    "measured",
-    "hydra",
-    "callbacks.progress",
-    "data.download",
-    "data.num_workers",
-    "data.resident_budget_mb",
-    "data.cache",
-    "data.verify",
-    "data.source.root",  # the same value as data.root
-    "data.source.download",
-    "data.source.verify",  # the same value as data.verify
-    "trainer.log_every_n_steps",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-)
+IGNORED = ("seed", *UNRELATED)  # teacher recipes are not ignored
 
 
 @dataclass(frozen=True)
@@ -109,18 +85,11 @@ def differences(group: Group, baseline: Group) -> list[str]:
 
 def identity(run: RunRecord) -> frozenset[tuple[str, Any]]:
     """Return the config values that define a run's group, as (dotted path, value). None counts as absent."""
-    return frozenset(
-        (path, _hashable(value))
-        for path, value in run.flat_config.items()
-        if value is not None and value != {} and not (path + ".").startswith(_IGNORED)
-    )
+    return frozenset((path, _hashable(value)) for path, value in relevant(run.flat_config, IGNORED).items())
 
 
 def _dotted(prefixes: Iterable[str]) -> tuple[str, ...]:
     return tuple(prefix + "." for prefix in prefixes)
-
-
-_IGNORED = _dotted(IGNORED)
 
 
 def _hashable(value: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from kdx.compare.index import FILE, Index
 from kdx.compare.records import FILES, Record, read_record
+from kdx.config.influence import flat
 
 State = Literal["finished", "running", "stopped", "damaged"]
 Curves = dict[str, list[tuple[int, int, float]]]  # name -> (epoch, step, value)
@@ -72,7 +73,7 @@ class RunRecord:
     @cached_property
     def flat_config(self) -> dict[str, Any]:
         """Config values by dotted path. Lists, empty mappings and None are values."""
-        return dict(_flat(self.config))
+        return flat(self.config)
 
 
 def find_runs(roots: Sequence[str | Path]) -> list[RunRecord]:
@@ -217,14 +218,6 @@ def _last_change(folder: Path) -> float:
         with suppress(OSError):
             last = max([last, *(entry.stat().st_mtime for entry in os.scandir(directory))])
     return last
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _number(cell: str | None) -> float | None:

@@ -19,7 +19,7 @@ from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
 from kdx.config.recipes import check_recipes, members
 from kdx.config.run_as_teacher import student_of_run
-from kdx.config.schema import MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
+from kdx.config.schema import AUTO, MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.selected import check_selected
 from kdx.config.signatures import NotFoundError, signature
 from kdx.config.trainer import check_callbacks, check_trainer
@@ -225,7 +225,7 @@ def _check_selection(plain: Node) -> None:
 
 def _check_files(plain: Node) -> None:
     """Raise ConfigError if a file that the config names does not exist, or if it asks for more CPU cores than there are."""
-    files = {"ckpt_path": plain["ckpt_path"]}
+    files = {} if plain["ckpt_path"] == AUTO else {"ckpt_path": plain["ckpt_path"]}
     files |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in members(plain).items()}
     files |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
     for key, value in files.items():

@@ -21,6 +21,7 @@ from omegaconf import MISSING
 from kdx.config.baselines import Baseline
 from kdx.ranges import Count, Fraction, Number, Resolution, Seed, Text
 
+AUTO = "auto"  # value of keys: as the folder, or the machine, says
 Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
 Interpolation = Literal["bilinear", "bicubic", "area", "bilinear_aliased", "bicubic_aliased"]
 
@@ -152,7 +153,10 @@ class RunConfig:
     test: bool
     preflight: Literal["strict", "warn", "off"] = "strict"
     rehearsal: bool = False
-    ckpt_path: str | None = None
+    ckpt_path: str | None = AUTO
+    on_conflict: Literal["refuse", "fork", "replace"] = "refuse"
+    sweep: Text = AUTO
+    max_attempts: Count = 3
 
     @cached_property
     def student_resolutions(self) -> list[int]:

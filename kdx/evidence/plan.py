@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdx.config.errors import ConfigError
+from kdx.config.identity import digest
 from kdx.config.schema import RunConfig, to_plain
 from kdx.evidence.declaration import Declaration
 from kdx.evidence.planned_run import PlannedRun
@@ -15,7 +16,6 @@ from kdx.evidence.run_metrics import check_metric
 from kdx.experiment import build
 from kdx.experiment.teacher import existing, teacher_run
 from kdx.run.provenance import VERSION
-from kdx.teachers.store import fingerprint
 
 Compose = Callable[[list[str]], RunConfig]  # overrides of kdx-train -> checked config; raises ConfigError
 
@@ -61,4 +61,4 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
 def run_key(config: dict[str, Any]) -> str:
     """Return the fingerprint of a run: of its config without names, paths and loggers, and of the version of kdx."""
     relevant = {key: value for key, value in config.items() if key not in IRRELEVANT}
-    return fingerprint({"config": relevant, "kdx": VERSION})
+    return digest({"config": relevant, "kdx": VERSION})

@@ -16,7 +16,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
-from kdx.config.schema import RunConfig
+from kdx.config.identity import job_identity
+from kdx.config.schema import AUTO, RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
 from kdx.experiment.channels import takes_channels, with_channels
@@ -66,6 +67,7 @@ class Parts:
     calibration: TemperatureScaling | None
     lr_schedule: LrSchedule
     optimizer: Callable[..., torch.optim.Optimizer]
+    identity: str  # of the config, as `kdx.config.identity.job_identity` defines it
 
     @property
     def teacher_is_stored(self) -> bool:
@@ -158,6 +160,7 @@ def unchecked(config: RunConfig) -> Parts:
         calibration=make(config.calibration, "calibration"),
         lr_schedule=make(config.lr_schedule, "lr_schedule"),
         optimizer=make(config.optimizer, "optimizer"),
+        identity=job_identity(to_plain(config)),
         metrics={name: make(metric, f"metrics.{name}") for name, metric in config.metrics.items()},
     )
 
@@ -172,7 +175,7 @@ def parts(config: RunConfig) -> Parts:
     observers(built, num_classes=2)
     _check_terms(built)
     _check_devices(config)
-    if config.ckpt_path is not None:
+    if config.ckpt_path not in (None, AUTO):
         built.config = config = resume.from_good_checkpoint(config, Path(config.ckpt_path))
     try:
         built.source.check()

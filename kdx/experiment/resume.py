@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
+from kdx.config.influence import PLACE, UNRELATED, flat, relevant
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import LAST, PREVIOUS
 
@@ -22,11 +23,10 @@ log = logging.getLogger("kdx")
 
 LEARNER = ("distiller.", "objective.")  # prefixes of what a run trains in a checkpoint
 SHOWN = 3  # names per line of a difference
-# Keys of the config that may differ from the run of the checkpoint without changing what is trained.
-FREE = ("name", "tags", "outputs", "logger", "callbacks", "ckpt_path", "test", "metrics", "baselines", "measured", "selection")
-FREE_TRAINER = (
-    "max_epochs", "max_steps", "accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "num_sanity_val_steps",
-    "limit_val_batches", "limit_test_batches", "enable_model_summary",
+# What may differ from the run of the checkpoint without changing what is trained, beside names, logs and the machine.
+FREE = (
+    *UNRELATED, *PLACE, "callbacks", "test", "metrics", "selection", "trainer.max_epochs", "trainer.max_steps",
+    "trainer.num_sanity_val_steps", "trainer.limit_val_batches", "trainer.limit_test_batches",
 )  # fmt: skip
 
 
@@ -40,16 +40,23 @@ def from_good_checkpoint(config: RunConfig, path: Path) -> RunConfig:
     Raises:
         ConfigError: If there is no checkpoint to resume from.
     """
-    try:
+    good = newest_good_checkpoint(path.parent) if path.name == LAST else None
+    if good is None:
         check_checkpoint(path)
-    except DamagedError as error:
-        previous = path.with_name(PREVIOUS)
-        if path.name != LAST or not previous.is_file():
-            raise
-        check_checkpoint(previous)
-        log.warning("%s. Going on from %s instead", str(error).partition(": ")[0], previous)
-        return replace(config, ckpt_path=str(previous))
-    return config
+        return config
+    return replace(config, ckpt_path=str(good))
+
+
+def newest_good_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint in a folder, or the one before, with a warning, if it is damaged; None if there is none."""
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.is_file():
+            try:
+                check_checkpoint(path)
+                return path
+            except DamagedError as error:
+                log.warning("%s; going on from an earlier state", str(error).partition(": ")[0])
+    return None
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
@@ -139,23 +146,8 @@ def _changes(path: Path, config: RunConfig) -> str:
     if not file.is_file():
         return ""
     there = yaml.safe_load(file.read_text(encoding="utf-8"))
-    here: Any = to_plain(config)
     if not isinstance(there, dict):
         return ""
-    old, new = dict(_leaves(_relevant(there))), dict(_leaves(_relevant(here)))
+    old, new = relevant(flat(there), FREE), relevant(flat(to_plain(config)), FREE)
     changed = [f"{key}={old[key]}" for key in old if key in new and old[key] != new[key]]
     return ", ".join(changed[:SHOWN])
-
-
-def _relevant(plain: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in plain.items() if key not in FREE}
-    kept["trainer"] = {key: value for key, value in (plain.get("trainer") or {}).items() if key not in FREE_TRAINER}
-    return kept
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node

@@ -11,61 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdx.config.check import MAY_BE_EMPTY, check_plain, targets
+from kdx.config.check import MAY_BE_EMPTY, check_plain
 from kdx.config.errors import ConfigError
-from kdx.config.plugins import own_code
-from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
+from kdx.config.identity import code_of, digest
+from kdx.config.influence import PLACE, UNRELATED, flat, relevant
+from kdx.config.schema import AUTO, MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
 from kdx.experiment.build import Parts
 from kdx.experiment.teacher_classes import Outputs, outputs
 from kdx.run.provenance import VERSION
-from kdx.teachers.store import WEIGHTS, Store, fingerprint
+from kdx.teachers.store import WEIGHTS, Store
 from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
 NAME = "teacher"  # of the runs that train teachers
 
-# Config keys that trained weights do not depend on; on the metrics, only by the one that is monitored.
+# What trained weights do not depend on, beside names, logs and the machine. Of the metrics, they depend on the monitored one;
+# of the data set, on its pixels and labels, which have a fingerprint.
 IRRELEVANT = (
-    "name",
-    "tags",
-    "outputs",
-    "logger",
-    "ckpt_path",
+    *UNRELATED,
+    *PLACE,
     "test",
     "metrics",
     "baseline",
-    "baselines",
-    "measured",
-    "preflight",
     "rehearsal",
-)
-
-# Data settings that trained weights do not depend on; the images have their own fingerprint.
-IRRELEVANT_DATA = (
-    "source",
-    "root",
-    "download",
-    "channels",
-    "verify",
-    "loader",
-    "num_workers",
-    "resident_budget_mb",
-    "cache",
-    "teacher_view",
-)
-
-# Settings of the machine and the console, on which trained weights do not depend beyond rounding.
-IRRELEVANT_TRAINER = (
-    "devices",
-    "num_nodes",
-    "strategy",
-    "accelerator",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "log_every_n_steps",
+    "resolution.teacher",
+    "data.source",
+    "data.teacher_view",
 )
 
 
@@ -83,10 +57,11 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     taken = {key: run[key] for key in recipe.pop("takes", ())} | {"student": to_plain(member.network)}
     if "interpolation" in taken:  # in its own run, the teacher is in the place of the student
         taken["interpolation"] |= {"student": run["interpolation"]["teacher"], "student_from": "image"}
-    without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger", "ckpt_path"))
+    without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger"))
     own: dict[str, Any] = {"name": NAME, "tags": [], "losses": {}, "metrics": {}}
     own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}
-    same = {key: run[key] for key in ("outputs", "test", "preflight", "rehearsal")}
+    own |= {"ckpt_path": AUTO, "on_conflict": "replace"}  # a teacher whose training was cut off goes on
+    same = {key: run[key] for key in ("outputs", "test", "preflight", "rehearsal", "sweep", "max_attempts")}
     stated = {**without, **own, **same, **{key: value for key, value in recipe.items() if key not in taken}}
     stated |= {key: overlay(value, recipe[key]) if key in recipe else value for key, value in taken.items()}
     stated |= {key: None for key, value in stated.items() if value == {} and key not in MAY_BE_EMPTY}  # an option none.yaml
@@ -119,22 +94,17 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
         source: The data source of the student's run; a different source of the teacher enters the fingerprint by its config.
     """
     plain = to_plain(config)
-    relevant = {name: value for name, value in plain.items() if name not in IRRELEVANT}
-    relevant["resolution"] = plain["resolution"]["student"]
-    relevant["trainer"] = {k: v for k, v in plain["trainer"].items() if k not in IRRELEVANT_TRAINER}
-    relevant["data"] = {k: v for k, v in plain["data"].items() if k not in IRRELEVANT_DATA}
-    if config.data.source != source:
-        relevant["data"]["source"] = plain["data"]["source"]
-    if config.student.get("init"):
-        with open(config.student["init"], "rb") as file:
-            relevant["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
+    counted = relevant(flat(plain), IRRELEVANT)
     monitored = config.monitor.rpartition("/")[2]
     if monitored in config.metrics:  # the monitored metric selects the weights
-        relevant["metrics"] = {monitored: plain["metrics"][monitored]}
-    own = {target: own_code(target) for target in sorted({str(node["_target_"]) for _, node in targets(relevant)})}
-    code = {target: digest for target, digest in own.items() if digest is not None}
-    parts = {"config": relevant, "data": data_fingerprint(splits), "kdx": VERSION}
-    return fingerprint(parts | ({"code": code} if code else {}))
+        counted["metrics"] = {monitored: plain["metrics"][monitored]}
+    if config.data.source != source:
+        counted["data.source"] = plain["data"]["source"]
+    if config.student.get("init"):
+        with open(config.student["init"], "rb") as file:
+            counted["student.init"] = hashlib.file_digest(file, "sha256").hexdigest()
+    code = code_of({name: value for name, value in plain.items() if name != "metrics"} | {"metrics": counted.get("metrics")})
+    return digest({"config": counted, "code": code, "data": data_fingerprint(splits), "kdx": VERSION})
 
 
 Train = Callable[[RunConfig, Path], None]

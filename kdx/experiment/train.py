@@ -19,10 +19,11 @@ from kdx.experiment.cost import measure_cost
 from kdx.experiment.data import carve_splits, check_images, read_data, read_splits, warn_of_duplicates
 from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
+from kdx.experiment.job import begun, refuse_other_data
 from kdx.experiment.judging import judges, report_faults
 from kdx.experiment.leaks import leaks
 from kdx.experiment.students import count_parameters, save_students, teacher_card
-from kdx.experiment.trainer import best_score, make_trainer, select
+from kdx.experiment.trainer import best_score, fit, make_trainer, select
 from kdx.experiment.weight_checks import check_weights
 from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views
@@ -37,6 +38,8 @@ log = logging.getLogger("kdx")
 def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: bool = True) -> dict[str, float]:
     """Train, select on val, test once, and write all results into the folder.
 
+    A run that was cut off goes on from its newest checkpoint, and ends as if it had not been; a finished one is not repeated.
+
     Args:
         parts: The objects of a checked config.
         folder: The run's folder, created if missing.
@@ -47,15 +50,45 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
         The final metrics by flat name, as in metrics.json.
 
     Raises:
-        ConfigError: If data, networks or weights do not fit the config.
+        ConfigError: If data, networks or weights do not fit the config, or if the folder holds another run.
         NonFiniteLossError: If the loss is NaN or infinite.
     """
+    with begun(parts, folder) as run:
+        folder = run.folder
+        if run.finished:
+            log.info("Finished already: %s", folder.path)
+        metrics = stored_metrics(folder) if run.finished else _train(parts, folder, describe)
+    if rank() == 0 and not quiet:
+        show_result(parts.config, folder)
+    return metrics
+
+
+def stored_metrics(folder: RunFolder) -> dict[str, float]:
+    """Return the final metrics of a finished run by flat name."""
+    metrics: dict[str, float] = folder.read("metrics.json")["metrics"]
+    return metrics
+
+
+def show_result(config: RunConfig, folder: RunFolder) -> None:
+    """Print the table of a finished run."""
+    report = folder.read("metrics.json")
+    pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
+    title, caveats = f"{config.name} · {report['selection']['text']}", list(report.get("caveats", {}).values())
+    split = "test" if config.test else "val"
+    show(report["metrics"], pixels, split, title, str(folder.path), list(config.metrics), caveats=caveats)
+
+
+def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
+    """Train in a folder that this process holds. Return the final metrics."""
     start, config = time.perf_counter(), parts.config
     check_weights(parts)
     published, splits = read_data(parts, describe=describe)
     dry_run(parts, splits)
     splits = check_images(parts, published)
-    provenance = folder.start(to_plain(config)) if rank() == 0 else {}  # now that all fits, a run begins
+    about = {"identity": parts.identity, "data": fingerprint(published)}
+    if rank() == 0:
+        refuse_other_data(folder, about["data"])
+    provenance = folder.start(to_plain(config), about) if rank() == 0 else {}  # now that all fits, a run begins
     duplicates = warn_of_duplicates(splits)
     teacher_seconds: list[float] = []  # of the members that are trained in this run
 
@@ -89,7 +122,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
     failed = True
     try:
-        trainer.fit(module, datamodule=experiment.datamodule, ckpt_path=config.ckpt_path, weights_only=True)
+        fit(trainer, experiment, config.ckpt_path)
         selected, last = select(parts, trainer, experiment, folder)
         metrics = {**count_parameters(experiment), **final_metrics(parts, experiment, trainer, folder)}
         metrics["seconds"] = time.perf_counter() - start
@@ -110,7 +143,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
                 "selection": selected,
                 "higher_is_better": directions(parts.metrics),
                 "data": {
-                    "fingerprint": fingerprint(published),
+                    "fingerprint": about["data"],
                     "duplicates_in_test": duplicates,
                     "skipped": experiment.datamodule.skipped,
                 },
@@ -127,11 +160,6 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
         raise
     finally:
         loggers.close(opened, failed)
-    if trainer.is_global_zero and not quiet:
-        pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
-        split = "test" if config.test else "val"
-        title = f"{config.name} · {selected['text']}"
-        show(metrics, pixels, split, title, str(folder.path), list(parts.metrics), caveats=list(experiment.caveats.values()))
     return metrics
 
 

@@ -18,6 +18,7 @@ from kdx.run.folder import RunFolder
 from kdx.run.quiet import quiet
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
+from kdx.training.callbacks.checkpoints import Last
 from kdx.training.checkpoint_files import WholeFiles
 from kdx.training.ranks import rank
 
@@ -38,6 +39,21 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
         **arguments,
     )
     return trainer
+
+
+def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None) -> None:
+    """Train, on from a checkpoint if there is one.
+
+    Raises:
+        KeyboardInterrupt: After SIGINT; the checkpoint is written.
+        SIGTERMException: After SIGTERM, likewise.
+    """
+    interruptions = [callback.interruption for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
+    try:
+        trainer.fit(experiment.module, datamodule=experiment.datamodule, ckpt_path=checkpoint, weights_only=True)
+    finally:  # also if the signal came after the last step
+        for interruption in interruptions:
+            interruption.act()
 
 
 def check_trainer(config: RunConfig) -> None:

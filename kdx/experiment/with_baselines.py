@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kdx.config.check import check_plain
-from kdx.config.schema import RunConfig, to_plain
+from kdx.config.schema import AUTO, RunConfig, to_plain
 from kdx.experiment import build
 from kdx.experiment.build import Parts
 from kdx.experiment.train import train
@@ -44,7 +44,7 @@ def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -
 
 def baseline_of(config: RunConfig, name: str) -> RunConfig:
     """Return the config of a run's baseline. ConfigError if the baseline does not apply."""
-    return check_plain({**to_plain(config), "baseline": name, "baselines": [], "measured": None, "ckpt_path": None})
+    return check_plain({**to_plain(config), "baseline": name, "baselines": [], "measured": None, "ckpt_path": AUTO})
 
 
 def show_comparison(

@@ -74,10 +74,10 @@ class RunFolder:
             names, *rows = list(csv.reader(stream))
         return {name: np.array([float(row[i]) if row[i] else np.nan for row in rows]) for i, name in enumerate(names)}
 
-    def start(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def start(self, config: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
         """Write config, provenance, environment and uncommitted changes before training, with secrets masked.
 
-        Return the provenance.
+        `about` is added to run.json, which is written last. Return the provenance.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(
@@ -85,11 +85,11 @@ class RunFolder:
         )
         source = provenance(self.overrides)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.write("run.json", {"config": config, "provenance": source, "started": started, "group": self.group})
         (self.path / "environment.txt").write_text(environment(), encoding="utf-8")
         patch = difference()
         if patch:
             (self.path / "code.diff").write_text(patch + "\n", encoding="utf-8")
+        self.write("run.json", {**about, "config": config, "provenance": source, "started": started, "group": self.group})
         return source
 
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 WEIGHTS = "student.safetensors"  # a teacher is trained as the student of its own run
-
-
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of `parts` (plain data, as JSON)."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Store:
@@ -39,7 +30,7 @@ class Store:
         """Return the folder of the teacher; if it does not exist, train it first with `train(folder)`.
 
         If several processes need the same teacher, one trains it and the others wait. The folder is created atomically, so an
-        interrupted run never leaves an incomplete teacher.
+        interrupted run never leaves an incomplete teacher; `train` goes on in the folder that it finds.
         """
         folder = self.folder(key)
         if self.has(key):
@@ -54,8 +45,6 @@ class Store:
         try:
             if not self.has(key):
                 draft = self.root / f"{key}.part"
-                shutil.rmtree(draft, ignore_errors=True)
-                draft.mkdir()
                 train(draft)
                 if not (draft / WEIGHTS).is_file():
                     raise RuntimeError(

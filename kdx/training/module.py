@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -28,6 +29,14 @@ from kdx.training.telemetry import NonFiniteLossError, Telemetry
 from kdx.types import Batch, Progress
 
 log = logging.getLogger("kdx")
+
+
+class _StepLog(Callback):
+    """Logs a step as a callback: Lightning writes checkpoints after those, but before the hook of the module."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        assert isinstance(pl_module, DistillationModule)
+        pl_module.log_step()
 
 
 class DistillationModule(pl.LightningModule):
@@ -144,7 +153,11 @@ class DistillationModule(pl.LightningModule):
         steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # it has, and does not declare it
         return max(steps, 1)
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def configure_callbacks(self) -> list[Callback]:
+        return [_StepLog()]
+
+    def log_step(self) -> None:
+        """Log the training curves if a point of them is due."""
         if self.global_step % self.every == 0 or self.trainer.is_last_batch:
             self.log_training()
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from kdx.teachers.store import WEIGHTS, Store, fingerprint
+from kdx.config.identity import digest
+from kdx.teachers.store import WEIGHTS, Store
 
 PARTS: dict[str, Any] = {"config": {"lr": 0.1, "steps": [1, 2]}, "data": "abc", "kdx": "0.1.0"}
 
@@ -151,12 +152,12 @@ def test_remains_without_weights_are_replaced(store: Store) -> None:
     ids=str,
 )
 def test_the_fingerprint_changes_with_any_part(change: dict[str, Any]) -> None:
-    assert fingerprint(PARTS | change) != fingerprint(PARTS)
+    assert digest(PARTS | change) != digest(PARTS)
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     backwards = {"kdx": "0.1.0", "data": "abc", "config": {"steps": [1, 2], "lr": 0.1}}
-    assert fingerprint(backwards) == fingerprint(PARTS) and len(fingerprint(PARTS)) == 16
+    assert digest(backwards) == digest(PARTS) and len(digest(PARTS)) == 16
 
 
 def test_training_that_leaves_no_weights_is_an_error_and_leaves_no_teacher(tmp_path: Path) -> None:

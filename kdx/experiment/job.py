@@ -1,0 +1,111 @@
+"""A run is a state of its folder: it begins in an empty one, goes on in its own, and is not repeated when it is finished."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kdx.config.errors import ConfigError
+from kdx.config.influence import difference
+from kdx.config.schema import AUTO, RunConfig, to_plain
+from kdx.experiment.build import Parts
+from kdx.experiment.resume import newest_good_checkpoint
+from kdx.run import job
+from kdx.run.folder import RunFolder
+from kdx.run.masking import masked
+from kdx.run.provenance import VERSION
+from kdx.training.ranks import rank
+
+log = logging.getLogger("kdx")
+
+ELSEWHERE = "use another folder (hydra.run.dir=FOLDER, sweep=new), or on_conflict=fork"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where a run takes place, and whether its results are already there."""
+
+    folder: RunFolder
+    finished: bool
+
+
+@contextmanager
+def begun(parts: Parts, folder: RunFolder) -> Iterator[Begun]:
+    """Hold the folder of a run, and have `parts.config.ckpt_path` name the checkpoint from which it goes on, or None.
+
+    All ranks decide alike, because the files that they look at change only when all take part in the training.
+
+    Raises:
+        ConfigError: If the folder holds another run, or if another process works in it.
+    """
+    folder = _settled(parts, folder)
+    try:
+        with job.held(folder.path) if rank() == 0 else nullcontext():
+            finished = job.state(folder.path) == "finished" and parts.config.ckpt_path == AUTO
+            if parts.config.ckpt_path == AUTO:
+                parts.config = replace(parts.config, ckpt_path=None if finished else _checkpoint(folder))
+            yield Begun(folder, finished)
+    except job.HeldError as error:
+        raise ConfigError(f"{error}: wait until it has ended, or {ELSEWHERE}") from None
+
+
+def _settled(parts: Parts, folder: RunFolder) -> RunFolder:
+    """Return the folder in which the run may take place: this one, or, after a conflict, as `on_conflict` says."""
+    conflict = conflict_of(parts.config, parts.identity, folder)
+    if conflict is None:
+        return folder
+    if parts.config.on_conflict == "refuse":
+        raise ConfigError(f"{folder.path} holds {conflict}; {ELSEWHERE}")
+    if parts.config.on_conflict == "replace":
+        if rank() == 0:
+            log.info("%s holds %s, and is replaced", folder.path, conflict.splitlines()[0])
+            shutil.rmtree(folder.path)
+        return folder
+    number = 2
+    while True:
+        other = replace(folder, path=folder.path.with_name(f"{folder.path.name}-{number}"))
+        if conflict_of(parts.config, parts.identity, other) is None:
+            log.info("%s holds %s; this run takes place in %s", folder.path, conflict.splitlines()[0], other.path)
+            return other
+        number += 1
+
+
+def conflict_of(config: RunConfig, identity: str, folder: RunFolder) -> str | None:
+    """Return what the folder holds if this run must not take place there, with the difference in three lines; else None."""
+    state, given = job.state(folder.path), config.ckpt_path
+    if state == "empty" or (given not in (None, AUTO) and folder.checkpoints.resolve() in Path(given).resolve().parents):
+        return None
+    if given != AUTO:
+        return (
+            f"a {state} run, and ckpt_path={'null' if given is None else given} says not to go on with it: ckpt_path=auto does"
+        )
+    there = folder.read("run.json")
+    if there.get("identity") != identity:
+        lines = difference(there.get("config", {}), masked(to_plain(config))) or ["the same config, but other code of your own"]
+        return "another run:" + "".join(f"\n  {line}" for line in lines) + "\n "
+    begun_by = there.get("provenance", {}).get("versions", {}).get("kdx")
+    if state == "begun" and begun_by != VERSION:
+        return f"a run that kdx {begun_by} began, and this is kdx {VERSION}: go on with that version"
+    return None
+
+
+def refuse_other_data(folder: RunFolder, data: str) -> None:
+    """Raise ConfigError if the run in the folder began with other images or labels than `data`, their fingerprint."""
+    there = folder.read("run.json").get("data") if job.state(folder.path) != "empty" else None
+    if there not in (None, data):
+        raise ConfigError(
+            f"{folder.path} holds a run on other data: images or labels have changed since it began, or data.root is another "
+            f"folder; {ELSEWHERE}"
+        )
+
+
+def _checkpoint(folder: RunFolder) -> str | None:
+    """Return the newest good checkpoint of a begun run; None if it starts from the beginning."""
+    path = newest_good_checkpoint(folder.checkpoints)
+    if path is not None and rank() == 0:
+        log.info("Going on from %s", path)
+    return None if path is None else str(path)

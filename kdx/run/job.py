@@ -1,0 +1,132 @@
+"""The state of a run's folder: empty, begun or finished; which process works in it; what earlier attempts ended with."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from kdx.run.files import replacing
+from kdx.run.masking import mask
+
+State = Literal["empty", "begun", "finished"]
+FILE, LOCK = "job.json", ".lock"
+KEPT = 20  # attempts that are remembered
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One process that worked on the run. `error` is set if it failed; `ended` only if it was not killed."""
+
+    host: str
+    pid: int
+    began: str  # UTC, ISO 8601
+    ended: str | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.began}"
+
+
+class HeldError(Exception):
+    """Another process works in the folder. Its text says which one, and since when."""
+
+
+def state(folder: Path) -> State:
+    """Return how far the run in a folder is: `begun` as soon as its config fits its data, `finished` with its numbers."""
+    if (folder / "metrics.json").is_file():
+        return "finished"
+    return "begun" if (folder / "run.json").is_file() else "empty"
+
+
+def attempts(folder: Path) -> list[Attempt]:
+    """Return the attempts so far, oldest first; empty if there are none or the file cannot be read."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return [Attempt(**entry) for entry in content["attempts"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def failures(folder: Path) -> list[Attempt]:
+    """Return the attempts that ended with an error. Those that were killed or interrupted are no failures."""
+    return [attempt for attempt in attempts(folder) if attempt.error is not None]
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process works in the folder."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder while this process works in it, and record how that ends.
+
+    The operating system releases the lock if the process is killed.
+
+    Raises:
+        HeldError: If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        last = attempts(folder)
+        raise HeldError(f"{folder} is in use by {last[-1] if last else 'another process'}") from None
+    try:
+        _record(folder, [*attempts(folder), Attempt(socket.gethostname(), os.getpid(), _now())])
+        yield
+    except Exception as error:
+        fail(folder, error)
+        raise
+    except BaseException:
+        _end(folder, None)
+        raise
+    else:
+        _end(folder, None)
+    finally:
+        lock.release()
+
+
+def fail(folder: Path, error: Exception) -> None:
+    """Record the error with which the last attempt ended, or that of an attempt that ended before it held the folder."""
+    lines = str(error).strip().splitlines() or [""]
+    text = mask(lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}")
+    if not attempts(folder) or attempts(folder)[-1].ended is not None:
+        _record(folder, [*attempts(folder), Attempt(socket.gethostname(), os.getpid(), _now())])
+    _end(folder, text)
+
+
+def forget_failures(folder: Path) -> None:
+    """Forget the attempts that ended with an error, so that the run is tried again."""
+    _record(folder, [attempt for attempt in attempts(folder) if attempt.error is None])
+
+
+def _end(folder: Path, error: str | None) -> None:
+    *before, last = attempts(folder)
+    _record(folder, [*before, Attempt(last.host, last.pid, last.began, _now(), error)])
+
+
+def _record(folder: Path, entries: list[Attempt]) -> None:
+    content: Mapping[str, Any] = {"attempts": [asdict(entry) for entry in entries[-KEPT:]]}
+    with replacing(folder / FILE) as draft:
+        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
