@@ -78,17 +78,19 @@ def untimed(content: Any) -> Any:
     """Return the content of metrics.json without what depends on the speed of the machine."""
     report = json.loads(content) if isinstance(content, (str, bytes)) else content
     kept = {key: value for key, value in report.items() if key not in ("cost", "provenance")}
-    kept["metrics"] = {name: value for name, value in kept["metrics"].items() if not any(word in name for word in TIMED)}
+    kept["metrics"] = {name: value for name, value in kept["metrics"].items() if not timed(name)}
     return kept
 
 
 def curves(file: Path) -> list[dict[str, str]]:
     """Return the rows of metrics.csv without timings."""
     with file.open(newline="", encoding="utf-8") as stream:
-        return [
-            {key: value for key, value in row.items() if not any(word in key for word in TIMED)}
-            for row in csv.DictReader(stream)
-        ]
+        return [{key: value for key, value in row.items() if not timed(key)} for row in csv.DictReader(stream)]
+
+
+def timed(name: str) -> bool:
+    """Return whether the value of this name depends on the speed of the machine."""
+    return any(word in name for word in TIMED)
 
 
 def differences(whole: Path, broken: Path) -> list[str]:
@@ -100,12 +102,8 @@ def differences(whole: Path, broken: Path) -> list[str]:
     found += [f"metrics.json: {key}" for key in first if first[key] != second.get(key) and first[key] == first[key]]
     rows, others = curves(whole / "metrics.csv"), curves(broken / "metrics.csv")
     if rows != others:
-        where = next(
-            (i for i, (one, other) in enumerate(zip(rows, others, strict=False)) if one != other), min(len(rows), len(others))
-        )
-        found.append(
-            f"metrics.csv: {len(rows)} and {len(others)} rows, first different one {where}: {rows[where : where + 1]} {others[where : where + 1]}"
-        )
+        where = next((i for i, pair in enumerate(zip(rows, others, strict=False)) if pair[0] != pair[1]), -1)
+        found.append(f"metrics.csv: {len(rows)} and {len(others)} rows; row {where}: {rows[where]} and {others[where]}")
     return found
 
 
@@ -136,10 +134,8 @@ def check(name: str, root: Path, signals: int, seed: int) -> bool:
     code = attempt(overrides, folder, None, 0)
     found = differences(root / f"{name}-whole", folder) if code == 0 else [f"exit code {code}"]
     told = ", ".join(f"{count} {signal_name}" for signal_name, count in sent.items())
-    print(
-        f"{name}: {'equal' if not found else f'DIFFERENT: {found}'} after {told} in {rounds + 1} runs of {seconds:.1f} s",
-        flush=True,
-    )
+    result = f"DIFFERENT: {found}" if found else "equal"
+    print(f"{name}: {result} after {told} in {rounds + 1} runs of {seconds:.1f} s", flush=True)
     return not found
 
 

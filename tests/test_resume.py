@@ -113,7 +113,7 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(command: Comman
         last.write_bytes(damage)
         code, _, err = command("train", *SHORT, *every, f"ckpt_path={last}", f"hydra.run.dir={again}")
         assert code == 0, err
-        assert f"ckpt_path={last} is not a checkpoint, or is damaged. Going on from {previous} instead" in err
+        assert f"ckpt_path={last} is not a checkpoint, or is damaged; going on from an earlier state" in err
         one, other = (load_file(folder / "student.safetensors") for folder in (whole, again))
         assert all(torch.equal(one[name], other[name]) for name in one)
     last.write_bytes(b"")

@@ -18,7 +18,7 @@ WHERE = "only runs whose config has this value, e.g. temperature.value=4, studen
 AGAINST = "reference of the comparison: a baseline (scratch), a group's label or a run's name"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser that prints errors in the format of all kdx commands."""
 
     def error(self, message: str) -> NoReturn:
@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
     """Return a parser with RUNS, --where and --against."""
-    arguments = _Parser(prog=name, description=purpose, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = Parser(prog=name, description=purpose, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("runs", nargs="+", metavar="RUNS", help=RUNS)
     arguments.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=WHERE)
     arguments.add_argument("--against", metavar="NAME", help=AGAINST)

@@ -24,10 +24,12 @@ def run_job(config: RunConfig, folder: RunFolder, train: Callable[[RunConfig, Ru
     if reason is not None:
         log.info("Skipped %s: %s", folder.path.name, reason)
         return _score(config, folder)
+    before = len(job.attempts(folder.path))
     try:
         return train(config, folder)
     except Exception as error:
-        job.fail(folder.path, error)
+        if len(job.attempts(folder.path)) == before:  # it did not come as far as to hold the folder
+            job.fail(folder.path, error)
         log.error("%s failed (%s)", folder.path.name, job.attempts(folder.path)[-1].error)
         return NO_SCORE
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from kdx.compare.index import FILE, Index
 from kdx.compare.records import FILES, Record, read_record
 from kdx.config.influence import flat
+from kdx.run import job
 
 State = Literal["finished", "running", "stopped", "damaged"]
 Curves = dict[str, list[tuple[int, int, float]]]  # name -> (epoch, step, value)
@@ -203,12 +204,17 @@ def _load(folder: Path, relative: str, index: Index | None, now: float) -> RunRe
 def _run(folder: Path, record: Record, now: float) -> RunRecord:
     values = dict(record)
     finished = values.pop("finished")
-    state: State = "finished" if finished else "running" if now - _last_change(folder) < STOPPED_AFTER else "stopped"
+    state: State = "finished" if finished else "running" if _is_running(folder, now) else "stopped"
     if values["problem"]:
         state = "damaged"
     if values["group"] is None and (folder.parent / "multirun.yaml").exists():  # a sweep of an older version
         values["group"] = folder.parent.name
     return RunRecord(path=folder, state=state, **values)
+
+
+def _is_running(folder: Path, now: float) -> bool:
+    """Return whether a process works on the run; of runs of older versions, which hold no lock, whether it did lately."""
+    return job.is_held(folder) if (folder / job.LOCK).is_file() else now - _last_change(folder) < STOPPED_AFTER
 
 
 def _last_change(folder: Path) -> float:

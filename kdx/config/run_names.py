@@ -83,5 +83,7 @@ def _parent() -> str:
     return f"{parent}-{started}"
 
 
-OmegaConf.register_new_resolver("run_id", run_id, replace=True, use_cache=True)
-OmegaConf.register_new_resolver("sweep_id", sweep_id, replace=True, use_cache=True)
+def register() -> None:
+    """Make the resolvers known to OmegaConf."""
+    OmegaConf.register_new_resolver("run_id", run_id, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("sweep_id", sweep_id, replace=True, use_cache=True)

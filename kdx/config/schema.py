@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from kdx.config.baselines import Baseline
+from kdx.config.run_names import register
 from kdx.ranges import Count, Fraction, Number, Resolution, Seed, Text
 
 AUTO = "auto"  # value of keys: as the folder, or the machine, says
@@ -235,4 +236,5 @@ def _mergeable(hint: Any) -> Any:
     return list[Any] if origin is list else hint
 
 
+register()
 ConfigStore.instance().store("schema", hydra_schema(RunConfig))

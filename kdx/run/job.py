@@ -88,28 +88,24 @@ def held(folder: Path) -> Iterator[None]:
     except Timeout:
         last = attempts(folder)
         raise HeldError(f"{folder} is in use by {last[-1] if last else 'another process'}") from None
+    begun = _now()
+    _append(folder, begun, None, None)
+    failure: str | None = None
     try:
-        _record(folder, [*attempts(folder), Attempt(socket.gethostname(), os.getpid(), _now())])
         yield
     except Exception as error:
-        fail(folder, error)
+        failure = _told(error)
         raise
-    except BaseException:
-        _end(folder, None)
-        raise
-    else:
-        _end(folder, None)
     finally:
+        _record(folder, attempts(folder)[:-1])
+        _append(folder, begun, _now(), failure)
         lock.release()
 
 
 def fail(folder: Path, error: Exception) -> None:
-    """Record the error with which the last attempt ended, or that of an attempt that ended before it held the folder."""
-    lines = str(error).strip().splitlines() or [""]
-    text = mask(lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}")
-    if not attempts(folder) or attempts(folder)[-1].ended is not None:
-        _record(folder, [*attempts(folder), Attempt(socket.gethostname(), os.getpid(), _now())])
-    _end(folder, text)
+    """Record an attempt that failed before it held the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _append(folder, _now(), _now(), _told(error))
 
 
 def forget_failures(folder: Path) -> None:
@@ -117,9 +113,14 @@ def forget_failures(folder: Path) -> None:
     _record(folder, [attempt for attempt in attempts(folder) if attempt.error is None])
 
 
-def _end(folder: Path, error: str | None) -> None:
-    *before, last = attempts(folder)
-    _record(folder, [*before, Attempt(last.host, last.pid, last.began, _now(), error)])
+def _told(error: Exception) -> str:
+    """Return the first line of an error, with its type if it is not about the config, and with secrets masked."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    return mask(line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}")
+
+
+def _append(folder: Path, began: str, ended: str | None, error: str | None) -> None:
+    _record(folder, [*attempts(folder), Attempt(socket.gethostname(), os.getpid(), began, ended, error)])
 
 
 def _record(folder: Path, entries: list[Attempt]) -> None:

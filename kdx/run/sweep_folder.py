@@ -47,6 +47,7 @@ class JobStatus:
     epoch: str = ""  # "3/60"
     seconds_left: float | None = None
     score: float | None = None  # of the monitored metric
+    seconds: float | None = None  # that a finished job took
 
     @property
     def host(self) -> str:
@@ -97,7 +98,10 @@ def status_of(folder: Path, overrides: Sequence[str] = (), max_attempts: int = 1
     if state == "finished":
         report = _json(folder / "metrics.json")
         name = monitor or report.get("selection", {}).get("monitor", "")
-        return JobStatus(folder, tuple(overrides), "finished", attempts, "", None, report.get("metrics", {}).get(name))
+        metrics = report.get("metrics", {})
+        return JobStatus(
+            folder, tuple(overrides), "finished", attempts, score=metrics.get(name), seconds=metrics.get("seconds")
+        )
     failed = bool(attempts) and attempts[-1].error is not None
     shown: State = "running" if job.is_held(folder) else "failed" if failed else "stopped" if attempts else "pending"
     progress = _json(folder / PROGRESS) if state == "begun" else {}

@@ -45,6 +45,7 @@ class Store:
         try:
             if not self.has(key):
                 draft = self.root / f"{key}.part"
+                draft.mkdir(exist_ok=True)
                 train(draft)
                 if not (draft / WEIGHTS).is_file():
                     raise RuntimeError(

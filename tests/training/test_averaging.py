@@ -210,30 +210,6 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     assert val(whole)[-1] == val(resumed)[-1]
 
 
-def test_a_run_cut_off_in_its_validation_keeps_both_sets_of_weights(
-    command: Callable[..., tuple[int, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-    seen: dict[str, list[State]],
-    teachers: Path,
-    tiny: tuple[str, ...],
-    tmp_path: Path,
-) -> None:
-    validation_step = DistillationModule.validation_step
-
-    def cut(self: DistillationModule, *args: Any) -> None:
-        if self.distiller.teacher is not None:
-            raise Interrupted
-        validation_step(self, *args)  # of the teacher's own training, where this test is the first to need it
-
-    monkeypatch.setattr(DistillationModule, "validation_step", cut)
-    options = (*OPTIONS, "callbacks.ema.decay=0.7", "teacher.recipe.trainer.max_epochs=2")
-    code, _, err = command("train", *tiny, f"outputs={teachers}", f"hydra.run.dir={tmp_path}/run", *options)
-    assert code == 1 and "Interrupted" in err
-    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert all(torch.equal(value, seen["steps"][-1][name]) for name, value in checkpoint["averaging"]["student"].items())
-    assert close(students(checkpoint["state_dict"]), averaged(seen["steps"], seen["start"][0], 0.7, True))
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("before", ["default", "ema"])
 def test_the_average_may_be_switched_on_and_off_between_runs(

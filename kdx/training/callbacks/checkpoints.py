@@ -58,9 +58,9 @@ class Best(Moving):
 class Last(Moving):
     """Keeps `checkpoints/last.ckpt`, from which the run goes on exactly: at the end of an epoch, or between two steps.
 
-    It is written every `seconds`, or less often, so that writing takes at most 2% of the time; at the end of the training; and
-    after SIGINT and SIGTERM, which then end the training. A killed run loses no more than what was trained since. Nothing is
-    written after an exception: in the middle of a step, the state is not one from which a run goes on exactly.
+    It is written every `seconds` (0: after every step), or less often, so that writing takes at most 2% of the time; at the end
+    of the training; and after SIGINT and SIGTERM, which then end the training. A killed run loses what was trained since.
+    Nothing is written after an exception: in the middle of a step, the state is not one from which a run goes on exactly.
     """
 
     def __init__(self, seconds: NonNegative = 30.0) -> None:
@@ -94,7 +94,7 @@ class Last(Moving):
             began = time.monotonic()
             super().on_train_epoch_end(trainer, pl_module)  # Lightning's way to write one now
             self.written = time.monotonic()
-            self.pause = max(self.seconds, (self.written - began) / SHARE)
+            self.pause = max(self.seconds, (self.written - began) / SHARE) if self.seconds else 0.0
         if interrupted:
             stop(trainer)
 

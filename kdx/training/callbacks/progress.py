@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kdx.run.sweep_folder import write_progress
 
 log = logging.getLogger("kdx")
 
@@ -31,7 +34,7 @@ class RunProgress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.began = self.reported = time.monotonic()
+        self.began = self.reported = self.noted = time.monotonic()
         self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
         console = Console(stderr=True)
         if not (self.enabled and trainer.is_global_zero and console.is_terminal):
@@ -45,6 +48,23 @@ class RunProgress(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step)
+        if trainer.is_global_zero:
+            self._note(trainer)
+
+    def _note(self, trainer: pl.Trainer) -> None:
+        """Write progress.json for `kdx-sweep`, if it is time to."""
+        if time.monotonic() - self.noted < self.seconds_between_lines:
+            return
+        self.noted = time.monotonic()
+        monitor = next((name for callback in trainer.checkpoint_callbacks if (name := getattr(callback, "monitor", None))), "")
+        score = trainer.callback_metrics.get(monitor)
+        where = self._where(trainer).removeprefix("epoch ")
+        score_now = None if score is None else float(score)
+        write_progress(Path(trainer.default_root_dir), where, self._seconds_left(trainer), score_now)
+
+    def _seconds_left(self, trainer: pl.Trainer) -> float:
+        done = max(trainer.global_step - self.first_step, 1)
+        return (time.monotonic() - self.began) / done * (self.total - trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not (self.enabled and trainer.is_global_zero):
@@ -53,14 +73,11 @@ class RunProgress(ProgressBar):
         score = "  ".join(
             f"val {name} {float(numbers[key]):.4f}" for name in ("accuracy", "nll") if (key := f"val/student/{name}") in numbers
         )
-        now = time.monotonic()
         if self.bar is not None:
             self.bar.update(self.task, description=self._where(trainer), score=score)
-        elif now - self.reported >= self.seconds_between_lines:
-            self.reported = now
-            done = max(trainer.global_step - self.first_step, 1)
-            left = (now - self.began) / done * (self.total - trainer.global_step)
-            log.info("%s  %s  about %d s left", self._where(trainer), score, left)
+        elif time.monotonic() - self.reported >= self.seconds_between_lines:
+            self.reported = time.monotonic()
+            log.info("%s  %s  about %d s left", self._where(trainer), score, self._seconds_left(trainer))
 
     def _where(self, trainer: pl.Trainer) -> str:
         last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
