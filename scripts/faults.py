@@ -28,25 +28,27 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 COMMON = (
     "logger=none",
     "trainer=cpu",
-    "test=true",
+    "preflight=off",
+    "baselines=[]",
     "callbacks.last.seconds=0.2",
     "trainer.log_every_n_steps=3",
-    "baselines=[]",
 )
+SHORT = "teacher.recipe.trainer.max_epochs=2"
 STREAMED = ("data.loader=streamed", "data.num_workers=1")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "ema": ("experiment=cqkd_digits", "callbacks=ema", "trainer.max_epochs=40"),
-    "funmatch": ("experiment=funmatch_digits", "trainer.max_epochs=12"),
-    "ctkd": ("experiment=ctkd_digits", "trainer.max_epochs=6"),
-    "crd": ("experiment=cqkd_digits", "losses=[kl,crd]", "trainer.max_epochs=30"),
-    "shampoo": ("experiment=cqkd_digits", "optimizer=shampoo", "trainer.max_epochs=15"),
-    "dml": ("experiment=dml_digits", "trainer.max_epochs=8"),
-    "streamed": ("experiment=cqkd_digits", *STREAMED, "trainer.max_epochs=15"),
+    "ema": ("experiment=cqkd_digits", SHORT, "callbacks=ema", "trainer.max_epochs=20"),
+    "funmatch": ("experiment=funmatch_digits", SHORT, "trainer.max_epochs=8"),
+    "ctkd": ("experiment=ctkd_digits", SHORT, "trainer.max_epochs=4"),
+    "crd": ("experiment=cqkd_digits", SHORT, "losses=[kl,crd]", "trainer.max_epochs=15"),
+    "shampoo": ("experiment=cqkd_digits", SHORT, "optimizer=shampoo", "trainer.max_epochs=10"),
+    "dml": ("experiment=dml_digits", "trainer.max_epochs=6"),
+    "streamed": ("experiment=cqkd_digits", SHORT, *STREAMED, "trainer.max_epochs=10"),
     "accumulation": (
         "experiment=cqkd_digits",
+        SHORT,
         "trainer.accumulate_grad_batches=3",
         "data.batch_size=16",
-        "trainer.max_epochs=15",
+        "trainer.max_epochs=10",
     ),
 }
 # What another run of the same command measures otherwise.

@@ -28,7 +28,6 @@ from kdx.run.masking import masked_output, secrets_in
 from kdx.run.provenance import VERSION
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-RESUME = "kdx-train --config-dir=RUN --config-name=rerun ckpt_path=RUN/checkpoints/last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,22 @@ def _run(command: Command) -> NoReturn:
     except BrokenPipeError:
         close_pipe()
     except KeyboardInterrupt:
-        print("kdx: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _leave_interrupted()
     except SystemExit as error:  # Lightning exits with 0 after SIGTERM, which a scheduler would read as success
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning saved last.ckpt and exits with 1
-            print(f"kdx: interrupted; to resume: {RESUME}", file=sys.stderr)
-            _print_report_command()
-            sys.exit(INTERRUPTED)
+        if isinstance(error.__context__, KeyboardInterrupt):  # before the first step, Lightning exits with 1
+            _leave_interrupted()
         sys.exit(TERMINATED if type(error).__name__ == "SIGTERMException" else error.code)
     except Exception as error:
         status = report(error, parsed)
         _print_report_command()
         sys.exit(status)
     sys.exit(0)
+
+
+def _leave_interrupted() -> NoReturn:
+    print("kdx: interrupted", file=sys.stderr)
+    _print_report_command()
+    sys.exit(INTERRUPTED)
 
 
 def _execute(command: Command, parsed: Arguments) -> None:
@@ -148,4 +150,7 @@ def _print_report_command() -> None:
     """Print the kdx-report command for the finished runs of an interrupted sweep, which has no comparison."""
     sweep = os.environ.get("KDX_SWEEP_DIR")  # set when its first job starts
     if sweep is not None and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"kdx: sweep incomplete; for a report of its finished runs: kdx-report {sweep}", file=sys.stderr)
+        print(
+            f"kdx: sweep incomplete; the same command goes on with it. For a report of its finished runs: kdx-report {sweep}",
+            file=sys.stderr,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ from kdx.config.influence import difference
 from kdx.config.schema import AUTO, RunConfig, to_plain
 from kdx.experiment.build import Parts
 from kdx.experiment.resume import newest_good_checkpoint
+from kdx.experiment.teacher import NAME as TEACHER
 from kdx.run import job
 from kdx.run.folder import RunFolder
 from kdx.run.masking import masked
@@ -49,6 +51,11 @@ def begun(parts: Parts, folder: RunFolder) -> Iterator[Begun]:
             if parts.config.ckpt_path == AUTO:
                 parts.config = replace(parts.config, ckpt_path=None if finished else _checkpoint(folder))
             yield Begun(folder, finished)
+    except (KeyboardInterrupt, SystemExit):
+        if rank() == 0 and parts.config.name != TEACHER:
+            where = shlex.quote(str(folder.path))
+            log.warning("To go on: kdx-train --config-dir=%s --config-name=rerun hydra.run.dir=%s", where, where)
+        raise
     except job.HeldError as error:
         raise ConfigError(f"{error}: wait until it has ended, or {ELSEWHERE}") from None
 

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +70,8 @@ def is_held(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # of another user, or on a file system that cannot be written
+        return False
 
 
 @contextmanager
@@ -97,8 +99,9 @@ def held(folder: Path) -> Iterator[None]:
         failure = _told(error)
         raise
     finally:
-        _record(folder, attempts(folder)[:-1])
-        _append(folder, begun, _now(), failure)
+        with suppress(OSError):  # a full disk must not hide why it ended
+            _record(folder, attempts(folder)[:-1])
+            _append(folder, begun, _now(), failure)
         lock.release()
 
 
