@@ -14,12 +14,14 @@ from kdx.config.plugins import own_code
 
 def job_identity(config: Mapping[str, Any]) -> str:
     """Return the identity of a resolved config, 16 hexadecimal digits. The user's own modules that it names count as well."""
-    return digest([relevant(flat(config), (*UNRELATED, *PLACE)), code_of(config)])
+    computing = {key: value for key, value in config.items() if key not in UNRELATED}
+    return digest([relevant(flat(config), (*UNRELATED, *PLACE)), code_of(computing)])
 
 
 def code_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of the user's own module of each `_target_` of a config; installed packages are left out."""
-    own = {target: own_code(target) for target in sorted({str(node["_target_"]) for _, node in targets(dict(config))})}
+    """Return the SHA-256 of the user's own module of each `_target_` of a config; kdx and installed packages are left out."""
+    named = sorted({str(node["_target_"]) for _, node in targets(dict(config))})
+    own = {target: own_code(target) for target in named if not target.startswith("kdx.")}  # also in a checkout of kdx
     return {target: code for target, code in own.items() if code is not None}
 
 

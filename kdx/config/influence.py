@@ -20,6 +20,7 @@ UNRELATED = (
     "measured",
     "hydra",
     "callbacks.progress",
+    "callbacks.last.seconds",
     "data.download",
     "data.num_workers",
     "data.resident_budget_mb",
@@ -44,6 +45,13 @@ PLACE = (
     "trainer.num_nodes",
     "trainer.strategy",
 )
+
+
+def _below(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{path}." for path in paths)
+
+
+_OF_RUNS = _below((*UNRELATED, *PLACE))
 SHOWN = 3  # lines of a difference
 
 
@@ -61,12 +69,18 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def relevant(values: Mapping[str, Any], ignored: Iterable[str]) -> dict[str, Any]:
-    """Return the values of `flat` without those at or below the ignored paths, and without None and empty mappings."""
-    prefixes = tuple(f"{path}." for path in ignored)
+    """Return the values of `flat` without those at or below the ignored paths, and without None and empty mappings.
+
+    In a teacher's recipe, which has the keys of a run, UNRELATED and PLACE are ignored in any case.
+    """
+    prefixes = _below(ignored)
     return {
         path: value
         for path, value in values.items()
-        if value is not None and value != {} and not f"{path}.".startswith(prefixes)
+        if value is not None
+        and value != {}
+        and not f"{path}.".startswith(prefixes)
+        and not f"{path}.".partition(".recipe.")[2].startswith(_OF_RUNS)
     }
 
 

@@ -87,9 +87,7 @@ def conflict_of(config: RunConfig, identity: str, folder: RunFolder) -> str | No
     if state == "empty" or (given not in (None, AUTO) and folder.checkpoints.resolve() in Path(given).resolve().parents):
         return None
     if given != AUTO:
-        return (
-            f"a {state} run, and ckpt_path={'null' if given is None else given} says not to go on with it: ckpt_path=auto does"
-        )
+        return f"a {state} run, with which ckpt_path=auto goes on, and not ckpt_path={'null' if given is None else given}"
     there = folder.read("run.json")
     if there.get("identity") != identity:
         lines = difference(there.get("config", {}), masked(to_plain(config))) or ["the same config, but other code of your own"]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +15,15 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from kdx.cli import sweep_status
 from kdx.cli.sweep import baseline_jobs
+from kdx.cli.sweep_job import run_job
 from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
+from kdx.config.schema import RunConfig
+from kdx.run import job
+from kdx.run.folder import RunFolder
+from kdx.run.sweep_folder import Plan, statuses, write_plan, write_progress
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -98,10 +109,74 @@ def test_baselines_that_cannot_be_are_refused_before_the_first_job(
     assert not list(tmp_path.rglob("run.json"))
 
 
-def test_a_sweep_with_a_job_that_fails_says_how_to_see_the_others(
-    command: Command, tmp_path: Path, tiny: tuple[str, ...]
+def test_a_failed_job_stops_no_other_and_the_same_command_goes_on(
+    command: Command, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = ["experiment=supervised_digits", "optimizer.lr=1e-3,1e30", "trainer.log_every_n_steps=1", *tiny]
-    code, _, err = command("train", "-m", *jobs, f"hydra.sweep.dir={tmp_path}/sweep")
-    assert code == 1 and "not finite" in err and f"kdx-report {tmp_path}/sweep" in err
-    assert len(list(tmp_path.glob("sweep/*/metrics.json"))) == 1
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "-m",
+        "experiment=supervised_digits",
+        "optimizer.lr=1e30,1e-3",
+        "trainer.log_every_n_steps=1",
+        "max_attempts=2",
+        *tiny,
+    )
+    code, _, err = command("train", *words)
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    failed, done = sweep / "0-supervised_digits", sweep / "1-supervised_digits"
+    assert code == 1 and "not finite" in err and "1 finished, 1 failed" in err and f"kdx-sweep status {tmp_path / sweep}" in err
+    assert (sweep / "comparison.md").is_file() and (done / "metrics.json").is_file()
+    first = (done / "metrics.json").read_text()
+    for attempts in (2, 2):  # tried again once, as `max_attempts` allows
+        code, _, err = command("train", *words)
+        assert code == 1 and "Skipped 1-supervised_digits: finished" in err
+        assert len(job.failures(failed)) == attempts
+    assert "failed 2 times" in err and "kdx-sweep retry" in err and (done / "metrics.json").read_text() == first
+    assert [status.state for status in statuses(sweep)] == ["failed", "finished"]
+    with job.held(failed):
+        job.forget_failures(failed)
+        code, _, err = command("train", *words)
+        assert code == 0 and "Skipped 0-supervised_digits: another process works on it" in err
+        assert statuses(sweep)[0].state == "running"
+
+
+def test_jobs_of_a_changed_experiment_are_refused_one_by_one(command: Command, tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    words = ("-m", "experiment=supervised_digits", *tiny, f"outputs={tmp_path}", "sweep=mine")
+    code, _, err = command("train", *words, "seed=0,1")
+    assert code == 0, err
+    code, _, err = command("train", *words, "seed=0,2")
+    assert code == 1 and "seed: 1 -> 2" in err and "Skipped 0-supervised_digits: finished" in err
+
+
+def test_the_status_of_a_sweep_is_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    jobs = {f"{number}-run": (f"seed={number}", "hydra.x=1") for number in range(4)}
+    write_plan(tmp_path, Plan(("kdx-train", "-m", "logger.wandb.api_key=secret"), str(tmp_path), jobs, 3))
+    for name, files in (("1-run", ["run.json"]), ("2-run", ["run.json", "metrics.json"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text('{"metrics": {"m": 0.5}, "selection": {"monitor": "m"}}')
+    job.fail(tmp_path / "0-run", ValueError("it went wrong"))
+    write_progress(tmp_path / "1-run", "3/60", 100.0, 0.25)
+    with job.held(tmp_path / "1-run"):
+        sweep_status.status(tmp_path)
+    out = capsys.readouterr().out
+    for text in ("1 finished, 1 running, 1 failed, 1 pending", "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
+        assert text in out, out
+    assert "hydra.x" not in out and "secret" not in (tmp_path / "sweep.json").read_text()
+
+
+def test_a_canceled_sweep_stops_its_jobs_and_starts_no_others(
+    config: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_plan(tmp_path, Plan(("kdx-train",), str(tmp_path), {"0-run": ()}, 3))
+    hold = f"with job.held(Path({str(tmp_path)!r}, '0-run')): time.sleep(600)"
+    code = f"import time; from pathlib import Path; from kdx.run import job\n{hold}"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not job.is_held(tmp_path / "0-run") and process.poll() is None:
+        time.sleep(0.05)
+    while not job.attempts(tmp_path / "0-run"):
+        time.sleep(0.05)
+    sweep_status.cancel(tmp_path)
+    assert process.wait() == -signal.SIGTERM and f"process {process.pid}" in capsys.readouterr().out
+    run = config("experiment=supervised_digits")
+    assert math.isnan(run_job(run, RunFolder(tmp_path / "1-run"), lambda *_: pytest.fail("it was started")))
