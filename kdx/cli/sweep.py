@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from kdx.config.baselines import DETERMINED
 from kdx.config.check import check
 from kdx.config.errors import ConfigError, nearest
 from kdx.config.hydra_versions import of_context
-from kdx.run.masking import masked
-from kdx.run.sweep_folder import Plan, count, shown, statuses, write_plan
+from kdx.config.run_names import what_it_computes
+from kdx.run.masking import mask, masked
+from kdx.run.sweep_folder import PLAN, Plan, count, read_plan, shown, statuses, write_plan
 
 log = logging.getLogger("kdx")
 
@@ -81,7 +82,22 @@ def _write_plan(config: DictConfig) -> None:
     folders = {f"{number}-{_name(config, words)}": tuple(words) for number, words in enumerate(planned)}
     attempts = int(config.get("max_attempts", 1))
     command = (Path(sys.argv[0]).name, *sys.argv[1:])
-    write_plan(Path(config.hydra.sweep.dir), Plan(command, str(Path.cwd()), folders, attempts))
+    folder = Path(config.hydra.sweep.dir)
+    if (folder / PLAN).is_file():
+        _refuse_other_jobs(folder, folders)
+    write_plan(folder, Plan(command, str(Path.cwd()), folders, attempts))
+
+
+def _refuse_other_jobs(folder: Path, planned: Mapping[str, Sequence[str]]) -> None:
+    """Raise ConfigError if the sweep in the folder has a job in the place of another one."""
+    there = read_plan(folder).jobs
+    for name, words in planned.items():
+        old, new = (shown(what_it_computes([mask(word) for word in job])) for job in (there.get(name, words), words))
+        if old != new:
+            only = [" ".join(word for word in one if word not in other) or "nothing" for one, other in ((old, new), (new, old))]
+            raise ConfigError(
+                f"{folder} holds another sweep; use sweep=new, or sweep=OTHER_NAME\n  {name}: {only[0]} -> {only[1]}"
+            )
 
 
 def _name(config: DictConfig, words: Sequence[str]) -> str:

@@ -39,8 +39,12 @@ def _skipped(config: RunConfig, folder: RunFolder) -> str | None:
     path = folder.path
     if (path.parent / CANCELED).exists():
         return "the sweep was canceled"
-    if job.state(path) == "finished":  # of another experiment: trained, which refuses the folder
-        return "finished" if folder.read("run.json").get("identity") == job_identity(to_plain(config)) else None
+    if job.state(path) == "finished":
+        if folder.read("run.json").get("identity") != job_identity(to_plain(config)):
+            return None  # of another experiment: training refuses the folder
+        if job.failures(path):
+            job.forget_failures(path)
+        return "finished"
     if job.is_held(path):
         return f"another process works on it ({job.attempts(path)[-1] if job.attempts(path) else 'just started'})"
     failures = job.failures(path)

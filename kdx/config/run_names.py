@@ -42,9 +42,15 @@ def sweep_id(sweep: str, words: Sequence[str]) -> str:
         return now()
     if sweep != "auto":
         return sweep
-    counted = [word for word in words if not f"{_key(word)}.".startswith(tuple(f"{path}." for path in ELSEWHERE))]
+    counted = what_it_computes(words)
     named = next((word.partition("=")[2] for word in counted if re.fullmatch(r"experiment=\w+", word)), "sweep")
     return f"{named}-{_hash(counted)[:8]}"
+
+
+def what_it_computes(words: Sequence[str]) -> list[str]:
+    """Return the overrides without those that say only where and how a job runs."""
+    elsewhere = tuple(f"{path}." for path in ELSEWHERE)
+    return [word for word in words if not f"{_key(word)}.".startswith(elsewhere)]
 
 
 def _key(word: str) -> str:

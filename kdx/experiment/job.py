@@ -98,14 +98,15 @@ def conflict_of(config: RunConfig, identity: str, folder: RunFolder) -> str | No
     return None
 
 
-def refuse_other_data(folder: RunFolder, data: str) -> None:
-    """Raise ConfigError if the run in the folder began with other images or labels than `data`, their fingerprint."""
-    there = folder.read("run.json").get("data") if job.state(folder.path) != "empty" else None
-    if there not in (None, data):
-        raise ConfigError(
-            f"{folder.path} holds a run on other data: images or labels have changed since it began, or data.root is another "
-            f"folder; {ELSEWHERE}"
-        )
+def refuse_other_data(config: RunConfig, folder: RunFolder, data: str) -> None:
+    """Raise ConfigError if the run in the folder began with other images or labels than `data`, their fingerprint.
+
+    Files count by path and time, so after a move, such as to the disk of another machine, nothing can be said.
+    """
+    there = folder.read("run.json") if job.state(folder.path) != "empty" else {}
+    moved = there.get("config", {}).get("data", {}).get("root") != config.data.root
+    if not moved and there.get("data") not in (None, data):
+        raise ConfigError(f"{folder.path} holds a run on other data: images or labels have changed since it began; {ELSEWHERE}")
 
 
 def _checkpoint(folder: RunFolder) -> str | None:

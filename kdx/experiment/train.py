@@ -87,7 +87,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     splits = check_images(parts, published)
     about = {"identity": parts.identity, "data": fingerprint(published)}
     if rank() == 0:
-        refuse_other_data(folder, about["data"])
+        refuse_other_data(config, folder, about["data"])
     provenance = folder.start(to_plain(config), about) if rank() == 0 else {}  # now that all fits, a run begins
     duplicates = warn_of_duplicates(splits)
     teacher_seconds: list[float] = []  # of the members that are trained in this run

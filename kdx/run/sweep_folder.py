@@ -95,14 +95,14 @@ def statuses(folder: Path, monitor: str | None = None) -> list[JobStatus]:
 def status_of(folder: Path, overrides: Sequence[str] = (), max_attempts: int = 1, monitor: str | None = None) -> JobStatus:
     """Return the status of the run in a folder."""
     attempts, state = tuple(job.attempts(folder)), job.state(folder)
-    if state == "finished":
+    failed = bool(attempts) and attempts[-1].error is not None
+    if state == "finished" and not failed:  # a finished run of another experiment stays, and the job fails
         report = _json(folder / "metrics.json")
         name = monitor or report.get("selection", {}).get("monitor", "")
         metrics = report.get("metrics", {})
         return JobStatus(
             folder, tuple(overrides), "finished", attempts, score=metrics.get(name), seconds=metrics.get("seconds")
         )
-    failed = bool(attempts) and attempts[-1].error is not None
     shown: State = "running" if job.is_held(folder) else "failed" if failed else "stopped" if attempts else "pending"
     progress = _json(folder / PROGRESS) if state == "begun" else {}
     left = progress.get("seconds_left") if shown == "running" else None

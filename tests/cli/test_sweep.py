@@ -140,12 +140,20 @@ def test_a_failed_job_stops_no_other_and_the_same_command_goes_on(
         assert statuses(sweep)[0].state == "running"
 
 
-def test_jobs_of_a_changed_experiment_are_refused_one_by_one(command: Command, tmp_path: Path, tiny: tuple[str, ...]) -> None:
+def test_another_sweep_in_the_folder_is_refused_and_further_jobs_are_not(
+    command: Command, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
     words = ("-m", "experiment=supervised_digits", *tiny, f"outputs={tmp_path}", "sweep=mine")
-    code, _, err = command("train", *words, "seed=0,1")
+    code, _, err = command("train", *words, "seed=0")
     assert code == 0, err
-    code, _, err = command("train", *words, "seed=0,2")
-    assert code == 1 and "seed: 1 -> 2" in err and "Skipped 0-supervised_digits: finished" in err
+    code, _, err = command("train", *words, "seed=1,0")
+    assert code == 2 and "holds another sweep" in err and "0-supervised_digits: seed=0 -> seed=1" in err
+    code, _, err = command("train", *words, "seed=0,1", "data.num_workers=0")
+    assert code == 0 and "Skipped 0-supervised_digits: finished" in err
+    about = tmp_path / "sweeps" / "mine" / "1-supervised_digits" / "run.json"
+    about.write_text(about.read_text().replace('"identity": "', '"identity": "x'))  # as if a YAML file had changed since
+    code, _, err = command("train", *words, "seed=0,1")
+    assert code == 1 and "holds another run" in err and "1 finished, 1 failed" in err
 
 
 def test_the_status_of_a_sweep_is_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -159,7 +167,7 @@ def test_the_status_of_a_sweep_is_a_table(capsys: pytest.CaptureFixture[str], tm
     write_progress(tmp_path / "1-run", "3/60", 100.0, 0.25)
     with job.held(tmp_path / "1-run"):
         sweep_status.status(tmp_path)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     for text in ("1 finished, 1 running, 1 failed, 1 pending", "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
         assert text in out, out
     assert "hydra.x" not in out and "secret" not in (tmp_path / "sweep.json").read_text()
