@@ -206,6 +206,27 @@ def test_a_network_of_1000_classes_is_measured_on_the_200_of_a_subset(command: C
     assert code == 2 and "folders such as n01498041" in err
 
 
+@pytest.mark.parametrize("names", [["b", "a"], {"b": 0, "a": 1}])
+def test_a_file_of_two_networks_is_measured_by_its_key_and_class_names(names: Any, command: Command, tmp_path: Path) -> None:
+    formats.write_tree(tmp_path / "data", {"a": 6, "b": 6})
+    one, other = (timm.create_model("cifar_resnet8", num_classes=2).state_dict() for _ in range(2))
+    right = torch.tensor([20.0, -20.0])  # always the first output, which is class b
+    content = {"teacher": {**one, "fc.bias": right}, "student": {**other, "fc.bias": -right}, "class_to_idx": names}
+    torch.save(content if isinstance(names, dict) else {**content, "class_to_idx": None, "classes": names}, tmp_path / "a.pth")
+    data = ["data=imagefolder", f"data.root={tmp_path}/data", "split=all", "resolution=8", f"to={tmp_path}/to", "name=b"]
+    for network in (
+        ["timm=cifar_resnet8", f"weights={tmp_path}/a.pth"],
+        [f"checkpoint={tmp_path}/a.pth", "network=cifar_resnet8"],
+    ):
+        for key, b in (("teacher", 1.0), ("student", 0.0)):
+            asked(command, *network, *data, f"key={key}", result=tmp_path / "to" / "b.json")
+            with (tmp_path / "to" / "b-per_class.csv").open(newline="") as file:
+                right_by_class = {row["name"]: float(row["student_accuracy"]) for row in csv.DictReader(file)}
+            assert right_by_class == {"a": 1 - b, "b": b}
+        code, _, err = command("evaluate", *network, *data)
+        assert code == 2 and "choose one, such as key=" in err
+
+
 TIMM = ["timm=test_resnet", "pretrained=false", "data=digits", "to=there"]
 MISTAKES: dict[str, tuple[list[str], str, str]] = {
     "nothing to measure": ([], "Missing required option", "give one of run=FOLDER"),
@@ -232,6 +253,8 @@ MISTAKES: dict[str, tuple[list[str], str, str]] = {
         "give the path of a file",
     ),
     "weights of a run": (["run=a", "weights=b.pth"], "weights= requires timm=", "remove weights="),
+    "key without a file": ([*TIMM, "key=teacher"], "key=teacher requires a file", "give checkpoint=FILE or weights=FILE"),
+    "mean of a run": (["run=a", "mean=[0.5]"], "mean= has no effect on run=", "remove mean="),
     "no architecture": (["checkpoint=pyproject.pth", "data=digits", "to=there"], "not part of a run", "network=OPTION"),
     "no architecture named": (
         ["checkpoint=pyproject.pth", "network=timm", "data=digits", "to=there"],

@@ -6,8 +6,8 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
 from kdx.experiment.build import Parts
 from kdx.experiment.teacher_classes import Outputs, outputs
+from kdx.networks.normalization import of_weights
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
 from kdx.training.ranks import rank
@@ -128,6 +129,9 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     if config.student.get("init"):
         with open(config.student["init"], "rb") as file:
             relevant["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
+        expected = of_weights(config.student.get("architecture"), Path(config.student["init"]))
+        if expected is not None:  # the values may stand beside the file
+            relevant["student"] |= {"expected": [expected.mean, expected.std]}
     monitored = config.monitor.rpartition("/")[2]
     if monitored in config.metrics:  # the monitored metric selects the weights
         relevant["metrics"] = {monitored: plain["metrics"][monitored]}
@@ -142,10 +146,14 @@ Train = Callable[[RunConfig, Path], None]
 
 @dataclass(frozen=True)
 class MemberWeights:
-    """The weights of a member of the teacher: their file (None: timm's pretrained weights), and the outputs that are used."""
+    """The weights of a member of the teacher: their file (None: timm's pretrained weights), and the outputs that are used.
+
+    `colors` are its `mean` and `std` in a run that has used it; empty in a new one.
+    """
 
     file: Path | None
     outputs: Outputs
+    colors: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def obtain(parts: Parts, splits: Mapping[SplitName, Images], train: Train) -> dict[str, MemberWeights]:
