@@ -206,6 +206,23 @@ def test_a_network_of_1000_classes_is_measured_on_the_200_of_a_subset(command: C
     assert code == 2 and "folders such as n01498041" in err
 
 
+def test_a_vit_of_another_size_is_measured_as_timm_computes_it(command: Command, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for i in range(4):
+        (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (48, 48, 3), np.uint8)).save(tmp_path / "data" / "ab"[i % 2] / f"{i}.png")
+    model = timm.create_model("test_vit", num_classes=2, img_size=48).eval()
+    torch.save({"state_dict": model.state_dict(), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}, tmp_path / "a.pth")
+    data = ["data=imagefolder", f"data.root={tmp_path}/data", "split=all", "crop@data.eval_crop=resize", "resolution=48"]
+    command("evaluate", "timm=test_vit", "weights=a.pth", *data, "predictions=true", "to=to", "name=vit")
+    found = torch.tensor(pq.read_table(tmp_path / "to" / "vit.parquet").to_pydict()["student_logits"])
+    images = [np.asarray(Image.open(tmp_path / "data" / "ab"[i % 2] / f"{i}.png")) for i in (0, 2, 1, 3)]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    with torch.no_grad():
+        expected = model((torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("names", [["b", "a"], {"b": 0, "a": 1}])
 def test_a_file_of_two_networks_is_measured_by_its_key_and_class_names(names: Any, command: Command, tmp_path: Path) -> None:
     formats.write_tree(tmp_path / "data", {"a": 6, "b": 6})

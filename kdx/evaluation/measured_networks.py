@@ -18,7 +18,7 @@ from kdx.evaluation.request import FINISHED, EvaluationRequest
 from kdx.experiment import build
 from kdx.experiment.assemble import load_teacher, make_network, normalizations
 from kdx.experiment.students import weights_of_card
-from kdx.networks import metadata, weights
+from kdx.networks import grids, metadata, weights
 from kdx.networks.network import Network
 from kdx.networks.preprocessing import interpolation_of
 from kdx.networks.published import class_names, published
@@ -182,6 +182,8 @@ def _of_architecture(request: EvaluationRequest, source: Source) -> MeasuredNetw
     torch.manual_seed(request.seed)  # for random weights
     expected = normalizations(node, source, file, request.key)[0] if file else None
     network = make_network(node, "timm" if request.timm else "network", source, num_classes, expected)
+    if not grids.takes_any_size(network.model):  # before its weights, so that they are resampled once
+        grids.resize(network.model, (resolution.student, resolution.student))
     if file is not None:
         weights.load(network.model, file, request.key, "key")
     elif not pretrained:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import kdx.networks.bit_flax
 import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - they register architectures with timm
-from kdx.networks import downloads, names, normalization, weights
+from kdx.networks import downloads, grids, names, normalization, weights
 from kdx.networks.fitting import last_layers
 from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
@@ -68,6 +68,7 @@ class Network(nn.Module):
         self.model = (
             _published(architecture, sizes | self.args) if pretrained else timm.create_model(architecture, **sizes, **self.args)
         )
+        self.built_for = grids.size_of(self.model)
         trained: Any = self.model.pretrained_cfg if pretrained else {"mean": (0.5,), "std": (0.5,)}
         for name, values in (("mean", mean), ("std", std)):
             per_channel = torch.tensor(_per_channel(name, trained[name] if values is None else values, in_channels))
@@ -125,10 +126,12 @@ class Network(nn.Module):
     def card(self) -> dict[str, Any]:
         """Plain data to rebuild the timm model and its normalization: architecture, arguments, mean and std."""
         mean, std = map(list, self.colors)
+        size = grids.size_of(self.model)  # of other weights, if they were loaded
+        args = self.args if size is None or size == self.built_for else {**self.args, "img_size": list(size)}
         return {
             "architecture": self.architecture,
             "num_classes": self.num_classes,
-            "model_args": {"num_classes": self.num_classes, "in_chans": self.in_channels, **self.args},
+            "model_args": {"num_classes": self.num_classes, "in_chans": self.in_channels, **args},
             "pretrained_cfg": {"num_classes": self.num_classes, "mean": mean, "std": std},
         }
 
