@@ -223,6 +223,29 @@ def test_a_vit_of_another_size_is_measured_as_timm_computes_it(command: Command,
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def test_results_of_other_data_or_networks_are_kept_and_their_names_fit_a_file(command: Command, tmp_path: Path) -> None:
+    for folder, count in {"one": 3, "other": 4}.items():
+        formats.write_tree(tmp_path / folder / "my data", {"a": count, "b": count})
+    (tmp_path / "link").symlink_to(tmp_path / "one" / "my data", target_is_directory=True)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = timm.create_model("test_resnet", num_classes=2)
+        timm.models.save_for_hf(model, tmp_path / f"net{seed}" / "my net", model_config={"num_classes": 2})
+
+    def found(root: str, seed: int = 0) -> dict[str, int]:
+        network = [f"timm=local-dir:{tmp_path}/net{seed}/my net", "resolution=32", "split=all", "to=to"]
+        code, _, err = command("evaluate", *network, "data=imagefolder", f"data.root={tmp_path}/{root}")
+        assert code == 0, err
+        return {path.stem: read(path)["data"]["images"] for path in sorted((tmp_path / "to").glob("*.json"))}
+
+    name = "my-net-imagefolder-all-32px"
+    assert found("one/my data") == {name: 6}
+    both = found("other/my data")
+    assert sorted(both.values()) == [6, 8] and both[name] == 6
+    assert found("one/my data") == both and found("other/my data") == both
+    assert len(found("one/my data", seed=1)) == 3 and len(found("link")) == 4
+
+
 @pytest.mark.parametrize("names", [["b", "a"], {"b": 0, "a": 1}])
 def test_a_file_of_two_networks_is_measured_by_its_key_and_class_names(names: Any, command: Command, tmp_path: Path) -> None:
     formats.write_tree(tmp_path / "data", {"a": 6, "b": 6})
