@@ -206,6 +206,67 @@ def test_a_network_of_1000_classes_is_measured_on_the_200_of_a_subset(command: C
     assert code == 2 and "folders such as n01498041" in err
 
 
+def test_a_vit_of_another_size_is_measured_as_timm_computes_it(command: Command, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for i in range(4):
+        (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (48, 48, 3), np.uint8)).save(tmp_path / "data" / "ab"[i % 2] / f"{i}.png")
+    model = timm.create_model("test_vit", num_classes=2, img_size=48).eval()
+    torch.save({"state_dict": model.state_dict(), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}, tmp_path / "a.pth")
+    data = ["data=imagefolder", f"data.root={tmp_path}/data", "split=all", "crop@data.eval_crop=resize", "resolution=48"]
+    command("evaluate", "timm=test_vit", "weights=a.pth", *data, "predictions=true", "to=to", "name=vit")
+    found = torch.tensor(pq.read_table(tmp_path / "to" / "vit.parquet").to_pydict()["student_logits"])
+    images = [np.asarray(Image.open(tmp_path / "data" / "ab"[i % 2] / f"{i}.png")) for i in (0, 2, 1, 3)]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    with torch.no_grad():
+        expected = model((torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_results_of_other_data_or_networks_are_kept_and_their_names_fit_a_file(command: Command, tmp_path: Path) -> None:
+    for folder, count in {"one": 3, "other": 4}.items():
+        formats.write_tree(tmp_path / folder / "my data", {"a": count, "b": count})
+    (tmp_path / "link").symlink_to(tmp_path / "one" / "my data", target_is_directory=True)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = timm.create_model("test_resnet", num_classes=2)
+        timm.models.save_for_hf(model, tmp_path / f"net{seed}" / "my net", model_config={"num_classes": 2})
+
+    def found(root: str, seed: int = 0) -> dict[str, int]:
+        network = [f"timm=local-dir:{tmp_path}/net{seed}/my net", "resolution=32", "split=all", "to=to"]
+        code, _, err = command("evaluate", *network, "data=imagefolder", f"data.root={tmp_path}/{root}")
+        assert code == 0, err
+        return {path.stem: read(path)["data"]["images"] for path in sorted((tmp_path / "to").glob("*.json"))}
+
+    name = "my-net-imagefolder-all-32px"
+    assert found("one/my data") == {name: 6}
+    both = found("other/my data")
+    assert sorted(both.values()) == [6, 8] and both[name] == 6
+    assert found("one/my data") == both and found("other/my data") == both
+    assert len(found("one/my data", seed=1)) == 3 and len(found("link")) == 4
+
+
+@pytest.mark.parametrize("names", [["b", "a"], {"b": 0, "a": 1}])
+def test_a_file_of_two_networks_is_measured_by_its_key_and_class_names(names: Any, command: Command, tmp_path: Path) -> None:
+    formats.write_tree(tmp_path / "data", {"a": 6, "b": 6})
+    one, other = (timm.create_model("cifar_resnet8", num_classes=2).state_dict() for _ in range(2))
+    right = torch.tensor([20.0, -20.0])  # always the first output, which is class b
+    content = {"teacher": {**one, "fc.bias": right}, "student": {**other, "fc.bias": -right}, "class_to_idx": names}
+    torch.save(content if isinstance(names, dict) else {**content, "class_to_idx": None, "classes": names}, tmp_path / "a.pth")
+    data = ["data=imagefolder", f"data.root={tmp_path}/data", "split=all", "resolution=8", f"to={tmp_path}/to", "name=b"]
+    for network in (
+        ["timm=cifar_resnet8", f"weights={tmp_path}/a.pth"],
+        [f"checkpoint={tmp_path}/a.pth", "network=cifar_resnet8"],
+    ):
+        for key, b in (("teacher", 1.0), ("student", 0.0)):
+            asked(command, *network, *data, f"key={key}", result=tmp_path / "to" / "b.json")
+            with (tmp_path / "to" / "b-per_class.csv").open(newline="") as file:
+                right_by_class = {row["name"]: float(row["student_accuracy"]) for row in csv.DictReader(file)}
+            assert right_by_class == {"a": 1 - b, "b": b}
+        code, _, err = command("evaluate", *network, *data)
+        assert code == 2 and "choose one, such as key=" in err
+
+
 TIMM = ["timm=test_resnet", "pretrained=false", "data=digits", "to=there"]
 MISTAKES: dict[str, tuple[list[str], str, str]] = {
     "nothing to measure": ([], "Missing required option", "give one of run=FOLDER"),
@@ -232,6 +293,8 @@ MISTAKES: dict[str, tuple[list[str], str, str]] = {
         "give the path of a file",
     ),
     "weights of a run": (["run=a", "weights=b.pth"], "weights= requires timm=", "remove weights="),
+    "key without a file": ([*TIMM, "key=teacher"], "key=teacher requires a file", "give checkpoint=FILE or weights=FILE"),
+    "mean of a run": (["run=a", "mean=[0.5]"], "mean= has no effect on run=", "remove mean="),
     "no architecture": (["checkpoint=pyproject.pth", "data=digits", "to=there"], "not part of a run", "network=OPTION"),
     "no architecture named": (
         ["checkpoint=pyproject.pth", "network=timm", "data=digits", "to=there"],

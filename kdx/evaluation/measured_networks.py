@@ -16,9 +16,9 @@ from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.evaluation.request import FINISHED, EvaluationRequest
 from kdx.experiment import build
-from kdx.experiment.assemble import load_teacher, make_network
+from kdx.experiment.assemble import load_teacher, make_network, normalizations
 from kdx.experiment.students import weights_of_card
-from kdx.networks import weights
+from kdx.networks import grids, metadata, weights
 from kdx.networks.network import Network
 from kdx.networks.preprocessing import interpolation_of
 from kdx.networks.published import class_names, published
@@ -28,6 +28,8 @@ from kdx.types import Pair
 from kdx.views.render import DEFAULT, Interpolation, Resizing
 
 log = logging.getLogger("kdx")
+
+NETWORK = {"_target_": "kdx.networks.network.Network", "_partial_": True}  # as in conf/network/timm.yaml
 
 
 @dataclass
@@ -68,10 +70,8 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
         elif request.student is not None:
             file = Path(request.student)
             networks = student_of_card(file, read_card(file.with_suffix(".json")), {"student": request.student})
-        elif request.checkpoint is not None:
-            networks = _of_weights(request, source)
         else:
-            networks = _of_timm(request, source)
+            networks = _of_architecture(request, source)
     except ConfigError:
         raise
     except ValueError as error:
@@ -84,7 +84,8 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
     if request.interpolation is not None:
         networks.resizing = Resizing(request.interpolation, request.interpolation)
     networks.student.requires_grad_(False).eval()
-    networks.of["sha256"] = weights.digest(networks.student.model)
+    mean, std = networks.student.colors
+    networks.of |= {"sha256": weights.digest(networks.student.model), "mean": list(mean), "std": list(std)}
     return networks
 
 
@@ -98,10 +99,10 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
         )
     card_file = file.with_suffix(".json") if request.checkpoint is None else folder.student.with_suffix(".json")
     if card_file.is_file():
-        networks = student_of_card(file, read_card(card_file), {})
+        networks = student_of_card(file, read_card(card_file), {}, request.key)
     else:  # a checkpoint of an interrupted run
         network = make_network(config.student, "student", parts.source, parts.num_classes)
-        weights.load(network.model, file)
+        weights.load(network.model, file, request.key, "key")
         networks = MeasuredNetworks("", {}, network, Pair(config.resolution.teacher, config.student_resolution))
     networks.of = {"run": str(folder.path), "name": config.name, "weights": file.name}
     networks.text = config.name if file == folder.student else f"{config.name} · {file.name}"
@@ -154,60 +155,44 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any]) -> MeasuredNetworks:
+def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any], key: str | None = None) -> MeasuredNetworks:
     """Return the student of a student.json with the weights in `file`."""
     args, trained = dict(card["model_args"]), card["pretrained_cfg"]
     num_classes, channels = args.pop("num_classes"), args.pop("in_chans")
     network = Network(card["architecture"], num_classes, channels, trained["mean"], trained["std"], args=args)
-    weights.load(network.model, file)
+    weights.load(network.model, file, key, "key")
     name = cast(Interpolation, card.get("interpolation") or interpolation_of(trained) or "bilinear")
     side = Pair(card["resolution"], card["resolution"])
     return MeasuredNetworks(str(file), of, network, side, resizing=Resizing(name, name), names=card.get("label_names"))
 
 
-def _of_weights(request: EvaluationRequest, source: Source) -> MeasuredNetworks:
-    """Return the network of a given architecture with the weights in a file of any format."""
-    assert request.checkpoint is not None and request.network is not None
-    file = Path(request.checkpoint)
-    num_classes = weights.head_classes(file) or source.num_classes
+def _of_architecture(request: EvaluationRequest, source: Source) -> MeasuredNetworks:
+    """Return a network of a given architecture with the weights in a file of any format, with timm's, or with random ones."""
+    stated = {name: value for name in ("mean", "std") if (value := getattr(request, name)) is not None}
+    given = request.checkpoint or request.weights
+    file, pretrained = Path(given) if given else None, given is None and request.pretrained is not False
+    option = request.network or {**NETWORK, "architecture": request.timm}
+    node = {**option, "pretrained": pretrained, "init": None, **stated}
+    name: str = node["architecture"]
+    known = metadata.of_file(file, request.key) if file else published(name) if pretrained else None
+    num_classes = (known.num_classes if known is not None else None) or source.num_classes
     if num_classes is None:
-        raise ConfigError(f"Number of classes of {file} unknown; set data.num_classes=N")
-    colors = {"mean": request.mean or source.mean, "std": request.std or source.std}
-    option = {key: value for key, value in request.network.items() if key not in ("pretrained", "init")}
-    factory = build.make(option, "network")
-    network: Network = factory(num_classes=num_classes, in_channels=source.channels, **{**colors, **_colors(option)})
-    weights.load(network.model, file)
-    name = network.architecture
-    of = {"checkpoint": request.checkpoint, "network": name}
-    return MeasuredNetworks(f"{name} · {file.name}", of, network, _native_resolution(request, name), class_names(num_classes))
-
-
-def _colors(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mean and std that an option of conf/network sets itself."""
-    return {key: node[key] for key in ("mean", "std") if node.get(key) is not None}
-
-
-def _of_timm(request: EvaluationRequest, source: Source) -> MeasuredNetworks:
-    """Return an architecture of timm with pretrained weights, with the weights in a file, or with random weights."""
-    assert request.timm is not None
-    pretrained_cfg, resolution = published(request.timm), _native_resolution(request, request.timm)
-    file = Path(request.weights) if request.weights else None
-    pretrained = file is None and request.pretrained is not False
-    learned = weights.head_classes(file) if file else pretrained_cfg.num_classes if pretrained and pretrained_cfg else None
-    num_classes = learned or source.num_classes
-    if num_classes is None:
-        raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
-    mean, std = (pretrained_cfg.mean, pretrained_cfg.std) if pretrained_cfg else (source.mean, source.std)
+        raise ConfigError(f"Number of classes{f' of {file}' if file else ''} unknown; set data.num_classes=N")
+    resolution = _native_resolution(request, name)
     torch.manual_seed(request.seed)  # for random weights
-    network = Network(
-        request.timm, num_classes, source.channels, request.mean or mean, request.std or std, pretrained=pretrained
-    )
+    expected = normalizations(node, source, file, request.key)[0] if file else None
+    network = make_network(node, "timm" if request.timm else "network", source, num_classes, expected)
+    if not grids.takes_any_size(network.model):  # before its weights, so that they are resampled once
+        grids.resize(network.model, (resolution.student, resolution.student))
     if file is not None:
-        weights.load(network.model, file)
+        weights.load(network.model, file, request.key, "key")
     elif not pretrained:
-        log.warning("%s has random weights; give pretrained=true or weights=FILE to load weights", request.timm)
-    of = {"timm": request.timm, "pretrained": pretrained, "weights": request.weights}
-    return MeasuredNetworks(request.timm, of, network, resolution, class_names(num_classes) if learned else None)
+        log.warning("%s has random weights; give pretrained=true or weights=FILE to load weights", name)
+    of = {"timm": request.timm, "pretrained": pretrained, "weights": given, "key": request.key}
+    of = of if request.timm else {"network": name, "checkpoint": given, "key": request.key}
+    text = f"{name} · {file.name}" if file else name
+    names = None if known is None else known.names or class_names(num_classes)
+    return MeasuredNetworks(text, of, network, resolution, names)
 
 
 def _native_resolution(request: EvaluationRequest, architecture: str) -> Pair:

@@ -35,6 +35,7 @@ class EvaluationRequest:
     timm: str | None
     network: dict[str, Any] | None
     weights: str | None
+    key: str | None
     pretrained: bool | None
     mean: list[Finite] | None
     std: list[Positive] | None
@@ -138,6 +139,11 @@ def _check_networks(request: EvaluationRequest, plain: Mapping[str, Any]) -> Non
     for name, required in {"network": "checkpoint", "weights": "timm", "pretrained": "timm"}.items():
         if plain.get(name) is not None and plain[required] is None:
             raise ConfigError(f"{name}= requires {required}=, got {given[0]}={plain[given[0]]}: remove {name}=")
+    if request.key is not None and (request.checkpoint or request.weights) is None:
+        raise ConfigError(f"key={request.key} requires a file with several networks: give checkpoint=FILE or weights=FILE")
+    for name in ("mean", "std"):
+        if plain.get(name) is not None and request.timm is None and request.network is None:
+            raise ConfigError(f"{name}= has no effect on {given[0]}=, whose normalization is known: remove {name}=")
     if request.pretrained and request.weights:
         raise ConfigError("pretrained=true and weights=FILE exclude each other: remove weights=FILE, or give pretrained=false")
     if request.network is not None and request.network.get("architecture") == "???":

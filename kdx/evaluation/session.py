@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -63,6 +65,8 @@ def evaluate(
     networks = load_networks(request, run, source)
     outputs = outputs_of(request, source, networks)
     folder, name = results_path(request, data_name, split, list(shifts))
+    digest = fingerprint({str(split): images})
+    name = name if request.name else distinct(folder, name, networks.of["sha256"], digest)
     crop = build.make(config.data.eval_crop, "data.eval_crop")
     metrics = added_metrics(run, len(outputs), labels=images.labels is not None)
     bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device(), metrics=metrics)
@@ -77,7 +81,7 @@ def evaluate(
         "data": {
             "name": data_name,
             "root": config.data.root,
-            "fingerprint": fingerprint({str(split): images}),
+            "fingerprint": digest,
             "images": len(images),
         },
         "split": split,
@@ -224,10 +228,20 @@ def results_path(request: EvaluationRequest, data_name: str, split: str, shifts:
     folder.mkdir(parents=True, exist_ok=True)
     file = request.student or request.checkpoint
     parts = [
-        Path(file).stem if file else request.timm,
+        Path(file).stem if file else Path(request.timm).name if request.timm else None,
         data_name,
         split,
         "+".join(shifts),
         "+".join(f"{r}px" for r in request.sides),
     ]
-    return folder, request.name or "-".join(part for part in parts if part)
+    return folder, re.sub(r"[^\w.+-]+", "-", request.name or "-".join(part for part in parts if part))
+
+
+def distinct(folder: Path, name: str, network: str, data: str) -> str:
+    """Return `name`, with a suffix if it is that of results of another network or other data, given by their fingerprints."""
+    try:
+        there = RunFolder(folder).read(f"{name}.json")
+        same = (there["of"]["sha256"], there["data"]["fingerprint"]) == (network, data)
+    except (ValueError, KeyError, TypeError):  # none, or not of an evaluation
+        same = True
+    return name if same else f"{name}-{hashlib.sha256(f'{network} {data}'.encode()).hexdigest()[:8]}"

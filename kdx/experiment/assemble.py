@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,10 +16,11 @@ from kdx.data.source import Images, Source, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.build import Parts
-from kdx.experiment.judging import class_faults, judges, other_normalization, report_faults, student_faults
+from kdx.experiment.judging import class_faults, judges, report_faults
 from kdx.experiment.teacher import MemberWeights
 from kdx.networks import weights
 from kdx.networks.network import Network
+from kdx.networks.normalization import Normalization, candidates, others
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
@@ -41,17 +43,35 @@ class Experiment:
     caveats: dict[str, str] = field(default_factory=dict)  # by a word for the kind: what limits the meaning of the numbers
 
 
-def make_network(node: Node, path: str, source: Source, num_classes: int) -> Network:
-    """Return the network of the config node at `path`, with the classes, channels, mean and std of the data set.
+def normalizations(node: Node, source: Source, file: Path | None = None, key: str | None = None) -> list[Normalization]:
+    """Return the normalizations that the network of a config node may expect, the one to use first; see `candidates`.
 
-    A mean and std in the node take precedence. ConfigError if the network cannot be built with these arguments.
+    Args:
+        node: The network; its weights come from `file`, else from its `init`, else they are random.
+        source: The data set.
+        file: The file of its weights.
+        key: Where they are in the file, if it contains several networks.
     """
-    colors = {} if node.get("mean") is not None else {"mean": source.mean, "std": source.std}
+    start = Path(node["init"]) if node.get("init") is not None else None
+    return candidates(node.get("architecture"), source.channels, (source.mean, source.std), file or start, key)
+
+
+def make_network(node: Node, path: str, source: Source, num_classes: int, expected: Normalization | None = None) -> Network:
+    """Return the network of the config node at `path`, with the classes and channels of the data set.
+
+    A mean and std in the node take precedence, then those of its pretrained weights, then what is `expected`, by default as
+    in `normalizations`. ConfigError if the network cannot be built with these arguments.
+    """
     factory = build.make(node, path)
+    unset = [] if node.get("pretrained") and "architecture" in node else [n for n in ("mean", "std") if node.get(n) is None]
     try:
+        used = expected or normalizations(node, source)[0]
+        colors = {name: getattr(used, name) for name in unset}
         network: Network = factory(num_classes=num_classes, in_channels=source.channels, **colors)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
+    if unset and (expected is not None or node.get("init") is not None):
+        log.info("%s: images are normalized with %s", path, used)
     return network
 
 
@@ -62,8 +82,9 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         name = path.rpartition(".")[2]
         file, outputs = files[name].file, files[name].outputs
         outside = member.checkpoint if member.run is None else None
-        node = {**member.architecture, **({} if file is None else {"pretrained": False, "init": None})}
-        network = make_network(node, f"{path}.network", parts.source, outputs.count)
+        node = {**member.architecture, **({} if file is None else {"pretrained": False, "init": None}), **files[name].colors}
+        possible = normalizations(node, parts.source, file, member.key if outside else None)
+        network = make_network(node, f"{path}.network", parts.source, outputs.count, possible[0] if file is not None else None)
         try:
             if file is not None:
                 weights.load(network.model, file, member.key if outside else None, f"{path}.key")
@@ -71,7 +92,8 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
                 network.keep_classes(outputs.chosen)
         except ValueError as error:
             raise ConfigError(f"{path}.checkpoint: {error}") from None
-        loaded[name] = OnlineTeacher(network, member.resolution, other_normalization(outside, network))
+        alternatives = others(possible, *network.colors) if outside is not None else []
+        loaded[name] = OnlineTeacher(network, member.resolution, alternatives)
     teacher = parts.config.teacher
     if teacher is None:
         return None
@@ -127,7 +149,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     distiller = make_distiller(parts, teacher)
     if judges(config):
         doubts = [own.outputs.doubt for own in files.values()]
-        report_faults([*class_faults(doubts), *student_faults(config, distiller.student)], config, caveats)
+        report_faults(class_faults(doubts), config, caveats)
     connect(parts, distiller, splits["train"])
     observers = build.observers(parts, num_classes)
     datamodule = DataModule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import Node
 from kdx.experiment.assemble import make_network
 from kdx.experiment.build import Parts
+from kdx.networks import weights
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import UNSUITABLE, Network, checked_logits
 
@@ -48,6 +50,8 @@ def _run(parts: Parts, node: Node, path: str, side: int, paths: Sequence[str], t
     size = min(2, parts.config.data.batch_size) if training else 2
     with torch.device(device), torch.no_grad():
         network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
+        if node.get("init") is not None and "architecture" in node:
+            weights.take_size(network.model, Path(node["init"]))
         probe = Probe(network.train(training))
         try:
             taps = FeatureTaps(network.model, paths)

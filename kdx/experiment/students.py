@@ -15,7 +15,7 @@ from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.networks.preprocessing import preprocessing
 from kdx.run.folder import RunFolder
-from kdx.teachers.teacher import Teacher
+from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training.module import DistillationModule
 
 
@@ -58,14 +58,18 @@ def save_students(
 
 
 def teacher_card(teacher: Teacher, files: Mapping[str, MemberWeights]) -> dict[str, Any]:
-    """Return file, outputs, SHA-256 and calibration temperature of each member of the teacher, as plain data."""
+    """Return file, outputs, mean, std, SHA-256 and calibration temperature of each member of the teacher, as plain data."""
 
     def card(name: str, member: Teacher) -> dict[str, Any]:
+        assert isinstance(member, OnlineTeacher)
         file, outputs = files[name].file, files[name].outputs
+        mean, std = member.network.colors
         return {
             "weights": str(file.resolve()) if file else None,
             "num_outputs": outputs.count,
             "outputs": None if outputs.chosen is None else list(outputs.chosen),
+            "mean": list(mean),
+            "std": list(std),
             "sha256": member.fingerprint,
             "calibration_temperature": member.calibration_temperature,
         }
@@ -76,7 +80,8 @@ def teacher_card(teacher: Teacher, files: Mapping[str, MemberWeights]) -> dict[s
 def weights_of_card(card: Mapping[str, Any], num_classes: int) -> MemberWeights:
     """Return the weights that a member's card in teacher.json names; `num_classes` are those of the data, for older cards."""
     outputs = Outputs(card.get("num_outputs", num_classes), card.get("outputs"))
-    return MemberWeights(Path(card["weights"]) if card["weights"] else None, outputs)
+    colors = {name: card[name] for name in ("mean", "std") if name in card}
+    return MemberWeights(Path(card["weights"]) if card["weights"] else None, outputs, colors)
 
 
 def count_parameters(experiment: Experiment) -> dict[str, float]:

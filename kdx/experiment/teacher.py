@@ -6,8 +6,8 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
 from kdx.experiment.build import Parts
 from kdx.experiment.teacher_classes import Outputs, outputs
+from kdx.networks.normalization import of_weights
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store
 from kdx.training.ranks import rank
@@ -103,6 +104,9 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     if config.student.get("init"):
         with open(config.student["init"], "rb") as file:
             counted["student.init"] = hashlib.file_digest(file, "sha256").hexdigest()
+        expected = of_weights(config.student.get("architecture"), Path(config.student["init"]))
+        if expected is not None:  # the values may stand beside the file
+            counted["student.expected"] = [expected.mean, expected.std]
     code = code_of({name: value for name, value in plain.items() if name != "metrics"} | {"metrics": counted.get("metrics")})
     return digest({"config": counted, "code": code, "data": data_fingerprint(splits), "kdx": VERSION})
 
@@ -112,10 +116,14 @@ Train = Callable[[RunConfig, Path], None]
 
 @dataclass(frozen=True)
 class MemberWeights:
-    """The weights of a member of the teacher: their file (None: timm's pretrained weights), and the outputs that are used."""
+    """The weights of a member of the teacher: their file (None: timm's pretrained weights), and the outputs that are used.
+
+    `colors` are its `mean` and `std` in a run that has used it; empty in a new one.
+    """
 
     file: Path | None
     outputs: Outputs
+    colors: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def obtain(parts: Parts, splits: Mapping[SplitName, Images], train: Train) -> dict[str, MemberWeights]:

@@ -10,11 +10,9 @@ from pathlib import Path
 from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig
 from kdx.data import class_map
-from kdx.networks import weights
-from kdx.networks.class_names import within
-from kdx.networks.published import beside, published
+from kdx.networks import metadata
+from kdx.networks.published import Published, published
 from kdx.networks.published import class_names as synsets
-from kdx.networks.weight_files import metadata
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,10 @@ class Outputs:
 def own_classes(member: MemberConfig, num_classes: int) -> tuple[int, Sequence[str] | None]:
     """Return the number of classes of a member's file or pretrained weights, and their names if known."""
     if member.checkpoint is not None:
-        file = Path(member.checkpoint)
-        known = beside(file)
-        count = weights.head_classes(file, member.key) or num_classes
-        names = known.names if known is not None else within(metadata(file))
+        known: metadata.Known | Published = metadata.of_file(Path(member.checkpoint), member.key)
     else:
-        known = published(member.architecture["architecture"])
-        count = known.num_classes if known is not None else num_classes
-        names = known.names if known is not None else None
+        known = published(member.architecture["architecture"]) or metadata.Known(num_classes)
+    count, names = known.num_classes or num_classes, known.names
     return count, names if names is None or len(names) == count else None
 
 

@@ -13,6 +13,8 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from kdx.networks import grids
+from kdx.networks.grids import Size
 from kdx.run.quiet import quiet
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm: not used in evaluation, nor in training with a momentum
@@ -32,6 +34,7 @@ class Fit:
     fresh: tuple[str, ...] = ()  # names of the last layer, which is not taken from the file
     changes: tuple[str, ...] = ()  # the network's function may differ from that of the file
     notes: tuple[str, ...] = ()  # the function is the same
+    size: Size | None = None  # px; the network takes this one before the state dict
 
     @property
     def num_problems(self) -> int:
@@ -57,6 +60,16 @@ class Fit:
 
 
 def fit(model: nn.Module, prefix: str, state: dict[str, Tensor], new_head: bool) -> Fit:
+    """Return the state dict fitted to the network, which takes the image size of the weights if it can."""
+    size = grids.size_of_weights(model, state)
+    if size is None:
+        return _fit(model, prefix, state, new_head)
+    with grids.at_size(model, size):
+        found = _fit(model, prefix, state, new_head)
+    return replace(found, size=size, notes=(*found.notes, f"position embeddings of {size[0]}x{size[1]} px"))
+
+
+def _fit(model: nn.Module, prefix: str, state: dict[str, Tensor], new_head: bool) -> Fit:
     """Return the state dict fitted as it is, or after the architecture's own conversion if that fits better."""
     plain = as_is(model, prefix, state, new_head)
     conversion = _conversion(model)
@@ -98,10 +111,10 @@ def as_is(model: nn.Module, prefix: str, state: dict[str, Tensor], new_head: boo
     """Return the state dict with its counters, channels and last layer fitted to the network."""
     expected = model.state_dict()
     skipped = [name for name in state if name not in expected and name.endswith(HARMLESS)]
-    absent = [name for name in expected if name not in state and name.endswith(COUNTERS)]
+    absent = [name for name in expected if name.endswith(COUNTERS) and not _alike(state.get(name), expected[name])]
     state = {name: tensor for name, tensor in state.items() if name not in skipped} | {name: expected[name] for name in absent}
     notes = [f"{len(skipped)} counters such as {skipped[0]} skipped"] if skipped else []
-    notes += [f"{len(absent)} num_batches_tracked not in the file"] if absent else []
+    notes += [f"{len(absent)} num_batches_tracked not in the file, or of another type"] if absent else []
     adapted, changes = _with_channels(model, state, expected)
     fresh = _fresh(model, adapted, expected) if new_head else []
     unadapted, state = state, {**adapted, **{name: expected[name] for name in fresh}}
@@ -113,6 +126,11 @@ def as_is(model: nn.Module, prefix: str, state: dict[str, Tensor], new_head: boo
     else:
         state = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
     return Fit(prefix, state, mismatched, missing, unknown, tuple(fresh), tuple(changes), tuple(notes))
+
+
+def _alike(tensor: Tensor | None, expected: Tensor) -> bool:
+    """Return whether a tensor has the expected shape and is an integer if that is expected."""
+    return tensor is not None and tensor.shape == expected.shape and not tensor.is_floating_point()
 
 
 def _with_channels(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import kdx.networks.bit_flax
 import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - they register architectures with timm
-from kdx.networks import downloads, names, weights
+from kdx.networks import downloads, grids, names, normalization, weights
 from kdx.networks.fitting import last_layers
 from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
@@ -33,7 +33,7 @@ class Network(nn.Module):
         num_classes: number of logits K.
         in_channels: number of image channels C.
         mean, std: normalization: one value per channel, one for all, or three for RGB, which are averaged for images with
-            another number of channels; by default 0.5. With `pretrained`, those of the weights are used instead.
+            another number of channels; by default those of the `pretrained` weights, else 0.5.
         pretrained: load timm's weights of that name.
         init: file of initial weights; if its last layer is missing or has other classes, that layer is initialized randomly.
         args: further arguments of the architecture's constructor.
@@ -68,11 +68,10 @@ class Network(nn.Module):
         self.model = (
             _published(architecture, sizes | self.args) if pretrained else timm.create_model(architecture, **sizes, **self.args)
         )
-        if pretrained:
-            trained: Any = self.model.pretrained_cfg
-            mean, std = trained["mean"], trained["std"]
+        self.built_for = grids.size_of(self.model)
+        trained: Any = self.model.pretrained_cfg if pretrained else {"mean": (0.5,), "std": (0.5,)}
         for name, values in (("mean", mean), ("std", std)):
-            per_channel = torch.tensor(_per_channel(name, (0.5,) if values is None else values, in_channels))
+            per_channel = torch.tensor(_per_channel(name, trained[name] if values is None else values, in_channels))
             self.register_buffer(name, per_channel.view(1, -1, 1, 1), persistent=False)
         if init is not None:
             self._start_from(Path(init))
@@ -119,13 +118,20 @@ class Network(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     @property
+    def colors(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std, one value per channel."""
+        return tuple(self.mean.flatten().tolist()), tuple(self.std.flatten().tolist())
+
+    @property
     def card(self) -> dict[str, Any]:
         """Plain data to rebuild the timm model and its normalization: architecture, arguments, mean and std."""
-        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        mean, std = map(list, self.colors)
+        size = grids.size_of(self.model)  # of other weights, if they were loaded
+        args = self.args if size is None or size == self.built_for else {**self.args, "img_size": list(size)}
         return {
             "architecture": self.architecture,
             "num_classes": self.num_classes,
-            "model_args": {"num_classes": self.num_classes, "in_chans": self.in_channels, **self.args},
+            "model_args": {"num_classes": self.num_classes, "in_chans": self.in_channels, **args},
             "pretrained_cfg": {"num_classes": self.num_classes, "mean": mean, "std": std},
         }
 
@@ -158,15 +164,13 @@ def checked_logits(logits: Tensor, role: str, network: object, shape: tuple[int,
     return logits
 
 
-def _per_channel(name: str, values: Sequence[float], in_channels: int) -> list[float]:
-    if len(values) == in_channels:
-        return list(values)
-    if len(values) not in (1, 3):
+def _per_channel(name: str, values: Sequence[float], in_channels: int) -> tuple[float, ...]:
+    if len(values) not in (1, 3, in_channels):
         raise ValueError(
             f"{name} has {len(values)} values but the images have {in_channels} channels: "
             "set one value per channel, or one for all"
         )
-    return [sum(values) / len(values)] * in_channels
+    return normalization.per_channel(values, in_channels)
 
 
 def _check_pretrained(architecture: str, pretrained: bool) -> None:

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
+from kdx.networks import metadata
+
 
 @dataclass(frozen=True)
 class Published:
-    """Number of classes, mean and std that weights were trained with; side in px and class names, where they are known."""
+    """Number of classes, mean and std that weights were trained with; side in px and class names, where they are known.
+
+    Without `has_weights`, there are none, and these are only the architecture's defaults.
+    """
 
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     side: int | None = None
     names: Sequence[str] | None = None
+    has_weights: bool = True
 
 
 def published(architecture: str) -> Published | None:
     """Return timm's metadata of `architecture`, with or without a tag, or of a `local-dir:FOLDER`; None if there is none."""
     source, _, folder = architecture.partition(":")
     if source == "local-dir":
-        return _in_json(Path(folder, "config.json"))
+        return _in_folder(Path(folder))
     cfg = None if folder else timm.models.get_pretrained_cfg(architecture)
     if cfg is None or cfg.num_classes is None:
         return None
-    return Published(cfg.num_classes, tuple(cfg.mean), tuple(cfg.std), int(cfg.input_size[-1]), cfg.label_names)
+    mean, std = tuple(cfg.mean), tuple(cfg.std)
+    return Published(cfg.num_classes, mean, std, int(cfg.input_size[-1]), cfg.label_names, bool(cfg.has_weights))
 
 
-def beside(weights: Path) -> Published | None:
-    """Return the metadata in the .json of the same name, as kdx writes it, or in timm's config.json; None without both."""
-    return _in_json(weights.with_suffix(".json")) or _in_json(weights.with_name("config.json"))
-
-
-def _in_json(file: Path) -> Published | None:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        cfg = {**content, **content.get("pretrained_cfg", {})}
-        side, names = cfg.get("input_size", [None])[-1], cfg.get("label_names")
-        return Published(int(cfg["num_classes"]), tuple(cfg["mean"]), tuple(cfg["std"]), side, names)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def _in_folder(folder: Path) -> Published | None:
+    content = metadata.in_json(folder / "config.json")
+    num_classes, colors = metadata.count(content), metadata.colors_within(content)
+    if num_classes is None or colors is None:
         return None
+    size = metadata.first(content, lambda data: data.get("input_size"))
+    return Published(num_classes, *colors, size[-1] if size else None, metadata.within(content))
 
 
 def class_names(num_classes: int) -> Sequence[str] | None:

@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdx.networks import weight_files, weight_search
+from kdx.networks import grids, weight_files, weight_search
 from kdx.networks.fitting import Fit
 from kdx.networks.weight_files import shapes
 
-__all__ = ["check_classes", "digest", "fitted", "head_classes", "initialize", "load", "read", "save", "shapes"]
+__all__ = ["check_classes", "digest", "fitted", "head_classes", "initialize", "load", "read", "save", "shapes", "take_size"]
 
 HEADS = r"(^|\.)(fc|classifier(\.\d+)?|head|head\.fc|last_linear|linear)\.weight$"  # names of the last layer
 
@@ -87,7 +87,16 @@ def fitted(model: nn.Module, path: Path, key: str | None = None, key_option: str
     return fit
 
 
+def take_size(model: nn.Module, path: Path) -> None:
+    """Give a network the image size of the weights in a file from which it is to start, without loading them."""
+    fit = fitted(model, path, new_head=True) if grids.takes_any_size(model) else None
+    if fit is not None and fit.size is not None:
+        grids.resize(model, fit.size)
+
+
 def _put(model: nn.Module, fit: Fit, path: Path) -> None:
+    if fit.size is not None:
+        grids.resize(model, fit.size)
     model.load_state_dict(fit.state)
     where = [f"found under {weight_search.shown(fit.prefix)}"] if fit.prefix else []
     if said := [*where, *fit.notes, *fit.changes]:

@@ -51,22 +51,23 @@ def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
 
 
 def judge_normalization(
-    logits: Tensor, other: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
+    logits: Tensor, others: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
 ) -> list[Fault]:
-    """Return a fault if a teacher answers worse, logits [N,K], than with its architecture's own normalization, `other` [N,K].
+    """Return a fault if a teacher answers worse, logits [N,K], than with one of its alternative normalizations [N,A,K].
 
-    It is certain if McNemar's exact test says so, on the images that only one of the two gets right.
+    It is certain if McNemar's exact test says so of the best one, on the images that only one of the two gets right.
     """
-    assert teacher.other_normalization is not None
-    right, other_right = (answers.argmax(-1) == label for answers in (logits, other))
+    right, others_right = logits.argmax(-1) == label, others.argmax(-1) == label[:, None]
+    best = int(others_right.sum(0).argmax())
+    other, other_right = teacher.alternatives[best], others_right[:, best]
     gained, lost = int((other_right & ~right).sum()), int((right & ~other_right).sum())
     if gained <= lost:
         return []
-    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in teacher.other_normalization)
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (other.mean, other.std))
     text = (
-        f"{name} is normalized differently from how {teacher.network.architecture} was trained: val accuracy "
-        f"{right.double().mean():.3f}, and {other_right.double().mean():.3f} with {key}.network.mean=[{mean}] "
-        f"{key}.network.std=[{std}]: set these"
+        f"{name} has another normalization than its weights seem to expect: val accuracy {right.double().mean():.3f}, and "
+        f"{other_right.double().mean():.3f} with {key}.network.mean=[{mean}] {key}.network.std=[{std}], {other.origin}: "
+        "set these"
     )
     certain = binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANT
     return [Fault("teacher_normalization", text, bool(certain))]

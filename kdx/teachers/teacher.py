@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from kdx.networks import weights
 from kdx.networks.network import UNSUITABLE, Network, checked_logits
+from kdx.networks.normalization import Normalization
 
-Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std, one value per channel
 Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in px
 
 
@@ -71,27 +71,26 @@ class Teacher(ABC):
 class OnlineTeacher(Teacher):
     """A teacher that runs one frozen network on every batch, always in eval mode (BatchNorm and dropout).
 
-    With a `resolution` it uses the images of that resolution from `others`, if available. `other_normalization` is the one that
-    its architecture's published weights were trained with, if that is not the network's own and its weights come from a file.
+    With a `resolution` it uses the images of that resolution from `others`, if available. `alternatives` are the other
+    normalizations with which its weights may have been trained, for the preflight.
     """
 
-    def __init__(
-        self, network: Network, resolution: int | None = None, other_normalization: Normalization | None = None
-    ) -> None:
+    def __init__(self, network: Network, resolution: int | None = None, alternatives: Sequence[Normalization] = ()) -> None:
         self.network = network.requires_grad_(False).eval()
         self.num_classes, self.resolution = network.num_classes, resolution
-        self.other_normalization = other_normalization
+        self.alternatives = tuple(alternatives)
 
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
         return super().each(self._own(images, others))
 
     def normalized_otherwise(self, images: Tensor, others: Others | None = None) -> Tensor:
-        """Return the logits [B,K] under `other_normalization`, which the preflight compares with the network's own."""
-        assert self.other_normalization is not None
-        images, network = self._own(images, others), self.network
-        mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in self.other_normalization)
-        with torch.no_grad():
-            return self.logits((images - mean) / std * network.std + network.mean).float()
+        """Return the logits [B,A,K] under each of the `alternatives`, which the preflight compares with the network's own."""
+        images, network, each = self._own(images, others), self.network, []
+        for other in self.alternatives:
+            mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (other.mean, other.std))
+            with torch.no_grad():
+                each.append(self.logits((images - mean) / std * network.std + network.mean).float())
+        return torch.stack(each, 1)
 
     def _own(self, images: Tensor, others: Others | None) -> Tensor:
         resized = (others or {}).get(self.resolution) if self.resolution is not None else None

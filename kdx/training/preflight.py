@@ -52,7 +52,7 @@ def inspect(
     low: list[Tensor] = []
     labels: list[Tensor] = []
     otherwise: dict[str, list[Tensor]] = {
-        name: [] for name, member in members.items() if judged and has_other_normalization(member)
+        name: [] for name, member in members.items() if judged and isinstance(member, OnlineTeacher) and member.alternatives
     }
     runs_at_student: bool | None = None
     for batch in batches:
@@ -101,11 +101,6 @@ def inspect(
             metrics |= measured(f"teacher_{name}", [each[i] for each in own])
         metrics["teacher/disagreement"] = everywhere([disagreement(each) for each in own]).mean().item()
     return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics, faults)
-
-
-def has_other_normalization(member: Teacher) -> bool:
-    """Return whether a second normalization of this member is to be tried."""
-    return isinstance(member, OnlineTeacher) and member.other_normalization is not None
 
 
 def _measure(

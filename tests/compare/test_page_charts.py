@@ -133,6 +133,12 @@ def test_severities_are_means_over_runs_from_the_clean_data_on(tmp_path: Path) -
     line = severities([found["blur"], worse], "student", "accuracy")
     assert line == pytest.approx({0.0: 0.8, 1.0: 0.7, 3.0: 0.5, 5.0: 0.3})
     assert severities([found["blur"]], "peer", "accuracy") == {}
+    own = json.loads((folder / "evaluations" / "shift.json").read_text())
+    other = own | {"data": {"name": "imagefolder", "root": "there/my photos"}, "split": "val"}
+    (folder / "evaluations" / "z.json").write_text(json.dumps(other))
+    (run,) = find_runs([folder])
+    again = shifts_of(run)  # of other data, which are not mixed with the run's own
+    assert again["blur"] == found["blur"] and "blur on imagefolder my photos, val" in again
 
 
 # Words and looks

@@ -24,8 +24,8 @@ from kdx.export import folder, formats, student
 from kdx.export.finished import read
 from kdx.export.parity import ExportError
 from kdx.export.request import requested
+from kdx.networks.metadata import of_file
 from kdx.networks.preprocessing import preprocessing
-from kdx.networks.published import beside
 from kdx.types import View
 from kdx.views import crops
 from kdx.views.render import Resizing, render
@@ -189,8 +189,7 @@ def test_what_leaves_the_run_is_complete(make_run: Callable[..., Path], values: 
         assert said in text, said
     model = timm.create_model(f"local-dir:{to}", pretrained=True)
     assert list(model.pretrained_cfg["label_names"]) == names
-    known = beside(to / "student.safetensors")
-    assert known is not None and known.names == names and known.side == 32
+    assert of_file(to / "student.safetensors").names == names
     measured = student_of_card(to / "student.safetensors", read_card(to / "student.json"), {})
     assert measured.names == names and measured.resizing == Resizing("area", "area")
 

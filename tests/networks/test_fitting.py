@@ -115,6 +115,13 @@ def test_counters_of_batch_norm_may_be_missing(tmp_path: Path, model: nn.Module,
     assert "num_batches_tracked not in the file" in told.text
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
+def test_counters_of_batch_norm_may_be_of_any_type(tmp_path: Path, model: nn.Module, dtype: torch.dtype) -> None:
+    state = {name: tensor.to(dtype) if "num_batches" in name else tensor for name, tensor in model.state_dict().items()}
+    state["bn1.num_batches_tracked"] = torch.tensor([float("inf")])
+    assert same(loaded(state, tmp_path / "half.pth"), model)
+
+
 def test_a_safetensors_file_of_a_wrapper_is_loaded(tmp_path: Path, model: nn.Module) -> None:
     save_file(under("timm_model.", model.state_dict()), tmp_path / "a.safetensors")
     fresh = timm.create_model("cifar_resnet8", num_classes=10)
@@ -265,6 +272,32 @@ def test_a_network_is_adapted_as_timm_adapts_pretrained_weights(
     assert same(mine, theirs)
     (record,) = [record for record in told.records if record.name == "kdx"]
     assert record.levelname == "WARNING" and re.search(message, record.message)
+
+
+@pytest.mark.parametrize("more", [{}, {"no_embed_class": True, "reg_tokens": 2}])
+def test_a_network_of_any_size_takes_the_grid_of_its_weights(tmp_path: Path, more: dict) -> None:
+    theirs = trained("vit_tiny_patch16_224", **VIT, **more, img_size=48, dynamic_img_size=True)
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    mine = Network("vit_tiny_patch16_224", 10, args={**VIT, **more, "dynamic_img_size": True}).eval()
+    weights.load(mine.model, tmp_path / "a.pth")
+    for side in (48, 32):  # no resampling, and one
+        images = torch.rand(2, 3, side, side)
+        torch.testing.assert_close(mine.model(images), theirs(images), rtol=0, atol=1e-6)
+    again = timm.create_model("vit_tiny_patch16_224", **mine.card["model_args"])
+    again.load_state_dict(mine.model.state_dict())
+    with torch.device("meta"):
+        start = timm.create_model("vit_tiny_patch16_224", num_classes=3, dynamic_img_size=True, **VIT, **more)
+        weights.take_size(start, tmp_path / "a.pth")
+    assert start.pos_embed.shape == theirs.pos_embed.shape and start.pos_embed.is_meta
+
+
+def test_a_misfit_leaves_the_grid_alone(tmp_path: Path) -> None:
+    torch.save(trained("vit_tiny_patch16_224", **{**VIT, "depth": 2}, img_size=32).state_dict(), tmp_path / "a.pth")
+    mine = timm.create_model("vit_tiny_patch16_224", num_classes=10, dynamic_img_size=True, **VIT)
+    before = mine.pos_embed.clone()
+    with pytest.raises(ValueError, match="unknown to the network"):
+        weights.load(mine, tmp_path / "a.pth")
+    assert torch.equal(mine.pos_embed, before) and mine.patch_embed.grid_size == (14, 14)
 
 
 def test_a_gray_network_for_color_images_sees_their_mean(tmp_path: Path) -> None:

@@ -71,10 +71,12 @@ def test_pretrained_weights_bring_their_own_normalization(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(timm, "create_model", without_download)
     monkeypatch.setattr(downloads, "source", lambda architecture: {})
-    network = Network("resnet18.a1_in1k", 10, mean=(0.1,), std=(0.1,), pretrained=True)
+    network = Network("resnet18.a1_in1k", 10, pretrained=True)
     assert asked == {"pretrained": True, "num_classes": 10, "in_chans": 3}
     assert network.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert network.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    stated = Network("resnet18.a1_in1k", 10, mean=(0.1,), pretrained=True)
+    assert stated.colors == (pytest.approx((0.1, 0.1, 0.1)), pytest.approx((0.229, 0.224, 0.225)))
 
 
 def test_arguments_reach_the_architecture() -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdx.networks.network import Network
+from kdx.networks.normalization import Normalization
 from kdx.teachers.calibration import Calibration, TemperatureScaling
 from kdx.teachers.judgement import judge, judge_normalization, undetermined
 from kdx.teachers.teacher import OnlineTeacher
@@ -55,23 +56,30 @@ def test_a_guessing_teacher_of_two_classes_is_found_and_a_weak_one_is_not() -> N
     assert judge(answering(weak, 2), label, "T") == []
 
 
+OTHERS = [
+    Normalization((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "of the data set"),
+    Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "the default of resnet18"),
+]
+
+
 def test_another_normalization_is_proposed_only_if_it_is_better() -> None:
-    teacher = OnlineTeacher(Network("cifar_resnet8", 10, 3), other_normalization=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    teacher = OnlineTeacher(Network("cifar_resnet8", 10, 3), alternatives=OTHERS)
     right, half = answering(labels(300)), answering(HALF_RIGHT)
-    [fault] = judge_normalization(half, right, labels(300), "The teacher", teacher)
+    [fault] = judge_normalization(half, torch.stack([half, right], 1), labels(300), "The teacher", teacher)
     assert fault.certain and "0.500, and 1.000 with teacher.network.mean=[0.485, 0.456, 0.406]" in fault.text
-    assert judge_normalization(right, half, labels(300), "The teacher", teacher) == []
-    assert judge_normalization(right, right, labels(300), "The teacher", teacher) == []
+    assert fault.text.endswith("teacher.network.std=[0.229, 0.224, 0.225], the default of resnet18: set these")
+    for other in (half, right):
+        assert judge_normalization(right, torch.stack([half, other], 1), labels(300), "The teacher", teacher) == []
 
 
-def test_a_teacher_is_tried_with_the_other_normalization() -> None:
+def test_a_teacher_is_tried_with_the_other_normalizations() -> None:
     torch.manual_seed(0)
-    other = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     images, network = torch.rand(4, 3, 8, 8), Network("cifar_resnet8", 10, 3, mean=[0.5], std=[0.25])
-    expected = Network("cifar_resnet8", 10, 3, *other)
-    expected.model.load_state_dict(network.model.state_dict())
-    found = OnlineTeacher(network, other_normalization=other).normalized_otherwise(images)
-    torch.testing.assert_close(found, expected.eval()(images), rtol=1e-4, atol=1e-4)
+    found = OnlineTeacher(network, alternatives=OTHERS).normalized_otherwise(images)
+    for i, other in enumerate(OTHERS):
+        expected = Network("cifar_resnet8", 10, 3, other.mean, other.std)
+        expected.model.load_state_dict(network.model.state_dict())
+        torch.testing.assert_close(found[:, i], expected.eval()(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig
 from kdx.experiment.teacher_classes import Outputs, outputs
 from kdx.networks import weights
-from kdx.networks.class_names import within
 from kdx.networks.fitting import last_layers
+from kdx.networks.metadata import within
 from kdx.networks.network import Network
 
 Train = Callable[..., Path]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,23 @@ def shifts_of(run: RunRecord) -> Shifts:
         try:
             evaluation = json.loads(file.read_text())
             entries = [(e["corruption"], float(e["severity"]), e["metrics"]) for e in evaluation.get("shift") or ()]
+            where = _elsewhere(evaluation)
             clean = {str(name): float(value) for name, value in (evaluation.get("clean") or {}).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         for corruption, severity, metrics in entries:
-            at = shifts.setdefault(str(corruption), {0.0: clean} if clean and corruption != "resolution" else {})
+            name = f"{corruption}{where}"
+            at = shifts.setdefault(name, {0.0: clean} if clean and corruption != "resolution" else {})
             at[severity] = {str(name): float(value) for name, value in metrics.items() if isinstance(value, int | float)}
     return shifts
+
+
+def _elsewhere(evaluation: Mapping[str, Any]) -> str:
+    """Return what distinguishes an evaluation from one on the run's own test split: " on imagefolder photos, val"."""
+    data, split = evaluation.get("data") or {}, evaluation.get("split") or "test"
+    other = data.get("name", "own") != "own"
+    root = f" {Path(data['root']).name}" if other and data.get("root") else ""
+    return (f" on {data['name']}{root}" if other else "") + (f", {split}" if split != "test" else "")
 
 
 def chart(material: Material) -> Chart | None:
@@ -54,7 +66,7 @@ def chart(material: Material) -> Chart | None:
                             )
                         )  # fmt: skip
             label = what(metric) + (f", {unit(metric)}" if unit(metric) else "")
-            figures[f"{i},{j}"] = figure(traces, "resolution, px" if corruption == "resolution" else "severity", label)
+            figures[f"{i},{j}"] = figure(traces, "resolution, px" if corruption.startswith("resolution") else "severity", label)
     if not figures:
         return None
     selects = [("Corruption", corruptions), ("Metric", [what(metric) for metric in metrics])]
