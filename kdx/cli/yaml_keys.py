@@ -37,9 +37,12 @@ def default_groups(path: Path) -> list[Setting]:
 
 
 def keys(path: Path) -> list[Setting]:
-    """Return the keys below the defaults list, nested ones by path; a comment on its own line is a heading."""
+    """Return the keys below the defaults list, nested ones by path.
+
+    A comment on its own line is a heading, and so is that of a key with keys below it.
+    """
     settings: list[Setting] = []
-    parent, parent_comment = "", ""
+    parent = ""
     for line in _section(path, inside=False):
         match = LINE.match(line)
         if line.startswith("# "):
@@ -47,11 +50,11 @@ def keys(path: Path) -> list[Setting]:
         elif line.lstrip().startswith("- ") and settings and settings[-1].name == parent.rstrip("."):
             continue
         elif match and match["value"] is None and not match["indent"]:
-            parent, parent_comment = f"{match['name']}.", match["comment"] or ""
+            parent = f"{match['name']}."
+            settings += [Setting("", "", f"{match['name']}: {match['comment']}")] if match["comment"] else []
         elif match and len(match["indent"]) in (0, 2):
             parent = parent if match["indent"] else ""
-            comments = dict.fromkeys(filter(None, [parent_comment if parent else "", match["comment"] or ""]))
-            settings.append(Setting(f"{parent}{match['name']}", _plain(match["value"] or ""), "; ".join(comments)))
+            settings.append(Setting(f"{parent}{match['name']}", _plain(match["value"] or ""), match["comment"] or ""))
     return settings
 
 
