@@ -152,7 +152,7 @@ def _usage(guide: Guide, group: str) -> str:
 def _settings(settings: Iterable[Setting]) -> list[str]:
     lines = []
     for setting in settings:
-        if setting.name:
+        if not setting.is_heading:
             lines += _table([(setting.text, setting.comment)])
         else:
             lines += textwrap.wrap(setting.comment, WIDTH, initial_indent="  ", subsequent_indent="  ")

@@ -57,6 +57,8 @@ def test_a_command_lists_only_what_it_takes() -> None:
     assert "optimizer" not in help_text(prepare.GUIDE) and "severities" in help_text(evaluate.GUIDE)
     assert "severities" not in help_text(train.GUIDE)
     assert "groups" not in help_text(export.GUIDE)
+    assert "\n  resolution: side of the square images in px\n  resolution.teacher=8 " in help_text(views.GUIDE)
+    assert "overrides" not in help_text(evidence.GUIDE)  # it has no keys
 
 
 def test_keys_are_read_with_nested_names_headings_and_shared_comments(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_keys_are_read_with_nested_names_headings_and_shared_comments(tmp_path: 
     assert default_groups(file) == [Setting("data", "digits", "images")]
     assert keys(file) == [
         Setting("a", "1", "one"), Setting("", "", "Two:"),
-        Setting("", "", "b: px"), Setting("b.c", "2", ""), Setting("b.d", "3", "deep"),
+        Setting("b.", "", "b: px"), Setting("b.c", "2", ""), Setting("b.d", "3", "deep"),
     ]  # fmt: skip
 
 
