@@ -147,7 +147,8 @@ def test_traceback_only_on_request(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--cfg", "job"], ["+typo=1"], ["data=digit"], ["seed=abc"], ["losses.kl.weight=-1"]]
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["--info", "losses"], ["+typo=1"], ["data=digit"], ["seed=abc"], ["losses.kl.weight=-1"]],
 )
 def test_answers_before_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
     code = (

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from kdx.config.check import conf_dir
+from kdx.config.mounted import MOUNTED
 from kdx.experiment import build
 
 
@@ -23,7 +24,6 @@ def ships(experiment: str) -> bool:
 ELSEWHERE = ("hydra", "local", "pair", "patience", "evidence", "shift")
 GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ELSEWHERE)
 EXPERIMENTS = [name for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")) if ships(name)]
-MOUNTED = {"crop": "crop@views.crop", "network": "network@student", "recipe": "recipe@teacher.recipe"}
 PRETRAINED = ["network@teacher.network=timm", "teacher.network.architecture=resnet18", "teacher.network.pretrained=true"]
 # What an option needs beside itself to make sense.
 COMPANIONS = {
@@ -49,7 +49,7 @@ def options() -> list[str]:
     for group in GROUPS:
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             if path.stem != "base" and (group != "experiment" or path.stem in EXPERIMENTS):
-                found.append(f"{MOUNTED.get(group, group)}={path.stem}")
+                found.append(f"{f'{group}@{MOUNTED[group][0]}' if group in MOUNTED else group}={path.stem}")
     return found
 
 

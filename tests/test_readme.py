@@ -93,6 +93,30 @@ def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str
     return words
 
 
+def overrides_in_text(page: Path) -> list[list[str]]:
+    """The overrides of kdx-train that the text and the tables of a page have in backticks, at least two together."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found = []
+    for code in sorted(set(re.findall(r"`([^`]+)`", text.replace("\n", " ")))):
+        words = shlex.split(code.removeprefix("kdx-train "))
+        if len(words) > 1 and all(re.fullmatch(r"\+?[a-z][\w@./]*=\S+", word) for word in words):
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TUTORIALS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_overrides_in_the_text_compose(
+    page: Path, config: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in overrides_in_text(page):
+        if not any("/RUN" in word or "local-dir:" in word for word in words):  # these need files of a run or of timm
+            filled = [re.sub(r"\bNAME$", "resnet18", word) for word in words]
+            for file in (word.partition("=")[2] for word in filled if word.endswith(("=FILE", ".npz", ".json"))):
+                Path(file).touch()
+            config(*filled)
+
+
 def test_what_is_done_with_a_finished_run_works(train: Callable[..., Path], command: Command, tmp_path: Path) -> None:
     folder = train("run")
     for path in PAGES:

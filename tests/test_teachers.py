@@ -82,8 +82,11 @@ def test_a_chain_can_have_members_too(train: Train, bare: Train) -> None:
 
 def test_a_run_without_weights_is_no_teacher(command: Command, train: Train) -> None:
     first = train("first")
+    words = ("train", "logger=none", "teacher=run", f"teacher.run={first}")
+    code, _, err = command(*words, "teacher.resolution=16")
+    assert code == 2 and "was trained at 4 px: use teacher.resolution=null" in err
     (first / "student.safetensors").unlink()
-    code, _, err = command("train", "logger=none", "teacher=run", f"teacher.run={first}")
+    code, _, err = command(*words)
     assert code == 2 and "has no student.safetensors: the run is not finished" in err
 
 

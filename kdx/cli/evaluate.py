@@ -27,7 +27,7 @@ GUIDE = Guide(
         ("kdx-evaluate run=DIR shift=all severities=[1,3,5]", "noise, blur, JPEG, contrast, fewer pixels"),
         ("kdx-evaluate timm=resnet50 data=imagenet_a data.root=DIR to=FOLDER", "a pretrained timm network"),
     ),
-    data_keys=True,
+    more_keys=("data",),
 )
 
 

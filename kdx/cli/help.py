@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdx.cli.yaml_keys import Setting, default_groups, keys
 from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError, nearest
+from kdx.config.mounted import MOUNTED, usage
 from kdx.config.options import SHARED, Option, groups, options
+from kdx.config.reference import option_keys
 
 WIDTH, COLUMN = 96, 30
 GROUP_OPTIONS = """\
@@ -20,11 +22,10 @@ OPTIONS = """\
   --cfg job           print the composed config and check it, without running
   -m, --multirun      run every combination of comma-separated values; -m --cfg job lists them
   --hydra-help        options of Hydra"""
-MOUNTED = {  # the syntax of groups whose options are not selected with GROUP=OPTION
-    "losses": "losses=[OPTION,OPTION]",
-    "network": "network@student=OPTION",
-    "crop": "crop@views.crop=OPTION",
-    "shift": "shift=[OPTION,OPTION]",
+# Groups whose keys --help can list: an option that has the usual ones, and the heading.
+KEYS_OF = {
+    "data": ("base", "keys of the data set; an option such as data=digits may change these defaults:"),
+    "teacher": ("online", "keys of the teacher; those of teacher.network and teacher.recipe: --info network, --info recipe:"),
 }
 
 
@@ -39,7 +40,7 @@ class Guide:
         result: The files that the command writes.
         examples: Commands, each with a comment.
         usage: The usage line after the command's name.
-        data_keys: Whether to list data.KEY=VALUE as well.
+        more_keys: The groups of KEYS_OF whose keys are listed as well.
         more_groups: Groups that are not in the defaults list, with their usage.
         groups: Only these groups of the defaults list are shown; None shows all.
         keys: Only these keys, and those below them, are shown; None shows all.
@@ -52,7 +53,7 @@ class Guide:
     result: str
     examples: tuple[tuple[str, str], ...]
     usage: str = "[GROUP=OPTION ...] [KEY=VALUE ...]"
-    data_keys: bool = False
+    more_keys: tuple[str, ...] = ()
     more_groups: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
     keys: tuple[str, ...] | None = None
@@ -74,12 +75,10 @@ def help_text(guide: Guide) -> str:
         "keys, with their defaults:",
         *_settings(shown),
     ]
-    if guide.data_keys:
-        parts += [
-            "",
-            "keys of the data set; an option such as data=digits may change these defaults:",
-            *_settings(_data_keys()),
-        ]
+    for group in guide.more_keys:
+        option, heading = KEYS_OF[group]
+        found = [replace(key, name=f"{group}.{key.name}") for key in keys(conf_dir() / group / f"{option}.yaml")]
+        parts += ["", heading, *_settings(found)]
     listed = _group_lines(guide, file)
     parts += [*listed, "", "options:", *([GROUP_OPTIONS] if listed else []), OPTIONS, "", *_wrapped(_where(guide))]
     return "\n".join(parts)
@@ -100,7 +99,7 @@ def info_text(guide: Guide, group: str | None, config_dirs: Sequence[Path]) -> s
     name = group.partition("@")[0]
     if name not in available:
         raise ConfigError(f"Unknown config group '{group}'.{nearest(name, available)} Available: {', '.join(available)}")
-    return "\n".join(_option_lines(name, options(name, config_dirs)))
+    return "\n".join(_option_lines(guide, name, options(name, config_dirs)))
 
 
 def _available_groups(guide: Guide, config_dirs: Sequence[Path]) -> list[str]:
@@ -126,28 +125,37 @@ def _group_lines(guide: Guide, file: Path) -> list[str]:
     return [*lines, *_table((f"{name}", text) for name, text in guide.more_groups.items())]
 
 
-def _option_lines(group: str, available: Sequence[Option]) -> list[str]:
+def _option_lines(guide: Guide, group: str, available: Sequence[Option]) -> list[str]:
     users = sorted({str(option.folder) for option in available if option.is_users})
-    usage = MOUNTED.get(group, f"{group}=OPTION")
     rows = ((f"{option.name}{' *' if option.is_users else ''}", option.comment) for option in available)
     column = min(max(len(option.name) for option in available) + 6, COLUMN)
-    lines = [f"{group}: {len(available)} options, selected with {usage}", *_table(rows, column=column)]
+    lines = [f"{group}: {len(available)} options, selected with {_usage(guide, group)}", *_table(rows, column=column)]
     lines += [f"* from {folder}" for folder in users]
-    return [*lines, f"The files: {conf_dir() / group}"]
+    base = conf_dir() / group / f"{SHARED}.yaml"
+    found: dict[str, Setting] = {}
+    for _, key in option_keys(group, [path for path in (base, *(option.path for option in available)) if path.is_file()]):
+        if key.comment:
+            found.setdefault(key.path, Setting(key.path, key.default, key.comment))
+    listed = _settings(found.values())
+    heading = ["", "keys of these options, with the default of the first that has them:"] if listed else []
+    return [*lines, *heading, *listed, "", f"The files: {conf_dir() / group}"]
 
 
-def _data_keys() -> list[Setting]:
-    shared = keys(conf_dir() / "data" / f"{SHARED}.yaml")
-    return [Setting(f"data.{key.name}", key.default, key.comment) for key in shared]
+def _usage(guide: Guide, group: str) -> str:
+    """Return how an option of a group is selected, a list of them if the default is a list."""
+    default = {setting.name: setting.default for setting in _groups(guide)}.get(group)
+    if default is None and group in MOUNTED:
+        return usage(group)
+    return f"{group}={'[OPTION,OPTION]' if (default or '').startswith('[') else 'OPTION'}"
 
 
 def _settings(settings: Iterable[Setting]) -> list[str]:
     lines = []
     for setting in settings:
-        if setting.name:
+        if not setting.is_heading:
             lines += _table([(setting.text, setting.comment)])
         else:
-            lines.append(f"  {setting.comment}")
+            lines += textwrap.wrap(setting.comment, WIDTH, initial_indent="  ", subsequent_indent="  ")
     return lines
 
 

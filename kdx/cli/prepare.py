@@ -25,7 +25,7 @@ GUIDE = Guide(
         ("kdx-prepare data=imagefolder data.root=IMAGES to=FOLDER", "your own images"),
         ("kdx-train data=shards data.root=FOLDER", "training on the result"),
     ),
-    data_keys=True,
+    more_keys=("data",),
     more_groups={"crop": "crop@data.eval_crop=OPTION: how val and test images are cropped"},
 )
 

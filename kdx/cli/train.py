@@ -20,6 +20,7 @@ from kdx.run.folder import RunFolder
 
 MORE_GROUPS = {
     "crop": "crop@views.crop=OPTION: how training images are cropped; crop@data.eval_crop=OPTION: val and test images",
+    "recipe": "recipe@teacher.recipe=OPTION: how a teacher is trained; teacher=finetune and teacher=probe select theirs",
     "pair": "pair=OPTION with experiment=ctkd_cifar100 or cqkd_imagenet: teacher and student of a paper",
     "patience": "patience=OPTION with experiment=funmatch_...: the length of training",
 }
@@ -38,7 +39,7 @@ GUIDE = Guide(
         ("kdx-train data=imagefolder data.root=FOLDER", "your own images, FOLDER/CLASS/*.png"),
         ("kdx-train -m temperature.value=1,4 baselines=[scratch]", "a sweep, with its label-only baseline"),
     ),
-    data_keys=True,
+    more_keys=("data", "teacher"),
     more_groups=MORE_GROUPS,
     note="experiment=cqkd_digits changes some of these defaults: kdx-train --cfg job prints the composed config.",
 )

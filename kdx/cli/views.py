@@ -23,7 +23,7 @@ GUIDE = Guide(
         ("kdx-views data=glyphs resolution.teacher=64 resolution.student=16", "other images"),
         ("kdx-views data=imagefolder data.root=FOLDER hydra.run.dir=DIR", "your own images, into DIR"),
     ),
-    data_keys=True,
+    more_keys=("data", "teacher"),
     more_groups=train.MORE_GROUPS,
     groups=("data", "mixing", "augmentation", "views", "teacher", "experiment"),
     keys=("name", "seed", "outputs", "resolution", "interpolation"),

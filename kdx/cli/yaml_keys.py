@@ -14,11 +14,19 @@ DEFAULT = re.compile(r"^  - (?P<group>[\w@./ ]+)(?:: *(?P<option>[^#]*?))?(?: +#
 
 @dataclass(frozen=True)
 class Setting:
-    """A key or group, its default in command-line syntax, and its comment; a heading has only a comment."""
+    """A key or group, its default in command-line syntax, and its comment.
+
+    A heading has only a comment; one that is the comment of a parent key has the path of its keys, such as "resolution.".
+    """
 
     name: str
     default: str
     comment: str
+
+    @property
+    def is_heading(self) -> bool:
+        """Whether this is a heading."""
+        return not self.name or self.name.endswith(".")
 
     @property
     def text(self) -> str:
@@ -37,9 +45,12 @@ def default_groups(path: Path) -> list[Setting]:
 
 
 def keys(path: Path) -> list[Setting]:
-    """Return the keys below the defaults list, nested ones by path; a comment on its own line is a heading."""
+    """Return the keys below the defaults list, nested ones by path.
+
+    A comment on its own line is a heading, and so is that of a key with keys below it.
+    """
     settings: list[Setting] = []
-    parent, parent_comment = "", ""
+    parent, heading = "", ""
     for line in _section(path, inside=False):
         match = LINE.match(line)
         if line.startswith("# "):
@@ -47,11 +58,13 @@ def keys(path: Path) -> list[Setting]:
         elif line.lstrip().startswith("- ") and settings and settings[-1].name == parent.rstrip("."):
             continue
         elif match and match["value"] is None and not match["indent"]:
-            parent, parent_comment = f"{match['name']}.", match["comment"] or ""
+            parent, heading = f"{match['name']}.", match["comment"] or ""
         elif match and len(match["indent"]) in (0, 2):
             parent = parent if match["indent"] else ""
-            comments = dict.fromkeys(filter(None, [parent_comment if parent else "", match["comment"] or ""]))
-            settings.append(Setting(f"{parent}{match['name']}", _plain(match["value"] or ""), "; ".join(comments)))
+            if parent and heading:
+                settings.append(Setting(parent, "", f"{parent.rstrip('.')}: {heading}"))
+                heading = ""
+            settings.append(Setting(f"{parent}{match['name']}", _plain(match["value"] or ""), match["comment"] or ""))
     return settings
 
 

@@ -17,7 +17,7 @@ from kdx.config.baselines import Baseline, as_baseline
 from kdx.config.errors import ConfigError, explain_omegaconf, invalid, refuse_masked, renamed, unknown
 from kdx.config.monitor import check_monitors, possible_names
 from kdx.config.plugins import reason_not_allowed
-from kdx.config.recipes import check_recipes, members
+from kdx.config.recipes import check_ensemble, check_recipes, members
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import AUTO, MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
 from kdx.config.selected import check_selected
@@ -190,15 +190,22 @@ def _option(name: str) -> dict[str, Any]:
 
 def _check_members(plain: dict[str, Any]) -> None:
     """Fill in network, weights and resolution of members that are finished runs; ConfigError if a member has no network."""
+    check_ensemble(plain)
     for path, member in members(plain).items():
         _check_fields(TeacherConfig if path == "teacher" else MemberConfig, member, f"{path}.")
         if member.get("run") is not None:
             try:
-                member.update(student_of_run(member["run"]))
+                student = student_of_run(member["run"])
             except ValueError as error:
                 raise ConfigError(f"{path}.run: {error}") from None
-            if path == "teacher":  # resolution.teacher is this run's resolution
-                plain["resolution"]["teacher"] = member["resolution"]
+            if member.get("resolution") not in (None, student["resolution"]):
+                raise ConfigError(
+                    f"{path}.resolution={member['resolution']}, but the student of {path}.run was trained at "
+                    f"{student['resolution']} px: use {path}.resolution=null"
+                )
+            member.update(student)
+        if path == "teacher" and member.get("resolution") is not None:  # of a single network, both are one setting
+            plain["resolution"]["teacher"] = member["resolution"]
         if member.get("network") is None:
             raise ConfigError(f"Missing required option: {path}.run=FOLDER (a finished run), or use teacher=online")
         member["recipe"] = member.get("recipe") or {}

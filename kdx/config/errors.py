@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from kdx.config.mounted import MOUNTED, usage
 from kdx.config.other_words import UNSUPPORTED, key_for, target_for
 from kdx.run.masking import MASK, is_secret, mask, masked_keys
 
@@ -52,6 +53,8 @@ def unknown(path: str, keys: list[str]) -> str:
     reason = UNSUPPORTED.get(word) if word not in available else None
     if reason is not None:
         return f"Unknown key '{path}': {reason}"
+    if path in MOUNTED and "trainer" in keys:
+        return f"Unknown key '{path}'. Did you mean {' or '.join(MOUNTED[path])}? Its options are selected with {usage(path)}"
     suggestion = key_for(path) if "." in path or "trainer" in keys else None  # at the root, only if these are keys of a run
     if suggestion is None or word in available:
         hint = nearest(word, available) or (f" Available: {', '.join(available)}" if available else "")

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kdx.config import other_words
 from kdx.config.errors import ConfigError, explain_omegaconf, nearest
+from kdx.config.mounted import MOUNTED, group_at
 from kdx.config.options import groups, names
+from kdx.config.recipes import in_members
 
 # The option that a message suggests for a group that is `none`; for other groups, the first option.
 USUAL = {"teacher": "online", "temperature": "constant", "callbacks": "default", "mixing": "mixup"}
@@ -38,15 +40,16 @@ def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Se
     """
     if isinstance(error, ConfigError):
         return _with_value(error, overrides)
-    network = _network_override(overrides, config_dirs)
-    if network is not None:
-        return network
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error, overrides, config_dirs)
+    mounted = _mounted_override(error, overrides, config_dirs)
+    if mounted is not None:
+        return mounted
     if isinstance(error, AssertionError):
-        return _inside_none(_key_at(error), config_dirs)
+        key, members = _set_at(error)
+        return in_members(key, members) if members else _inside_none(key, config_dirs)
     if isinstance(error, OverrideParseException):
         return _not_parsed(error)
-    if isinstance(error, MissingConfigException):
-        return _missing_option(error, config_dirs)
     omegaconf = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(omegaconf, OmegaConfBaseException):
         return _of_omegaconf(omegaconf, overrides, config_dirs)
@@ -55,8 +58,8 @@ def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Se
     return _of_hydra(str(error), config_dirs)
 
 
-def unknown_option(group: str, option: str, available: Sequence[str]) -> str:
-    """Return the message for an option that a group does not have."""
+def unknown_option(group: str, option: str, available: Sequence[str], key: str = "network@student") -> str:
+    """Return the message for an option that a group does not have; `key` is where a network was to be selected."""
     new = other_words.OPTIONS.get((group, option))
     if new is not None:
         return f"Option '{option}' of config group '{group}' is now '{new}': use {group}={new}"
@@ -64,25 +67,36 @@ def unknown_option(group: str, option: str, available: Sequence[str]) -> str:
     if group == "teacher" and not hint:
         hint = f" For a network: teacher=online {network_override('network@teacher.network', option, ())}."
     if group == "network" and not hint.endswith(f"'{option}'?"):
-        hint += f" For a timm architecture: network@student=timm student.architecture={option}."
+        hint += f" For a timm architecture: {network_override(key, option, ())}."
     return f"Unknown option '{option}' for config group '{group}'.{hint} Available: {', '.join(available)}"
+
+
+def _selection(group: str, path: str, name: str, config_dirs: Sequence[Path]) -> str:
+    """Return the overrides that select `name`, an option of a mounted group or an architecture of timm, at a path."""
+    if group == "network":
+        return network_override(f"network@{path}", name, config_dirs)
+    if group == "recipe" and name in names("teacher", config_dirs):
+        return f"teacher={name}, or for the recipe alone {group}@{path}={name}"
+    return f"{group}@{path}={name}"
 
 
 def network_override(key: str, name: str, config_dirs: Sequence[Path]) -> str:
     """Return the overrides that select the network `name` at `key`, such as network@student: an option, or timm's."""
     if name in names("network", config_dirs):
         return f"{key}={name}"
-    return f"{key}=timm {key.partition('@')[2]}.architecture={name}"
+    return f"{key}=timm {key.partition('@')[2] or key}.architecture={name}"
 
 
-def _network_override(overrides: Sequence[str], config_dirs: Sequence[Path]) -> str | None:
-    """Return the message for student=NAME, network=NAME and teacher.network=NAME; None if there is no such override."""
+def _mounted_override(error: BaseException, overrides: Sequence[str], config_dirs: Sequence[Path]) -> str | None:
+    """Return the message for student=NAME, recipe=NAME and the like; None if the error is about another key."""
+    about = f"{error} {getattr(error.__cause__, 'full_key', '')}"
     for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key not in ("student", "network", "teacher.network") or not re.fullmatch(r"[\w.:/-]+", value):
+        key, _, name = override.lstrip("+").partition("=")
+        group = group_at(key)
+        if group is None or not re.fullmatch(r"[\w.:/-]+", name) or not re.search(rf"(?<![\w.@]){key}(?![\w.@/])", about):
             continue
-        paths = ("student", "teacher.network") if key == "network" else (key,)
-        suggested = " or ".join(network_override(f"network@{path}", value, config_dirs) for path in paths)
+        paths = MOUNTED[group] if key == group else (key,)
+        suggested = " or ".join(_selection(group, path, name, config_dirs) for path in paths)
         return f"Cannot set `{key}` to a name. Did you mean {suggested}?"
     return None
 
@@ -121,15 +135,22 @@ def _inside_none(key: str, config_dirs: Sequence[Path]) -> str:
     return f"Cannot set `{key}`: config group `{group}` is `none`. Select an option first, e.g. {group}={example}"
 
 
-def _key_at(error: BaseException) -> str:
-    """Return the key that Hydra was setting when `error` was raised; empty if the traceback does not contain it."""
+def _set_at(error: BaseException) -> tuple[str, list[str]]:
+    """Return the key that Hydra was setting when `error` was raised, and the names of the teacher's members, if it has some.
+
+    The key is empty if the traceback does not contain it.
+    """
     trace = error.__traceback__
     while trace is not None:
-        key = trace.tb_frame.f_locals.get("key")
-        if trace.tb_frame.f_code.co_name == "_apply_overrides_to_config" and isinstance(key, str):
-            return key
+        key, cfg = (trace.tb_frame.f_locals.get(name) for name in ("key", "cfg"))
+        if (
+            trace.tb_frame.f_code.co_name == "_apply_overrides_to_config"
+            and isinstance(key, str)
+            and isinstance(cfg, DictConfig)
+        ):
+            return key, list(OmegaConf.select(cfg, "teacher.members") or []) if key.startswith("teacher.") else []
         trace = trace.tb_next
-    return ""
+    return "", []
 
 
 def _not_parsed(error: OverrideParseException) -> str:
@@ -142,7 +163,7 @@ def _not_parsed(error: OverrideParseException) -> str:
     return f"Invalid override '{error.override}': expected KEY=VALUE; quote special characters, e.g. 'key=[a,b]' ({reason})"
 
 
-def _missing_option(error: MissingConfigException, config_dirs: Sequence[Path]) -> str:
+def _missing_option(error: MissingConfigException, overrides: Sequence[str], config_dirs: Sequence[Path]) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     if not group:
         return f"Config '{option}' not found: check --config-name and --config-dir"
@@ -153,7 +174,9 @@ def _missing_option(error: MissingConfigException, config_dirs: Sequence[Path]) 
     path = str(error.missing_cfg_file)[len(root) :].removeprefix("/")
     if root == "data" and (path.startswith("/") or Path(path).is_dir()):
         return f"'{path}' is a folder, not an option of config group 'data': use data=imagefolder data.root={path}"
-    return unknown_option(root, path, names(root, config_dirs))
+    given = (override.lstrip("+").rpartition("=")[0] for override in overrides if override.endswith(f"={path}"))
+    key = next((key for key in given if key.partition("@")[0] == "network"), "network@student")
+    return unknown_option(root, path, names(root, config_dirs), key)
 
 
 def _number_for_group(overrides: Sequence[str]) -> str:

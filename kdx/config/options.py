@@ -15,11 +15,12 @@ SHARED = "base"  # base.yaml holds the keys that all options of a group share
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a group: its name, the first sentence of its comment, and the folder of options that it comes from."""
+    """An option of a group: its name, the first sentence of its comment, the folder of options it comes from, and its file."""
 
     name: str
     comment: str
     folder: Path
+    path: Path
 
     @property
     def is_users(self) -> bool:
@@ -40,7 +41,7 @@ def options(group: str, config_dirs: Sequence[Path] = ()) -> list[Option]:
         for path in sorted((root / group).rglob("*.yaml")):
             name = str(path.relative_to(root / group).with_suffix(""))
             if name != SHARED:
-                named.setdefault(name, Option(name, comment(path), root))
+                named.setdefault(name, Option(name, comment(path), root, path))
     return sorted(named.values(), key=lambda option: ("/" in option.name, option.name))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from kdx.config.errors import ConfigError, unknown
-from kdx.config.schema import Node, RunConfig
+from kdx.config.schema import MemberConfig, Node, RunConfig
 from kdx.config.trainer import check_trainer
 
 # What a teacher's recipe may take from the run that needs the teacher.
@@ -22,6 +22,20 @@ def members(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if teacher.get("members") is None:
         return {"teacher": teacher}
     return {f"teacher.members.{name}": member for name, member in teacher["members"].items()}
+
+
+def in_members(key: str, names: Iterable[str]) -> str:
+    """Return the message for a key of one network, such as teacher.checkpoint, that was set for an ensemble of `names`."""
+    of_members = " ".join(f"teacher.members.{name}.{key.removeprefix('teacher.')}=..." for name in names)
+    return f"Cannot set `{key}`: in an ensemble each member has its own: {of_members}"
+
+
+def check_ensemble(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError if an ensemble has a key of a single network, which would have no effect."""
+    teacher = plain["teacher"] or {}
+    for key in (item.name for item in fields(MemberConfig)):
+        if teacher.get("members") is not None and teacher.get(key):
+            raise ConfigError(in_members(f"teacher.{key}", teacher["members"]))
 
 
 def check_recipes(plain: Node) -> None:

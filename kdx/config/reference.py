@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdx.config import options
 from kdx.config.check import conf_dir
+from kdx.config.mounted import MOUNTED, usage
 
 MARK = "<!-- Everything below is written by scripts/conf_readme.py from the comments of the YAML files. -->"
 COMMANDS = {"train": "kdx-train", "evaluate": "kdx-evaluate", "export": "kdx-export"}
 COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence"}
-# The path of these groups in the config of a run.
-MOUNTED = {"network": "student", "crop": "views.crop", "recipe": "teacher.recipe"}
 LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<value>(?: [^#]*?)?)(?: *# (?P<comment>.*))?$")
 FURTHER = re.compile(r"^  - (?:/?(?P<group>[\w@.]+)): .*?# (?P<comment>.*)$", re.MULTILINE)
 
@@ -44,15 +43,14 @@ def keys(path: Path, prefix: str = "") -> list[Key]:
     return [key for key in settable if key.comment or not (key.default == "" or key.default.strip('"').startswith(("{", "$")))]
 
 
-def prefix_of(path: Path) -> str:
-    """Return the path prefix of an option file's keys in a run's config: the group's name, or the file's `@package`.
+def prefix_of(path: Path, group: str) -> str:
+    """Return the path prefix of an option file's keys in a run's config: the group's path, or the file's `@package`.
 
     Empty for a file that changes keys of other groups, and for the claims, which cannot be set on the command line.
     """
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     package = re.fullmatch(r"# @package (\S+)", first)
-    group = path.relative_to(conf_dir()).parts[0]
-    name = MOUNTED.get(group, group) if package is None else package[1]
+    name = MOUNTED.get(group, (group,))[0] if package is None else package[1]
     return "" if name in ("_global_", "evidence") else f"{name}."
 
 
@@ -81,29 +79,30 @@ def _group(name: str) -> str:
     paths = [folder / f"{option}.yaml" for option in options.names(name)]
     listed = [f"| `{path.relative_to(folder).with_suffix('')}` | {_cell(_comment(path))} |" for path in paths]
     sections = [f"## Group {name}", *_introduction(name), "\n".join(["| option | what it is |", "|---|---|", *listed])]
-    rows = _option_rows([path for path in (folder / "base.yaml", *paths) if path.is_file()])
+    rows = []
+    for path, key in option_keys(name, [path for path in (folder / f"{options.SHARED}.yaml", *paths) if path.is_file()]):
+        option = "all" if path.stem == options.SHARED else f"`{path.stem}`"
+        rows.append(f"| {option} | `{key.path}` | {_code(key.default)} | {_cell(key.comment)} |")
     table = "\n".join(["| option | key | default | what it is |", "|---|---|---|---|", *rows])
     return "\n\n".join([*sections, *([table] if rows else [])])
 
 
-def _option_rows(paths: list[Path]) -> list[str]:
-    """Return the rows of the options' keys; a key without a comment has the comment of the same key in another option."""
-    shown = [(path, key) for path in paths if prefix_of(path) for key in keys(path, prefix_of(path))]
+def option_keys(group: str, paths: Sequence[Path]) -> list[tuple[Path, Key]]:
+    """Return the keys of option files; a key without a comment has the comment of the same key in another option."""
+    prefixes = {path: prefix_of(path, group) for path in paths}
+    shown = [(path, key) for path, prefix in prefixes.items() if prefix for key in keys(path, prefix)]
     comments = {key.path: key.comment for _, key in reversed(shown) if key.comment}
-    rows = []
-    for path, key in shown:
-        name = "all" if path.stem == options.SHARED else f"`{path.stem}`"
-        rows.append(f"| {name} | `{key.path}` | {_code(key.default)} | {_cell(comments.get(key.path, ''))} |")
-    return rows
+    return [(path, replace(key, comment=key.comment or comments.get(key.path, ""))) for path, key in shown]
 
 
 def _introduction(group: str) -> list[str]:
-    """Return the comment on a group in the defaults list of a command; empty without a comment."""
+    """Return how a mounted group is selected, or the comment on a group in the defaults list of a command; else nothing."""
+    mounted = [f"Selected with `{usage(group)}`."] if group in MOUNTED else []
     for name in COMMANDS:
         for match in FURTHER.finditer((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")):
             if match["group"].partition("@")[0] == group:
-                return [f"`{match['group']}`: {match['comment']}."]
-    return []
+                return [" ".join([f"`{match['group']}`: {match['comment']}.", *mounted])]
+    return mounted
 
 
 def _comment(path: Path) -> str:

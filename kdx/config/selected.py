@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdx.config.errors import ConfigError
+from kdx.config.mounted import MOUNTED
 
 
 def check_selected(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError if a key was set in a group that is `none`, or in a loss or callback that is not selected."""
     _check_groups(plain)
     _check_named_nodes(plain)
+    _check_mounted(plain)
 
 
 def _check_groups(plain: Mapping[str, Any]) -> None:
@@ -35,3 +37,14 @@ def _check_named_nodes(plain: Mapping[str, Any]) -> None:
                     f"{group}.{name} has no _target_: select its option first, such as {example.format(option)}, "
                     "or set its class"
                 )
+
+
+def _check_mounted(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the name of an option was set at the path of its group, such as views.crop=pad."""
+    for group, paths in MOUNTED.items():
+        for path in paths:
+            node: Any = plain
+            for key in path.split("."):
+                node = node.get(key) if isinstance(node, dict) else None
+            if isinstance(node, str):
+                raise ConfigError(f"Cannot set `{path}` to a name. Did you mean {group}@{path}={node}?")

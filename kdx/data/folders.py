@@ -156,7 +156,8 @@ class ImageFolder(Source):
         for folder in folders.values():
             if layouts.is_sorted(folder) and (stray := layouts.count_images(folder)):
                 said.append(f"{stray} images directly in {folder} are not used: they are in no class folder")
-        return said
+        nested = layouts.nested_classes(next(iter(folders.values())), self.names)
+        return said if nested is None else [*said, nested]
 
     def splits(self) -> Mapping[SplitName, Images]:
         self.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ _WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE)
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
 TREE = "ROOT/train/CLASS/IMAGE, optionally ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
+NAMED = 5  # folders in a message
 SAMPLE = 64  # images that the number of channels is inferred from, and classes that are searched for splits
 
 # Folders that operating systems and storage devices add.
@@ -76,6 +78,31 @@ def count_images(folder: Path) -> int:
     """Return the number of image files directly in a folder."""
     with os.scandir(folder) as entries:
         return sum(entry.name.lower().endswith(ENDINGS) and not is_junk(entry.name) and entry.is_file() for entry in entries)
+
+
+def nested_classes(folder: Path, classes: Sequence[str]) -> str | None:
+    """Return a sentence if class folders contain folders, which are no classes; None if none does.
+
+    Folders such as `images`, as in Tiny-ImageNet, are not mentioned. The sentence has a remedy if no image is directly in a
+    class folder.
+    """
+    inner = {name: [below for below in subfolders(folder / name) if below.lower() not in CONTENTS] for name in classes}
+    outer = [name for name in classes if inner[name]]
+    if not outer:
+        return None
+    lower = shortened(list(dict.fromkeys(itertools.chain(*inner.values()))))
+    text = (
+        f"The classes are the folders directly in {folder} ({shortened(classes)}). {shortened(outer)} "
+        f"{'contains' if len(outer) == 1 else 'contain'} folders ({lower}): their images have the class of the folder above"
+    )
+    if len(outer) < len(classes) or any(count_images(folder / name) for name in classes):
+        return text
+    return f"{text}. If the inner folders are the classes, move them directly into {folder}"
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names, with ", ..." for the others."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def split_of(name: str) -> SplitName | None:

@@ -193,7 +193,7 @@ class Source(ABC):
         """Raise ValueError, with the layout that is expected and how to get the data, if it is not there. Fast."""
 
     def remarks(self) -> Sequence[str]:
-        """Return sentences for the log about files that are there but not used."""
+        """Return sentences for the log about files that are not used, or not as the names of their folders suggest."""
         return ()
 
     @abstractmethod

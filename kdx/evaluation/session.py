@@ -204,6 +204,8 @@ def images_of(data: DataConfig, source: Source, split: EvaluatedSplit) -> Images
     if origin is not None:
         text = "The data set has no %s split: %d of %d images of %s are used; split=all uses all images of the data set"
         log.info(text, split, len(splits[split]), len(published[origin]), origin)
+    for remark in source.remarks():
+        log.warning("%s", remark)
     if not len(splits[split]):
         raise ConfigError(f"split={split} is empty: raise data.{split}_share, or give another split")
     return splits[split]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("accuracy", "nll", "ece", "entropy")
+FITTED = "calibration_temperature"  # metrics that start with this are temperatures fitted on val
 
 
 def summary(
@@ -19,6 +20,8 @@ def summary(
     baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Table:
     """Return a table with a row per network: the teacher at both resolutions, the peers, the student.
+
+    The teacher before calibration has a row if calibration changed it.
 
     Args:
         metrics: Final metrics by flat name; accuracy is a fraction, NLL, entropy and KL are in nats.
@@ -36,9 +39,11 @@ def summary(
     at = {"teacher": resolution["teacher"], "student": resolution["student"]}
     peers = sorted({name.split("/")[1] for name in metrics if name.startswith(f"{split}/peer_")})
     taught_by = ("peers", at["student"]) if peers else ("teacher", at["teacher"])
+    raw, teacher = "preflight/teacher_raw", "preflight/teacher"
+    is_calibrated = metrics.get(f"{raw}/entropy") != metrics.get(f"{teacher}/entropy")
     rows = [
-        ("teacher, uncalibrated", "preflight/teacher_raw", "val", at["teacher"], ""),
-        ("teacher", "preflight/teacher", "val", at["teacher"], ""),
+        *([("teacher, uncalibrated", raw, "val", at["teacher"], "")] if is_calibrated else []),
+        ("teacher", teacher, "val", at["teacher"], ""),
         ("teacher", "preflight/teacher_at_student_resolution", "val", at["student"], ""),
         (taught_by[0], f"{split}/teacher", split, taught_by[1], "teacher"),
         *((peer.replace("_", " "), f"{split}/{peer}", split, at["student"], peer) for peer in peers),
@@ -77,6 +82,14 @@ def verdict(metrics: Mapping[str, float], baseline: Mapping[str, float], split: 
     return f"On this seed, against {name}: {', '.join(parts)}." if parts else f"Nothing to compare with {name} without labels."
 
 
+def _fitted(name: str) -> str:
+    """Return what a temperature is that was fitted on val: of the teacher or one of its members, or one that is not in use."""
+    unused = {"/student": "student", "/teacher_scaled": "teacher"}.get(name.removeprefix(FITTED))
+    if unused is not None:
+        return f"T that would calibrate the {unused}:"
+    return f"T that calibrates the teacher{name.removeprefix(FITTED).replace('_', ' ')}:"
+
+
 def _number(metrics: Mapping[str, float], name: str) -> str:
     return f"{metrics[name]:.4f}" if name in metrics else ""
 
@@ -98,8 +111,8 @@ def show(
     console.print(summary(metrics, resolution, split, title, added, baselines))
     facts = []
     for name, value in metrics.items():
-        if name.startswith("calibration_temperature"):
-            facts.append(f"{name.replace('_', ' ')} {value:.3f}")
+        if name.startswith(FITTED):
+            facts.append(f"{_fitted(name)} {value:.3f}")
     if f"{split}/student/ece_by_chance" in metrics:
         facts.append(f"ECE by chance {metrics[f'{split}/student/ece_by_chance']:.3f}")
     if "images_per_second" in metrics:

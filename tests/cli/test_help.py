@@ -57,6 +57,8 @@ def test_a_command_lists_only_what_it_takes() -> None:
     assert "optimizer" not in help_text(prepare.GUIDE) and "severities" in help_text(evaluate.GUIDE)
     assert "severities" not in help_text(train.GUIDE)
     assert "groups" not in help_text(export.GUIDE)
+    assert "\n  resolution: side of the square images in px\n  resolution.teacher=8 " in help_text(views.GUIDE)
+    assert "overrides" not in help_text(evidence.GUIDE)  # it has no keys
 
 
 def test_keys_are_read_with_nested_names_headings_and_shared_comments(tmp_path: Path) -> None:
@@ -66,7 +68,8 @@ def test_keys_are_read_with_nested_names_headings_and_shared_comments(tmp_path: 
     file.write_text(text)
     assert default_groups(file) == [Setting("data", "digits", "images")]
     assert keys(file) == [
-        Setting("a", "1", "one"), Setting("", "", "Two:"), Setting("b.c", "2", "px"), Setting("b.d", "3", "px; deep"),
+        Setting("a", "1", "one"), Setting("", "", "Two:"),
+        Setting("b.", "", "b: px"), Setting("b.c", "2", ""), Setting("b.d", "3", "deep"),
     ]  # fmt: skip
 
 
@@ -87,6 +90,26 @@ def test_info_lists_groups_and_options_with_the_users_own_marked(command: Comman
     assert code == 2 and "Did you mean 'losses'?" in err
     code, out, _ = command("train", "--info", "searchpath")  # Hydra's
     assert code == 0 and "main" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "usage", "key"),
+    [
+        ("train", "recipe", "recipe@teacher.recipe=OPTION", "teacher.recipe.seed=0 of the teacher's training"),
+        ("train", "teacher", "teacher=OPTION", "teacher.resolution=null side of its images in px; null: resolution.teacher"),
+        ("train", "metrics", "metrics=[OPTION,OPTION]", ""),
+        ("train", "crop", "crop@views.crop=OPTION or crop@data.eval_crop=OPTION", "views.crop.whole_px=null"),
+        ("train", "network", "network@student=OPTION or network@teacher.network=OPTION", "student.pretrained=false"),
+        ("evaluate", "network", "network=OPTION", ""),
+    ],
+)
+def test_info_of_a_group_has_its_syntax_and_keys(command: Command, name: str, group: str, usage: str, key: str) -> None:
+    code, out, _ = command(name, "--info", group)
+    assert code == 0 and out.splitlines()[0].endswith(f"selected with {usage}") and key in " ".join(out.split())
+
+
+def test_help_has_the_keys_of_the_teacher() -> None:
+    assert "teacher.checkpoint=null" in help_text(train.GUIDE) and "teacher.checkpoint" not in help_text(evaluate.GUIDE)
 
 
 def test_every_option_has_a_comment() -> None:

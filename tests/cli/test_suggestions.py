@@ -50,6 +50,15 @@ WORDS = {
     "student=resnet26d": "Did you mean network@student=timm student.architecture=resnet26d?",
     "network=resnet18": "Did you mean network@student=resnet18 or network@teacher.network=resnet18?",
     "+teacher.network=resnet18": "Did you mean network@teacher.network=resnet18?",
+    "recipe=finetune": "Did you mean teacher=finetune, or for the recipe alone recipe@teacher.recipe=finetune?",
+    "+recipe=labels": "Cannot set `recipe` to a name. Did you mean recipe@teacher.recipe=labels?",
+    "teacher.recipe=probe": "recipe@teacher.recipe=probe?",
+    "recipe.trainer.max_epochs=3": "Unknown key 'recipe'. Did you mean teacher.recipe?",
+    "recipe@teacher.recipe=finetunee": "Did you mean 'finetune'?",
+    "crop=pad": "Did you mean crop@views.crop=pad or crop@data.eval_crop=pad?",
+    "+views.crop=pad": "Did you mean crop@views.crop=pad?",
+    "data.eval_crop=resize": "Did you mean crop@data.eval_crop=resize?",
+    "network@teacher.network=resnet9": "network@teacher.network=timm teacher.network.architecture=resnet9.",
     "teacher=resnet50": "For a network: teacher=online network@teacher.network=resnet50.",
     "teacher=None": "Did you mean teacher=none?",
     "optimizer.LR=1": "Did you mean 'lr'?",
@@ -105,6 +114,18 @@ def test_the_version_is_that_of_kdx(command: Command) -> None:
 def test_another_command_is_not_answered_with_keys_of_training(command: Command) -> None:
     code, _, err = command("evaluate", "run=somewhere", "lr=0.1")
     assert code == 2 and "Unknown key 'lr'" in err and "optimizer.lr" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["network=resnet50", "severites=[1]"], "Unknown key 'severites'. Did you mean 'severities'?"),
+        (["network=resnet5000"], "For a timm architecture: network=timm network.architecture=resnet5000."),
+    ],
+)
+def test_a_network_to_evaluate_is_not_taken_for_a_mistake(command: Command, words: list[str], answer: str) -> None:
+    code, _, err = command("evaluate", "checkpoint=somewhere", *words)
+    assert code == 2 and answer in err and "student" not in err
 
 
 def test_a_typo_lists_the_users_own_options(command: Command, tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ def test_a_setting_that_works_is_accepted(config: Callable[..., RunConfig], over
     config(*overrides)
 
 
+@pytest.mark.parametrize("override", ["teacher.checkpoint=x", "teacher.resolution=16", "teacher.recipe.seed=2"])
+def test_keys_of_one_network_are_not_lost_in_an_ensemble(command: Callable[..., tuple[int, str, str]], override: str) -> None:
+    key = override.partition("=")[0]
+    code, _, err = command("train", "--cfg", "job", "experiment=none", "teacher=ensemble", override)
+    assert code == 2 and f"Cannot set `{key}`: in an ensemble each member has its own: teacher.members.a.{key[8:]}=..." in err
+
+
+def test_the_resolution_of_a_single_teacher_is_that_of_the_run(config: Callable[..., RunConfig]) -> None:
+    assert config("teacher.resolution=16").resolution.teacher == 16
+    of_member = config("experiment=none", "teacher=ensemble", "teacher.members.a.resolution=16")
+    assert of_member.resolution.teacher == 8 and of_member.other_resolutions == [16]
+
+
 def test_the_names_known_without_torch_are_those_of_the_metrics(config: Callable[..., RunConfig]) -> None:
     directions = {name: metric.higher_is_better for name, metric in BUILT_IN.items()}
     assert directions == {**OF_NETWORK, **OF_PAIR}

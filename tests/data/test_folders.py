@@ -171,6 +171,23 @@ def test_what_is_not_used_is_told(tmp_path: Path) -> None:
     assert not ImageFolder(str(tmp_path / "classes")).remarks()
 
 
+def test_folders_inside_class_folders_are_told(tmp_path: Path) -> None:
+    train, source = tmp_path / "train", ImageFolder(str(tmp_path))
+    for name in ("bird/owl", "mammal/cat", "mammal/dog"):
+        formats.save(train / name / "0.png", formats.smooth(0))
+    start = f"The classes are the folders directly in {train} (bird, mammal). "
+    inner = "bird, mammal contain folders (owl, cat, dog): their images have the class of the folder above"
+    remedy = f"If the inner folders are the classes, move them directly into {train}"
+    assert source.remarks() == [f"{start}{inner}. {remedy}"]
+    formats.save(train / "bird" / "0.png", formats.smooth(0))
+    assert source.remarks() == [f"{start}{inner}"]
+    (train / "mammal" / "cat").rename(train / "mammal" / "images")  # as in Tiny-ImageNet
+    shutil.rmtree(train / "mammal" / "dog")
+    assert source.remarks() == [f"{start}bird contains folders (owl): their images have the class of the folder above"]
+    shutil.rmtree(train / "bird" / "owl")
+    assert not source.remarks()
+
+
 @pytest.mark.parametrize(
     ("modes", "expected"),
     [
