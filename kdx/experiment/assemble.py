@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ from kdx.experiment import build
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, other_normalization, report_faults, student_faults
 from kdx.experiment.teacher import MemberWeights
+from kdx.experiment.teacher_classes import propose_map
 from kdx.networks import weights
 from kdx.networks.network import Network
+from kdx.teachers.class_order import Classes
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
@@ -83,6 +87,20 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         raise ConfigError(f"teacher.members: {error}") from None
 
 
+def classes_in_question(parts: Parts, files: Mapping[str, MemberWeights], folder: Path) -> dict[str, Classes]:
+    """Return the classes of the members, by name, that were trained elsewhere, perhaps in another order of the classes.
+
+    A better order is written to a class map in `folder`.
+    """
+    names, found = parts.source.names, {}
+    for path, member in parts.config.members.items():
+        own = files[path.rpartition(".")[2]]
+        if member.checkpoint is not None or own.file is None:
+            remedy = functools.partial(propose_map, path=path, own=own.outputs, names=names, folder=folder)
+            found[path.rpartition(".")[2]] = Classes(names, remedy)
+    return found
+
+
 def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
     """Return the student with its teacher or its peers, as one module."""
     config, source, num_classes = parts.config, parts.source, parts.num_classes
@@ -118,8 +136,11 @@ def connect(parts: Parts, distiller: Distiller | Cohort, train: Images) -> None:
         raise ConfigError(f"losses: {error}") from None
 
 
-def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, MemberWeights]) -> Experiment:
-    """Return module, data module and teacher with their weights; `files` are those of the teacher's members."""
+def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, MemberWeights], folder: Path) -> Experiment:
+    """Return module, data module and teacher with their weights; `files` are those of the teacher's members.
+
+    What the preflight proposes is written to `folder`, that of the run.
+    """
     config, num_classes = parts.config, parts.num_classes
     teacher = load_teacher(parts, num_classes, files)
     caveats: dict[str, str] = {}
@@ -145,7 +166,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         assert teacher is not None
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
-        found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config))
+        classes = classes_in_question(parts, files, folder)
+        found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config), classes)
         if "teacher/accuracy" in found.metrics:
             text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
             numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]

@@ -72,7 +72,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
     start += time.perf_counter() - before_teacher  # time, energy and memory are the student's
     energy = EnergyMeter()
     forget_peak_memory()
-    experiment = assemble(parts, splits, files)
+    experiment = assemble(parts, splits, files, folder.path)
     if judges(config):
         report_faults(leaks(parts, published), config, experiment.caveats)
     module = experiment.module

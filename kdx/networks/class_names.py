@@ -1,12 +1,20 @@
-"""Names of the classes of a network's outputs, as trainers keep them inside of checkpoints."""
+"""Names of the classes of a network's outputs: as trainers keep them inside of checkpoints, and in timm's order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from timm.utils.misc import natural_key
+
 LISTS = ("label_names", "class_names", "classes", "labels", "idx_to_class", "id2label", "class_to_idx")  # as trainers call them
 INSIDE = ("pretrained_cfg", "hyper_parameters", "args", "meta", "config")  # where they keep them
+
+
+def natural_order(names: Sequence[str]) -> list[int]:
+    """Return the place of each name in the order by which timm numbers the folders of classes: 2 before 10, a before B."""
+    by_name = sorted(range(len(names)), key=lambda k: natural_key(names[k]))
+    return sorted(range(len(names)), key=by_name.__getitem__)
 
 
 def within(content: Any) -> Sequence[str] | None:

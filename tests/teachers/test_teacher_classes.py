@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig
-from kdx.experiment.teacher_classes import Outputs, outputs
+from kdx.experiment.teacher_classes import Outputs, outputs, propose_map
 from kdx.networks import weights
 from kdx.networks.class_names import within
 from kdx.networks.fitting import last_layers
@@ -49,6 +50,15 @@ def test_classes_are_matched(
 ) -> None:
     teacher = member(tmp_path, len(own) if own else 2, own, class_map)
     assert outputs("teacher", teacher, names, len(names)) == expected
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], None])
+def test_a_better_order_is_proposed_as_a_class_map_of_all_outputs(tmp_path: Path, names: list[str] | None) -> None:
+    teacher, about = member(tmp_path, 4), {"path": "teacher", "names": names, "folder": tmp_path}
+    remedy = propose_map([1, 0], own=Outputs(4, [3, 2]), **about)
+    assert remedy == f"set teacher.class_map={tmp_path}/teacher.class_map.json"
+    assert outputs("teacher", replace(teacher, class_map=remedy.partition("=")[2]), names, 2) == Outputs(4, [2, 3])
+    assert propose_map(None, own=Outputs(2), **about).startswith("give teacher.class_map=FILE.json, {")
 
 
 def test_names_inside_of_a_checkpoint_count_too(tmp_path: Path) -> None:
