@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import Node
+from kdx.config.signatures import signature
 from kdx.data.source import Images, Source, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
@@ -48,12 +50,16 @@ class Experiment:
 def make_network(node: Node, path: str, source: Source, num_classes: int) -> Network:
     """Return the network of the config node at `path`, with the classes, channels, mean and std of the data set.
 
-    A mean and std in the node take precedence. ConfigError if the network cannot be built with these arguments.
+    A mean and std in the node take precedence. A network that starts from a file gets the names of the classes, too.
+    ConfigError if the network cannot be built with these arguments.
     """
-    colors = {} if node.get("mean") is not None else {"mean": source.mean, "std": source.std}
+    data: dict[str, Any] = {} if node.get("mean") is not None else {"mean": source.mean, "std": source.std}
+    known = signature(str(node["_target_"])) if node.get("init") is not None else None
+    if known is not None and "class_names" in known.parameters:
+        data["class_names"] = source.names
     factory = build.make(node, path)
     try:
-        network: Network = factory(num_classes=num_classes, in_channels=source.channels, **colors)
+        network: Network = factory(num_classes=num_classes, in_channels=source.channels, **data)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return network

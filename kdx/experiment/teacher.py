@@ -17,8 +17,10 @@ from kdx.config.plugins import own_code
 from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
+from kdx.experiment import build
 from kdx.experiment.build import Parts
 from kdx.experiment.teacher_classes import Outputs, outputs
+from kdx.networks.published import outputs_by_name
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store, fingerprint
 from kdx.training.ranks import rank
@@ -128,6 +130,8 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     if config.student.get("init"):
         with open(config.student["init"], "rb") as file:
             relevant["student"]["init"] = hashlib.file_digest(file, "sha256").hexdigest()
+        outputs = outputs_by_name(Path(config.student["init"]), build.make(config.data.source, "data.source").names)
+        relevant["student"] |= {} if outputs is None else {"init_outputs": list(outputs)}
     monitored = config.monitor.rpartition("/")[2]
     if monitored in config.metrics:  # the monitored metric selects the weights
         relevant["metrics"] = {monitored: plain["metrics"][monitored]}

@@ -11,10 +11,8 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig
 from kdx.data import class_map
 from kdx.networks import weights
-from kdx.networks.class_names import within
-from kdx.networks.published import beside, published
 from kdx.networks.published import class_names as synsets
-from kdx.networks.weight_files import metadata
+from kdx.networks.published import names_of, published
 from kdx.training.ranks import rank
 
 
@@ -31,9 +29,7 @@ def own_classes(member: MemberConfig, num_classes: int) -> tuple[int, Sequence[s
     """Return the number of classes of a member's file or pretrained weights, and their names if known."""
     if member.checkpoint is not None:
         file = Path(member.checkpoint)
-        known = beside(file)
-        count = weights.head_classes(file, member.key) or num_classes
-        names = known.names if known is not None else within(metadata(file))
+        count, names = weights.head_classes(file, member.key) or num_classes, names_of(file)
     else:
         known = published(member.architecture["architecture"])
         count = known.num_classes if known is not None else num_classes

@@ -11,6 +11,9 @@ from typing import Any
 import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
+from kdx.networks.class_names import within
+from kdx.networks.weight_files import metadata
+
 
 @dataclass(frozen=True)
 class Published:
@@ -37,6 +40,23 @@ def published(architecture: str) -> Published | None:
 def beside(weights: Path) -> Published | None:
     """Return the metadata in the .json of the same name, as kdx writes it, or in timm's config.json; None without both."""
     return _in_json(weights.with_suffix(".json")) or _in_json(weights.with_name("config.json"))
+
+
+def names_of(weights: Path) -> Sequence[str] | None:
+    """Return the class names of a file's network, in the order of its outputs: from beside or inside the file; None without."""
+    known = beside(weights)
+    return known.names if known is not None else within(metadata(weights))
+
+
+def outputs_by_name(weights: Path, names: Sequence[str] | None) -> Sequence[int] | None:
+    """Return the outputs of a file's network for these classes; [] if it has others; None if the file has no such names.
+
+    Names of another number of classes are not taken for those of the outputs.
+    """
+    own = names_of(weights) if names is not None else None
+    if names is None or own is None or len(own) != len(names):
+        return None
+    return [own.index(name) for name in names] if set(own) == set(names) else []
 
 
 def _in_json(file: Path) -> Published | None:

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import MemberConfig
+from kdx.config.schema import MemberConfig, RunConfig
+from kdx.experiment import build
+from kdx.experiment.assemble import make_network
 from kdx.experiment.teacher_classes import Outputs, outputs, propose_map
 from kdx.networks import weights
 from kdx.networks.class_names import within
@@ -95,6 +97,23 @@ def test_other_classes_are_refused_with_the_remedy(
 def test_other_names_are_a_doubt_if_they_are_not_judged_strictly(tmp_path: Path) -> None:
     found = outputs("teacher", member(tmp_path, 2, ["0", "1"]), ["00", "01"], 2, strict=False)
     assert (found.count, found.chosen) == (2, None) and found.doubt is not None and "matched by their order" in found.doubt
+
+
+def test_a_network_that_starts_from_a_file_gets_the_names_of_the_data(tmp_path: Path) -> None:
+    teacher, data = member(tmp_path, 2, ["cat", "dog"]), build.make({"_target_": "kdx.data.digits.Digits"}, "data.source")
+    data.names = ["dog", "cat"]
+    started = make_network({**teacher.architecture, "init": teacher.checkpoint}, "teacher.network", data, 2)
+    torch.testing.assert_close(started.model.fc.weight, weights.read(Path(teacher.checkpoint))["fc.weight"].flip(0))
+
+
+def test_the_paths_of_a_teacher_are_stored_as_absolute_ones(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member(tmp_path, 12, None, {"0": 0})
+    monkeypatch.chdir(tmp_path)
+    found = config("teacher.checkpoint=teacher.safetensors", "teacher.class_map=map.json", "student.init=teacher.safetensors")
+    paths = found.teacher.checkpoint, found.teacher.class_map, found.student["init"]
+    assert paths == tuple(str(tmp_path / name) for name in ("teacher.safetensors", "map.json", "teacher.safetensors"))
 
 
 def test_an_imagenet_network_is_matched_by_synsets() -> None:
