@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 Command = Callable[..., tuple[int, str, str]]
 
+RESNET = ["network@teacher.network=timm", "teacher.network.architecture=resnet18", "teacher.network.pretrained=true"]
 MISTAKES = {
     "unknown root key": (["sed=1"], "Unknown key 'sed'", "'seed'"),
     "unknown root key through +": (["+typo=1"], "Unknown key 'typo'", "seed"),
@@ -43,6 +44,13 @@ MISTAKES = {
     "no GPU": (["trainer=gpu"], "no GPU", "trainer=cpu"),
     "unknown architecture": (["student.architecture=resnet1888"], "'resnet1888'", "resnet18"),
     "a key without a file": (["teacher.key=ema"], "teacher.key=ema", "teacher.checkpoint=FILE"),
+    "a class map to train with": (["teacher.class_map=m.json"], "teacher.class_map=m.json", "teacher.checkpoint=FILE"),
+    "a class map to finetune with": (
+        ["teacher=finetune", *RESNET, "teacher.class_map=m.json"],
+        "teacher.class_map=m.json has no effect",
+        "teacher.class_map=null",
+    ),
+    "missing class map": ([*RESNET, "teacher.class_map=/nope.json"], "teacher.class_map=/nope.json", "use an existing path"),
     "a folder without a network": (["student.architecture=local-dir:/nope"], "No config.json", "save_for_hf"),
     "missing teacher": (["teacher.checkpoint=/nope.safetensors"], "/nope.safetensors", "use an existing path"),
     "missing checkpoint": (["ckpt_path=/nope.ckpt"], "/nope.ckpt", "use an existing path"),

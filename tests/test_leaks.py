@@ -12,7 +12,7 @@ import pytest
 from kdx.config.schema import RunConfig
 from kdx.experiment import build
 from kdx.experiment.data import read_splits
-from kdx.experiment.leaks import SAW_TEST, SAW_VAL, leaks
+from kdx.experiment.leaks import OF_RUN_SAW_TEST, SAW_TEST, SAW_VAL, leaks
 from kdx.networks import weights
 from kdx.networks.network import Network
 
@@ -88,7 +88,10 @@ def test_the_caveat_stands_in_the_results_and_is_inherited(
         assert (SAW_TEST in found) == (name == "outside")
         assert ("may have been trained on images of test" in out + err) == (name == "outside")
     by_run = {name: ["teacher=run", f"teacher.run={tmp_path / name}", "calibration=none"] for name in ("outside", "own")}
-    assert kinds(config(*by_run["outside"])) == {SAW_TEST}
+    parts = build.parts(config(*by_run["outside"]))
+    [inherited] = leaks(parts, read_splits(parts.source))
+    assert inherited.kind == OF_RUN_SAW_TEST and f"on that run's test images ({tmp_path / 'outside'})" in inherited.text
+    assert "data set has no" not in inherited.text  # which is that of the other run
     assert kinds(config(*by_run["own"])) == set()
     assert kinds(config(*by_run["own"], "data.split_seed=3")) == {SAW_TEST}
     (tmp_path / "own" / "metrics.json").write_text("{}")

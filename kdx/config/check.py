@@ -230,21 +230,29 @@ def _check_selection(plain: Node) -> None:
         raise ConfigError("selection=ema needs the moving average of the weights: add callbacks=ema")
 
 
-def _check_files(plain: Node) -> None:
-    """Raise ConfigError if a file that the config names does not exist, or if it asks for more CPU cores than there are."""
-    files = {} if plain["ckpt_path"] == AUTO else {"ckpt_path": plain["ckpt_path"]}
-    files |= {f"{path}.checkpoint": member.get("checkpoint") for path, member in members(plain).items()}
-    files |= {f"{path}.init": node.get("init") for path, node in targets(plain) if "architecture" in node}
-    for key, value in files.items():
-        if value is not None and not Path(value).is_file():
-            raise ConfigError(f"{key}={value}: file not found; use an existing path, or null")
+def _check_files(plain: dict[str, Any]) -> None:
+    """Make paths absolute. ConfigError if a file does not exist or has no effect, or for more CPU cores than there are."""
     for path, member in members(plain).items():
-        if member.get("key") is not None and member.get("checkpoint") is None:
+        here, trained = member.get("checkpoint"), member.get("finetune") or not member["network"].get("pretrained")
+        if member.get("key") is not None and here is None:
             raise ConfigError(
                 f"{path}.key={member['key']} has no effect without {path}.checkpoint=FILE: set it, or {path}.key=null"
             )
-        if member.get("checkpoint") is not None:
-            member["checkpoint"] = str(Path(member["checkpoint"]).absolute())  # the run can be read from any folder
+        if member.get("class_map") is not None and here is None and trained:
+            raise ConfigError(
+                f"{path}.class_map={member['class_map']} has no effect on a teacher that is trained on the data first: "
+                f"use trained weights, {path}.checkpoint=FILE, or {path}.class_map=null"
+            )
+        if member.get("run") is not None:
+            member["run"] = str(Path(member["run"]).absolute())
+    files = [("ckpt_path", plain, "ckpt_path")] if plain["ckpt_path"] != AUTO else []
+    files += [(f"{path}.{key}", member, key) for path, member in members(plain).items() for key in ("checkpoint", "class_map")]
+    files += [(f"{path}.init", node, "init") for path, node in targets(plain) if "architecture" in node]
+    for name, node, key in files:
+        if node.get(key) is not None:
+            if not Path(node[key]).is_file():
+                raise ConfigError(f"{name}={node[key]}: file not found; use an existing path, or null")
+            node[key] = str(Path(node[key]).absolute())  # the run can be read from any folder
     devices, accelerator = plain["trainer"].get("devices"), plain["trainer"].get("accelerator")
     cores = os.cpu_count() or 1
     if accelerator == "cpu" and isinstance(devices, int) and not 1 <= devices <= cores:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdx.run.files import replacing
+
 FORMAT = '{"class of the data set": number of the output, ...}'
 REMEDY = f"give class_map=FILE.json with {FORMAT}"
 
@@ -64,7 +66,7 @@ def from_file(path: Path, names: Names, num_classes: int, num_outputs: int) -> O
         raise ValueError(f"class_map={path} cannot be read ({error}): give a JSON file with {FORMAT}") from None
     if not isinstance(mapping, dict) or not all(isinstance(v, int) and not isinstance(v, bool) for v in mapping.values()):
         raise ValueError(f"class_map={path} is not a map of classes; expected {FORMAT}: correct the file")
-    classes = list(names) if names is not None else [str(label) for label in range(num_classes)]
+    classes = _keys(names, num_classes)
     for name in classes:
         if name not in mapping:
             close = difflib.get_close_matches(name, list(mapping), n=1, cutoff=0.5)
@@ -78,3 +80,14 @@ def from_file(path: Path, names: Names, num_classes: int, num_outputs: int) -> O
         twice = next(output for output in outputs if outputs.count(output) > 1)
         raise ValueError(f"class_map={path}: output {twice} is used for two classes: set a different output for each class")
     return np.array(outputs, np.int64)
+
+
+def write(path: Path, names: Names, outputs: Sequence[int]) -> None:
+    """Write the outputs [K] for the data set's classes to a file that `from_file` reads."""
+    content = json.dumps(dict(zip(_keys(names, len(outputs)), outputs, strict=True)), indent=2, ensure_ascii=False)
+    with replacing(path) as draft:
+        draft.write_text(content + "\n", encoding="utf-8")
+
+
+def _keys(names: Names, num_classes: int) -> list[str]:
+    return list(names) if names is not None else [str(label) for label in range(num_classes)]

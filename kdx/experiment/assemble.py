@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import Node
+from kdx.config.signatures import signature
 from kdx.data.source import Images, Source, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
 from kdx.experiment.teacher import MemberWeights
+from kdx.experiment.teacher_classes import propose_map
 from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.networks.normalization import Normalization, candidates, others
+from kdx.teachers.class_order import Classes
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
@@ -60,14 +65,18 @@ def make_network(node: Node, path: str, source: Source, num_classes: int, expect
     """Return the network of the config node at `path`, with the classes and channels of the data set.
 
     A mean and std in the node take precedence, then those of its pretrained weights, then what is `expected`, by default as
-    in `normalizations`. ConfigError if the network cannot be built with these arguments.
+    in `normalizations`. A network that starts from a file gets the names of the classes, too. ConfigError if the network cannot
+    be built with these arguments.
     """
     factory = build.make(node, path)
     unset = [] if node.get("pretrained") and "architecture" in node else [n for n in ("mean", "std") if node.get(n) is None]
     try:
         used = expected or normalizations(node, source)[0]
-        colors = {name: getattr(used, name) for name in unset}
-        network: Network = factory(num_classes=num_classes, in_channels=source.channels, **colors)
+        data: dict[str, Any] = {name: getattr(used, name) for name in unset}
+        known = signature(str(node["_target_"])) if node.get("init") is not None else None
+        if known is not None and "class_names" in known.parameters:
+            data["class_names"] = source.names
+        network: Network = factory(num_classes=num_classes, in_channels=source.channels, **data)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     if unset and (expected is not None or node.get("init") is not None):
@@ -105,6 +114,20 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         raise ConfigError(f"teacher.members: {error}") from None
 
 
+def classes_in_question(parts: Parts, files: Mapping[str, MemberWeights], folder: Path) -> dict[str, Classes]:
+    """Return the classes of the members, by name, that were trained elsewhere, perhaps in another order of the classes.
+
+    A better order is written to a class map in `folder`.
+    """
+    names, found = parts.source.names, {}
+    for path, member in parts.config.members.items():
+        own = files[path.rpartition(".")[2]]
+        if member.checkpoint is not None or own.file is None:
+            remedy = functools.partial(propose_map, path=path, own=own.outputs, names=names, folder=folder)
+            found[path.rpartition(".")[2]] = Classes(names, remedy)
+    return found
+
+
 def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
     """Return the student with its teacher or its peers, as one module."""
     config, source, num_classes = parts.config, parts.source, parts.num_classes
@@ -140,8 +163,11 @@ def connect(parts: Parts, distiller: Distiller | Cohort, train: Images) -> None:
         raise ConfigError(f"losses: {error}") from None
 
 
-def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, MemberWeights]) -> Experiment:
-    """Return module, data module and teacher with their weights; `files` are those of the teacher's members."""
+def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[str, MemberWeights], folder: Path) -> Experiment:
+    """Return module, data module and teacher with their weights; `files` are those of the teacher's members.
+
+    What the preflight proposes is written to `folder`, that of the run.
+    """
     config, num_classes = parts.config, parts.num_classes
     teacher = load_teacher(parts, num_classes, files)
     caveats: dict[str, str] = {}
@@ -167,7 +193,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         assert teacher is not None
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
-        found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config))
+        classes = classes_in_question(parts, files, folder)
+        found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config), classes)
         if "teacher/accuracy" in found.metrics:
             text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
             numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]

@@ -50,7 +50,7 @@ def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
     """Return the experiment of a finished run, with its selected weights, its teacher and the teacher's calibration."""
     cards: dict[str, Any] = folder.read("teacher.json")["members"] if parts.config.teacher is not None else {}
     files = {name: weights_of_card(card, parts.num_classes) for name, card in cards.items()}
-    experiment = assemble(parts, splits, files)
+    experiment = assemble(parts, splits, files, folder.path)
     distiller = experiment.module.distiller
     weights.load(distiller.student.model, folder.student)
     if isinstance(distiller, Cohort):

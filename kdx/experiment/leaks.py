@@ -17,6 +17,7 @@ from kdx.networks.weights import head_classes
 from kdx.teachers.judgement import Fault
 
 SAW_TEST, SAW_VAL = "teacher_saw_test", "teacher_saw_val"
+OF_RUN_SAW_TEST = "teacher_of_run_saw_test"
 CARVED_BY = ("val_share", "test_share", "test_from", "split_seed")  # keys of `data` on which the images of val and test depend
 
 Splits = Mapping[SplitName, Images]
@@ -32,9 +33,10 @@ def leaks(parts: Parts, published: Splits) -> list[Fault]:
     from_train = [split for split, origin in carved_from(published, config.data.test_from).items() if origin == "train"]
     faults: list[Fault] = []
     for path, member in config.members.items() if parts.source.labels else ():
-        inherited = _caveats(member)
         may_know_train = bool(from_train) and _may_know_train(parts, path, member, published)
-        if SAW_TEST in inherited or (may_know_train and "test" in from_train):
+        if {SAW_TEST, OF_RUN_SAW_TEST} & set(_caveats(member)):
+            faults.append(Fault(OF_RUN_SAW_TEST, _inherited(path, member), certain=False))
+        if may_know_train and "test" in from_train:
             faults.append(Fault(SAW_TEST, _text(path, "test", "the test metrics are optimistic"), certain=False))
         if may_know_train and "val" in from_train and config.calibration is not None:
             effect = "its calibration temperature is that of images it knows, which is too low"
@@ -42,11 +44,22 @@ def leaks(parts: Parts, published: Splits) -> list[Fault]:
     return faults
 
 
-def _text(path: str, split: str, effect: str) -> str:
-    teacher = "The teacher" if path == "teacher" else f"Teacher {path.rpartition('.')[2]}"
+def _inherited(path: str, member: MemberConfig) -> str:
     return (
-        f"{teacher} may have been trained on images of {split}, which are taken from train because the data set has no {split} "
-        f"split, so {effect}: use data with a {split} split of images that it has not seen, such as a folder {split}/"
+        f"{_title(path)} is the student of a run whose own teacher may have been trained on that run's test images "
+        f"({member.run}), so the test metrics are optimistic if these images are also in this test split: use a teacher "
+        "without this caveat, or test on other images"
+    )
+
+
+def _title(path: str) -> str:
+    return "The teacher" if path == "teacher" else f"Teacher {path.rpartition('.')[2]}"
+
+
+def _text(path: str, split: str, effect: str) -> str:
+    return (
+        f"{_title(path)} may have been trained on images of {split}, which are taken from train because the data set has no "
+        f"{split} split, so {effect}: use data with a {split} split of images that it has not seen, such as a folder {split}/"
     )
 
 

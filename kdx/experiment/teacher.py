@@ -18,8 +18,10 @@ from kdx.config.influence import PLACE, UNRELATED, flat, relevant
 from kdx.config.schema import AUTO, MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
+from kdx.experiment import build
 from kdx.experiment.build import Parts
 from kdx.experiment.teacher_classes import Outputs, outputs
+from kdx.networks import metadata
 from kdx.networks.normalization import of_weights
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store
@@ -102,11 +104,15 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
     if config.data.source != source:
         counted["data.source"] = plain["data"]["source"]
     if config.student.get("init"):
-        with open(config.student["init"], "rb") as file:
+        start = Path(config.student["init"])
+        with start.open("rb") as file:
             counted["student.init"] = hashlib.file_digest(file, "sha256").hexdigest()
-        expected = of_weights(config.student.get("architecture"), Path(config.student["init"]))
+        expected = of_weights(config.student.get("architecture"), start)
         if expected is not None:  # the values may stand beside the file
             counted["student.expected"] = [expected.mean, expected.std]
+        outputs = metadata.outputs_by_name(start, build.make(config.data.source, "data.source").names)
+        if outputs is not None:
+            counted["student.init_outputs"] = list(outputs)
     code = code_of({name: value for name, value in plain.items() if name != "metrics"} | {"metrics": counted.get("metrics")})
     return digest({"config": counted, "code": code, "data": data_fingerprint(splits), "kdx": VERSION})
 

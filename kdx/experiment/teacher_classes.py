@@ -13,6 +13,7 @@ from kdx.data import class_map
 from kdx.networks import metadata
 from kdx.networks.published import Published, published
 from kdx.networks.published import class_names as synsets
+from kdx.training.ranks import rank
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,20 @@ def outputs(path: str, member: MemberConfig, names: Sequence[str] | None, num_cl
         return Outputs(count, doubt=f"{problem}. They are matched by their order")
     by_order = "; or match them by their order with preflight=warn" if count == num_classes else ""
     raise ConfigError(f"{problem}. Rename the class folders, or give {map_key}=FILE.json, {class_map.FORMAT}{by_order}")
+
+
+def propose_map(order: Sequence[int] | None, *, path: str, own: Outputs, names: Sequence[str] | None, folder: Path) -> str:
+    """Return the remedy for a member at `path` whose outputs, those that are used, are the data's classes in this order [K].
+
+    It is a class map in `folder`, which is written; without an order, it is to be given by the user.
+    """
+    option = f"{path}.class_map"
+    if order is None:
+        return f"give {option}=FILE.json, {class_map.FORMAT}"
+    file = folder.absolute() / f"{option}.json"
+    if rank() == 0:
+        class_map.write(file, names, order if own.chosen is None else [own.chosen[place] for place in order])
+    return f"set {option}={file}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     start += time.perf_counter() - before_teacher  # time, energy and memory are the student's
     energy = EnergyMeter()
     forget_peak_memory()
-    experiment = assemble(parts, splits, files)
+    experiment = assemble(parts, splits, files, folder.path)
     if judges(config):
         report_faults(leaks(parts, published), config, experiment.caveats)
     module = experiment.module

@@ -173,10 +173,15 @@ def last_layers(model: nn.Module) -> tuple[nn.Module, ...]:
     return tuple(heads) if isinstance(heads, (tuple, list)) else (heads,)
 
 
+def names_of_head(model: nn.Module) -> list[str]:
+    """Return the names of the weights of the last layer."""
+    inside = {id(weight) for layer in last_layers(model) for weight in layer.parameters()}
+    return [name for name, weight in model.named_parameters() if id(weight) in inside]
+
+
 def _fresh(model: nn.Module, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the last layer if it is not in the state dict, or has other classes there."""
-    inside = {id(weight) for layer in last_layers(model) for weight in layer.parameters()}
-    last = [name for name, weight in model.named_parameters() if id(weight) in inside]
+    last = names_of_head(model)
     absent = all(name not in state for name in last)
     other_classes = all(name in state and state[name].shape[1:] == expected[name].shape[1:] for name in last) and any(
         state[name].shape != expected[name].shape for name in last

@@ -45,6 +45,17 @@ def of_file(path: Path, key: str | None = None) -> Known:
     return Known(num_classes, next(names, None), *next(colors, (None, "")))
 
 
+def outputs_by_name(path: Path, names: Sequence[str] | None) -> Sequence[int] | None:
+    """Return the outputs of a file's network for these classes; [] if it has others; None if the file has no such names.
+
+    Names of another number of classes are not taken for those of the outputs.
+    """
+    own = of_file(path).names if names is not None else None
+    if names is None or own is None or len(own) != len(names):
+        return None
+    return [own.index(name) for name in names] if set(own) == set(names) else []
+
+
 def in_json(file: Path) -> Any:
     """Return the content of a .json file; None if it cannot be read."""
     try:

@@ -16,6 +16,7 @@ import kdx.networks.cifar
 import kdx.networks.mobilenetv3  # noqa: F401 - they register architectures with timm
 from kdx.networks import downloads, grids, names, normalization, weights
 from kdx.networks.fitting import last_layers
+from kdx.networks.metadata import outputs_by_name
 from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
 log = logging.getLogger("kdx")
@@ -36,6 +37,7 @@ class Network(nn.Module):
             another number of channels; by default those of the `pretrained` weights, else 0.5.
         pretrained: load timm's weights of that name.
         init: file of initial weights; if its last layer is missing or has other classes, that layer is initialized randomly.
+        class_names: names of the K classes; if `init` names its classes too, its outputs are put in this order.
         args: further arguments of the architecture's constructor.
 
     Raises ValueError if weights do not exist or do not fit.
@@ -53,6 +55,7 @@ class Network(nn.Module):
         std: Sequence[Positive] | None = None,
         pretrained: bool = False,
         init: str | None = None,
+        class_names: Sequence[str] | None = None,
         args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -74,11 +77,16 @@ class Network(nn.Module):
             per_channel = torch.tensor(_per_channel(name, trained[name] if values is None else values, in_channels))
             self.register_buffer(name, per_channel.view(1, -1, 1, 1), persistent=False)
         if init is not None:
-            self._start_from(Path(init))
+            self._start_from(Path(init), class_names)
 
-    def _start_from(self, path: Path) -> None:
-        fresh = weights.initialize(self.model, path)
+    def _start_from(self, path: Path, class_names: Sequence[str] | None) -> None:
+        outputs = outputs_by_name(path, class_names)
+        fresh = weights.initialize(self.model, path, new_head=outputs == [])
         note = f"; new last layer ({' and '.join(fresh)}) for {self.num_classes} classes" if fresh else ""
+        if outputs is not None:
+            note += "; its classes have other names" if not outputs else "" if fresh else "; classes matched by name"
+        if outputs and not fresh:
+            self.keep_classes(outputs)
         log.info("%s initialized from %s%s", self.architecture, path, note)
 
     def forward(self, images: Tensor) -> Tensor:

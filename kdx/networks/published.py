@@ -8,6 +8,7 @@ from pathlib import Path
 
 import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from timm.utils.misc import natural_key
 
 from kdx.networks import metadata
 
@@ -55,3 +56,9 @@ def class_names(num_classes: int) -> Sequence[str] | None:
         return None
     names: list[str] = ImageNetInfo(subset).label_names()
     return names
+
+
+def natural_order(names: Sequence[str]) -> list[int]:
+    """Return the place of each name in the order by which timm numbers the folders of classes: 2 before 10, a before B."""
+    by_name = sorted(range(len(names)), key=lambda k: natural_key(names[k]))
+    return sorted(range(len(names)), key=by_name.__getitem__)

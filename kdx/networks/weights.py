@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.networks import grids, weight_files, weight_search
-from kdx.networks.fitting import Fit
+from kdx.networks.fitting import Fit, names_of_head
 from kdx.networks.weight_files import shapes
 
 __all__ = ["check_classes", "digest", "fitted", "head_classes", "initialize", "load", "read", "save", "shapes", "take_size"]
@@ -49,12 +50,16 @@ def load(model: nn.Module, path: Path, key: str | None = None, key_option: str |
     _put(model, fitted(model, path, key, key_option), path)
 
 
-def initialize(model: nn.Module, path: Path) -> list[str]:
+def initialize(model: nn.Module, path: Path, new_head: bool = False) -> list[str]:
     """Load the weights of `model` as `load`, except a last layer that is missing in the file or has other classes.
 
-    Returns the names of the weights that were not loaded. Raises ValueError for any other mismatch, as `load`.
+    With `new_head`, the last layer is not loaded at all. Returns the names of the weights that were not loaded. Raises
+    ValueError for any other mismatch, as `load`.
     """
     fit = fitted(model, path, new_head=True)
+    if new_head:
+        expected, head = model.state_dict(), names_of_head(model)
+        fit = replace(fit, state={**fit.state, **{name: expected[name] for name in head}}, fresh=tuple(head))
     _put(model, fit, path)
     return list(fit.fresh)
 

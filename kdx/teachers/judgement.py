@@ -23,6 +23,12 @@ class Fault:
     certain: bool
 
 
+def mcnemar(other: Tensor, right: Tensor) -> float:
+    """Return the p-value of McNemar's exact one-sided test that mask `other` [N] is true more often than `right` [N]."""
+    gained, lost = int((other & ~right).sum()), int((right & ~other).sum())
+    return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+
+
 def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
     """Return the faults of a teacher's answers, logits [N,K], for val images with labels [N].
 
@@ -60,8 +66,7 @@ def judge_normalization(
     right, others_right = logits.argmax(-1) == label, others.argmax(-1) == label[:, None]
     best = int(others_right.sum(0).argmax())
     other, other_right = teacher.alternatives[best], others_right[:, best]
-    gained, lost = int((other_right & ~right).sum()), int((right & ~other_right).sum())
-    if gained <= lost:
+    if other_right.sum() <= right.sum():
         return []
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (other.mean, other.std))
     text = (
@@ -69,8 +74,8 @@ def judge_normalization(
         f"{other_right.double().mean():.3f} with {key}.network.mean=[{mean}] {key}.network.std=[{std}], {other.origin}: "
         "set these"
     )
-    certain = binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANT
-    return [Fault("teacher_normalization", text, bool(certain))]
+    certain = mcnemar(other_right, right) < SIGNIFICANT
+    return [Fault("teacher_normalization", text, certain)]
 
 
 def undetermined(calibration: Calibration, name: str) -> list[Fault]:

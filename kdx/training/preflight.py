@@ -12,6 +12,7 @@ from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.gathering import everywhere
 from kdx.metrics.suite import Suite
 from kdx.teachers.calibration import TemperatureScaling
+from kdx.teachers.class_order import Classes, judge_order
 from kdx.teachers.ensemble import disagreement
 from kdx.teachers.judgement import Fault, judge, judge_normalization, undetermined
 from kdx.teachers.teacher import OnlineTeacher, Teacher
@@ -36,14 +37,16 @@ def inspect(
     num_classes: int,
     added_metrics: Mapping[str, EvaluationMetric] | None = None,
     judged: bool = True,
+    classes: Mapping[str, Classes] | None = None,
 ) -> Preflight:
     """Evaluate the teacher on val at its own resolution and on the student's images, with calibration if configured.
 
     Metrics: `teacher/...` after and `teacher_raw/...` before calibration at the teacher's resolution;
     `teacher_at_student_resolution/...` after calibration, if the teacher runs there. The members of an ensemble are calibrated
     separately; each has its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of
-    each member, which is 1 where val does not determine it. What is wrong with a member is among the `faults`. Without
-    `judged`, none is looked for, and the best temperature within its bounds is used.
+    each member, which is 1 where val does not determine it. What is wrong with a member is among the `faults`, a cause before
+    its effects. Without `judged`, none is looked for, and the best temperature within its bounds is used. `classes` are those
+    of the members, by name, whose order of classes is in question.
     """
     members = teacher.members
     for member in members.values():
@@ -81,10 +84,12 @@ def inspect(
             single = len(members) == 1
             title, key = ("The teacher", "teacher") if single else (f"Teacher {name}", f"teacher.members.{name}")
             if judged:
-                faults += judge(answers[:, i], label, title)
-            if name in otherwise:
-                assert isinstance(member, OnlineTeacher)
-                faults += judge_normalization(answers[:, i], everywhere(otherwise[name]), label, title, member, key)
+                own_classes = (classes or {}).get(name)
+                causes = judge_order(answers[:, i], label, title, own_classes) if own_classes is not None else []
+                if name in otherwise and not causes:  # in a wrong order, another normalization seems better by chance
+                    assert isinstance(member, OnlineTeacher)
+                    causes = judge_normalization(answers[:, i], everywhere(otherwise[name]), label, title, member, key)
+                faults += [*causes, *judge(answers[:, i], label, title)]
             if calibration is not None:
                 fitted = calibration.calibrate(answers[:, i], label, certain=not judged)
                 member.calibration_temperature = fitted.temperature

@@ -202,6 +202,41 @@ def test_a_last_layer_that_fits_is_not_said_to_be_fresh(
     assert "cifar_resnet8 initialized from" in caplog.text and "new last layer" not in caplog.text
 
 
+NAMES = [f"class {k}" for k in range(10)]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    ("names", "outputs", "said"),
+    [
+        (NAMES, range(10), "; classes matched by name"),
+        (NAMES[::-1], range(9, -1, -1), "; classes matched by name"),
+        (None, range(10), ""),
+        ([*NAMES[:9], "X"], None, "; new last layer (fc.weight and fc.bias) for 10 classes; its classes have other names"),
+    ],
+)
+def test_the_classes_of_a_start_are_matched_by_name(
+    tmp_path: Path,
+    trained: Network,
+    caplog: pytest.LogCaptureFixture,
+    names: list[str] | None,
+    outputs: range | None,
+    said: str,
+    inside: bool,
+) -> None:
+    path = tmp_path / "start"
+    if inside:
+        torch.save({"model": state_of(trained), "class_to_idx": {name: k for k, name in enumerate(NAMES)}}, path)
+    else:
+        path = tmp_path / "start.safetensors"
+        weights.save(trained.model, {**trained.card, "label_names": NAMES}, path)
+    with caplog.at_level(logging.INFO, "kdx"):
+        started = Network("cifar_resnet8", 10, init=str(path), class_names=names).eval()
+    assert caplog.messages[-1] == f"cifar_resnet8 initialized from {path}{said}"
+    kept = started.model.fc.weight[:, None].eq(state_of(trained)["fc.weight"]).all(-1).nonzero()[:, 1].tolist()
+    assert kept == list(outputs or [])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import formats
 import pytest
 import torch
 
@@ -163,3 +164,14 @@ def test_pretrained_weights_with_other_classes_start_the_teacher(train: Train, t
     head = {"fc.weight", "fc.bias"}
     assert trained["fc.weight"].shape[0] == 10
     assert same == (set(trained) - head if option == "probe" else set())
+
+
+def test_the_names_of_the_classes_beside_a_start_count_if_they_decide_its_last_layer(config: Config, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        formats.write_tree(tmp_path / "data" / split, {"ant": 2, "bee": 2}, ending="png")
+    file, network, keys = tmp_path / "start.safetensors", Network("cifar_resnet8", 2, 3), []
+    for names in (None, ["bee", "ant"], ["cat", "dog"]):
+        weights.save(network.model, {**network.card, "label_names": names}, file)
+        start = ["teacher=finetune", "network@teacher.network=cifar_resnet8", f"teacher.network.init={file}"]
+        keys.append(key_of(config("experiment=none", "data=imagefolder", f"data.root={tmp_path / 'data'}", *start)))
+    assert len(set(keys)) == 3

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import MemberConfig
-from kdx.experiment.teacher_classes import Outputs, outputs
+from kdx.config.schema import MemberConfig, RunConfig
+from kdx.experiment import build
+from kdx.experiment.assemble import make_network
+from kdx.experiment.teacher_classes import Outputs, outputs, propose_map
 from kdx.networks import weights
 from kdx.networks.fitting import last_layers
 from kdx.networks.metadata import within
@@ -51,6 +54,15 @@ def test_classes_are_matched(
     assert outputs("teacher", teacher, names, len(names)) == expected
 
 
+@pytest.mark.parametrize("names", [["cat", "dog"], None])
+def test_a_better_order_is_proposed_as_a_class_map_of_all_outputs(tmp_path: Path, names: list[str] | None) -> None:
+    teacher, about = member(tmp_path, 4), {"path": "teacher", "names": names, "folder": tmp_path}
+    remedy = propose_map([1, 0], own=Outputs(4, [3, 2]), **about)
+    assert remedy == f"set teacher.class_map={tmp_path}/teacher.class_map.json"
+    assert outputs("teacher", replace(teacher, class_map=remedy.partition("=")[2]), names, 2) == Outputs(4, [2, 3])
+    assert propose_map(None, own=Outputs(2), **about).startswith("give teacher.class_map=FILE.json, {")
+
+
 def test_names_inside_of_a_checkpoint_count_too(tmp_path: Path) -> None:
     state = {f"module.{name}": tensor for name, tensor in Network("cifar_resnet8", 2, 1).model.state_dict().items()}
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1), "classes": ["dog", "cat"]}, tmp_path / "teacher.pth")
@@ -85,6 +97,23 @@ def test_other_classes_are_refused_with_the_remedy(
 def test_other_names_are_a_doubt_if_they_are_not_judged_strictly(tmp_path: Path) -> None:
     found = outputs("teacher", member(tmp_path, 2, ["0", "1"]), ["00", "01"], 2, strict=False)
     assert (found.count, found.chosen) == (2, None) and found.doubt is not None and "matched by their order" in found.doubt
+
+
+def test_a_network_that_starts_from_a_file_gets_the_names_of_the_data(tmp_path: Path) -> None:
+    teacher, data = member(tmp_path, 2, ["cat", "dog"]), build.make({"_target_": "kdx.data.digits.Digits"}, "data.source")
+    data.names = ["dog", "cat"]
+    started = make_network({**teacher.architecture, "init": teacher.checkpoint}, "teacher.network", data, 2)
+    torch.testing.assert_close(started.model.fc.weight, weights.read(Path(teacher.checkpoint))["fc.weight"].flip(0))
+
+
+def test_the_paths_of_a_teacher_are_stored_as_absolute_ones(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member(tmp_path, 12, None, {"0": 0})
+    monkeypatch.chdir(tmp_path)
+    found = config("teacher.checkpoint=teacher.safetensors", "teacher.class_map=map.json", "student.init=teacher.safetensors")
+    paths = found.teacher.checkpoint, found.teacher.class_map, found.student["init"]
+    assert paths == tuple(str(tmp_path / name) for name in ("teacher.safetensors", "map.json", "teacher.safetensors"))
 
 
 def test_an_imagenet_network_is_matched_by_synsets() -> None:
