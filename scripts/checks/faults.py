@@ -1,7 +1,7 @@
 """Break off runs at random moments and go on; compare with runs that were not broken off: student, numbers and curves, bitwise.
 
-python scripts/faults.py                     every variant, 20 signals each: SIGKILL, SIGTERM and SIGINT in turn
-python scripts/faults.py ema dml --signals 5
+python scripts/checks/faults.py                     every variant, 20 signals each: SIGKILL, SIGTERM and SIGINT in turn
+python scripts/checks/faults.py ema dml --signals 5
 """
 
 from __future__ import annotations
