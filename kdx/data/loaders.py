@@ -6,6 +6,7 @@ processes, which send uint8 images.
 
 from __future__ import annotations
 
+import math
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from kdx.types import Draw, Examples, RenderedBatch
 Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it that is still to come
 Look = Callable[[Examples], RenderedBatch]  # how an observer looks at decoded examples
 OnBadImage = Literal["raise", "skip"]
+SAMPLE = 64  # images that tell whether a split can be resident
 Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indices
 
 
@@ -33,18 +35,29 @@ def at_start() -> tuple[int, int]:
     return 0, 0
 
 
-def decode(images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage) -> tuple[list[torch.Tensor], dict[int, str]]:
+class TooLargeError(ValueError):
+    """Images that do not fit into the memory that is meant for them."""
+
+
+def decode(
+    images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage, budget: float = math.inf
+) -> tuple[list[torch.Tensor], dict[int, str]]:
     """Return the images that can be decoded, uint8 [C,H,W] each, and the errors of the others: index -> message.
 
     Raises:
         BadImageError: an image cannot be decoded, and `on_bad_image` is "raise".
+        TooLargeError: all images on one canvas, as high and as wide as the largest, would have more than `budget` bytes.
         ShapeError: an image is not uint8 [C,H,W], or has another number of channels than those before.
     """
     decoded: list[torch.Tensor] = []
     bad: dict[int, str] = {}
+    height = width = 0
     for i in index.tolist():
         try:
             decoded.append(torch.from_numpy(checked_image(images[i], images, i)))
+            height, width = max(height, decoded[-1].shape[1]), max(width, decoded[-1].shape[2])
+            if len(index) * len(decoded[0]) * height * width > budget:
+                raise TooLargeError(f"{image_name(images, i)} makes the canvas {height} x {width} px")
             if len(decoded[-1]) != len(decoded[0]):
                 raise ShapeError(
                     f"{image_name(images, i)} has {len(decoded[-1])} channels; expected {len(decoded[0])} as before: "
@@ -109,11 +122,24 @@ class Loader(ABC):
 
 
 class Resident:
-    """A split decoded once, on `device`: one canvas uint8 [N,C,H,W], sizes [N,2], labels [N]; bad images are 0."""
+    """A split decoded once, on `device`: one canvas uint8 [N,C,H,W], sizes [N,2], labels [N]; bad images are 0.
 
-    def __init__(self, images: Images, on_bad_image: OnBadImage = "raise", device: torch.device | str = "cpu") -> None:
+    The canvas is as high and as wide as the largest image. Raises TooLargeError if it would have more than `budget` bytes; a
+    sample from all over the split is decoded first, so that this is mostly known at once.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        on_bad_image: OnBadImage = "raise",
+        device: torch.device | str = "cpu",
+        budget: float = math.inf,
+    ) -> None:
         index = np.arange(len(images))
-        decoded, self.skipped = decode(images, index, on_bad_image)
+        if budget < math.inf and len(index):
+            sample = index[:: -(-len(index) // SAMPLE)]
+            decode(images, sample, "skip", budget * len(sample) / len(index))
+        decoded, self.skipped = decode(images, index, on_bad_image, budget)
         good = np.setdiff1d(index, list(self.skipped))
         if not decoded:
             raise BadImageError(f"none of {len(images)} images can be decoded: {next(iter(self.skipped.values()), 'empty')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 
-from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, at_start
+from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, TooLargeError, at_start
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName, check_labels
 from kdx.types import Batch, RenderedBatch
@@ -22,7 +23,8 @@ log = logging.getLogger("kdx")
 class DataModule(pl.LightningDataModule):
     """Loaders for Lightning, and the observers that define how each split is rendered.
 
-    `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels fit `budget` bytes.
+    `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels, on one canvas of
+    the size of the largest image, have at most `budget` bytes.
     """
 
     def __init__(
@@ -44,12 +46,20 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.kind, self.num_workers, self.budget, self.on_bad_image = loader, num_workers, budget, on_bad_image
         self.loaders: list[tuple[SplitName, Loader]] = []
-        self.held: dict[SplitName, Resident] = {}
+        self._held: dict[SplitName, Resident | None] = {}
 
-    def resident(self, split: SplitName) -> bool:
-        """Return whether this split is decoded once and kept on the device."""
-        images = self.splits[split]
-        return self.kind == "resident" or (self.kind == "auto" and _bytes(images) <= self.budget)
+    def held(self, split: SplitName) -> Resident | None:
+        """Return this split, decoded once and kept on the device; None if it is streamed."""
+        if split not in self._held:
+            assert self.trainer is not None
+            images, device = self.splits[split], self.trainer.strategy.root_device
+            budget = {"streamed": 0, "auto": self.budget, "resident": math.inf}[self.kind]
+            try:
+                self._held[split] = Resident(images, self.on_bad_image, device, budget) if budget else None
+            except TooLargeError as error:
+                log.debug("%s is streamed, more than data.resident_budget_mb: %s", split, error)
+                self._held[split] = None
+        return self._held[split]
 
     def loader(self, split: SplitName, observer: Observer, position: Position = at_start, *, train: bool = False) -> Loader:
         """Return a loader of a split, rendered by `observer`: shuffled for training, else every example once."""
@@ -64,13 +74,12 @@ class DataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
-        loader: Loader
-        if self.resident(split):
-            if split not in self.held:
-                self.held[split] = Resident(images, self.on_bad_image, self.trainer.strategy.root_device)
-            loader = ResidentLoader(images, order, observer.look, position, self.on_bad_image, held=self.held[split])
-        else:
-            loader = StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
+        held = self.held(split)
+        loader: Loader = (
+            StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
+            if held is None
+            else ResidentLoader(images, order, observer.look, position, self.on_bad_image, held=held)
+        )
         self.loaders.append((split, loader))
         return loader
 
@@ -122,13 +131,3 @@ def batches_begun(trainer: pl.Trainer) -> int:
             f"pytorch_lightning {version('pytorch-lightning')} does not count batches as 2.6 does: {error}"
         ) from error
     return begun
-
-
-def _bytes(images: Images) -> int:
-    """Estimate the size of the decoded pixels in bytes from the first image that can be decoded."""
-    for i in range(min(len(images), 8)):
-        try:
-            return images[i].nbytes * len(images)
-        except ValueError:
-            continue
-    return 1 << 62
