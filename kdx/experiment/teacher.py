@@ -50,6 +50,7 @@ IRRELEVANT_DATA = (
     "download",
     "channels",
     "verify",
+    "check_duplicates",
     "loader",
     "num_workers",
     "resident_budget_mb",

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 
-from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, TooLargeError, at_start
+from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, at_start
+from kdx.data.resident import LoaderKind, OnBadImage, Resident, resident
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName, check_labels
 from kdx.types import Batch, RenderedBatch
 from kdx.views.observer import Observer
-
-log = logging.getLogger("kdx")
 
 
 class DataModule(pl.LightningDataModule):
@@ -34,7 +30,7 @@ class DataModule(pl.LightningDataModule):
         *,
         batch_size: int,
         seed: int,
-        loader: Literal["auto", "resident", "streamed"] = "auto",
+        loader: LoaderKind = "auto",
         num_workers: int = 0,
         budget: int = 2 << 30,
         on_bad_image: OnBadImage = "raise",
@@ -52,13 +48,8 @@ class DataModule(pl.LightningDataModule):
         """Return this split, decoded once and kept on the device; None if it is streamed."""
         if split not in self._held:
             assert self.trainer is not None
-            images, device = self.splits[split], self.trainer.strategy.root_device
-            budget = {"streamed": 0, "auto": self.budget, "resident": math.inf}[self.kind]
-            try:
-                self._held[split] = Resident(images, self.on_bad_image, device, budget) if budget else None
-            except TooLargeError as error:
-                log.debug("%s is streamed, more than data.resident_budget_mb: %s", split, error)
-                self._held[split] = None
+            device = self.trainer.strategy.root_device
+            self._held[split] = resident(self.splits[split], self.kind, self.budget, self.on_bad_image, device)
         return self._held[split]
 
     def loader(self, split: SplitName, observer: Observer, position: Position = at_start, *, train: bool = False) -> Loader:

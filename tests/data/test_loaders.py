@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import _utils
 
-from kdx.data.loaders import Loader, Position, Resident, ResidentLoader, StreamedLoader, TooLargeError
+from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
+from kdx.data.resident import Resident, TooLargeError
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages, BadImageError, Images, Subset, check_labels
 from kdx.ranges import ShapeError
