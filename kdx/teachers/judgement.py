@@ -23,13 +23,13 @@ class Fault:
     certain: bool
 
 
-def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
-    """Return the faults of a teacher's answers, logits [N,K], for val images with labels [N].
+def judge(predicted: Tensor, label: Tensor, num_classes: int, name: str) -> list[Fault]:
+    """Return the faults of a teacher's answers, the classes [N] that it predicts for val images with labels [N].
 
     It is certain that a teacher is wrong if it gives the same answer to all images of several classes, or if its accuracy is at
     or below chance, 1/K, and one with twice the accuracy of chance would be as bad with a probability below 5 %.
     """
-    (count, num_classes), predicted = logits.shape, logits.argmax(-1)
+    count = len(predicted)
     if count < FEWEST or num_classes < 2:
         return []
     answers, right = predicted.unique(), int((predicted == label).sum())
@@ -51,14 +51,14 @@ def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
 
 
 def judge_normalization(
-    logits: Tensor, other: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
+    predicted: Tensor, other: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
 ) -> list[Fault]:
-    """Return a fault if a teacher answers worse, logits [N,K], than with its architecture's own normalization, `other` [N,K].
+    """Return a fault if a teacher predicts worse, classes [N], than with its architecture's own normalization, `other` [N].
 
     It is certain if McNemar's exact test says so, on the images that only one of the two gets right.
     """
     assert teacher.other_normalization is not None
-    right, other_right = (answers.argmax(-1) == label for answers in (logits, other))
+    right, other_right = predicted == label, other == label
     gained, lost = int((other_right & ~right).sum()), int((right & ~other_right).sum())
     if gained <= lost:
         return []
