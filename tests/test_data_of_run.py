@@ -17,7 +17,8 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import ArrayImages, Images, SplitName
 from kdx.experiment import build
-from kdx.experiment.data import absent_classes, check_images, read_data
+from kdx.experiment import data as data_of_run
+from kdx.experiment.data import absent_classes, check_images, read_data, warn_of_duplicates
 from kdx.networks import weights
 from kdx.networks.network import Network
 
@@ -166,3 +167,25 @@ def test_a_run_describes_its_data_once(command: Command, tmp_path: Path) -> None
     code, _, err = command("train", *TINY, *overrides(root, *small), f"hydra.run.dir={tmp_path}/run")
     assert code == 0, err
     assert err.count("Data: ") == err.count("Carved by") == 1
+
+
+def test_duplicates_are_searched_on_the_first_rank_and_not_among_many(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path / "data", train=COUNTS, test=COUNTS)
+    shutil.copy(root / "train/ant/0000.jpg", root / "test/bee/copy.jpg")
+    parts = build.parts(config(*overrides(root)))
+    _, splits = read_data(parts, describe=False)
+    data, folder = parts.config.data, tmp_path / "verified"
+    splits = {**splits, "train": splits["train"].images}  # type: ignore[attr-defined]  # with the images of val
+    assert warn_of_duplicates(data, splits, folder) == 1
+    assert "1 of 41 test images are also in train" in caplog.text
+    monkeypatch.setattr(data_of_run, "rank", lambda: 1)
+    assert warn_of_duplicates(data, splits, folder) is None
+    monkeypatch.undo()
+    assert warn_of_duplicates(replace(data, check_duplicates=False), splits, folder) is None
+    monkeypatch.setattr(data_of_run, "MOST", 80)
+    with caplog.at_level(logging.INFO, logger="kdx"):
+        assert warn_of_duplicates(data, splits, folder) is None
+    assert "data.check_duplicates=true searches them" in caplog.text
+    assert warn_of_duplicates(replace(data, check_duplicates=True), splits, folder) == 1

@@ -26,6 +26,7 @@ UNRELATED = (
     "data.resident_budget_mb",
     "data.cache",
     "data.verify",
+    "data.check_duplicates",
     "data.source.root",  # the same value as data.root
     "data.source.download",
     "data.source.verify",  # the same value as data.verify

@@ -65,6 +65,7 @@ class DataConfig:
     num_classes: Count | None
     channels: Literal[1, 3] | None = None
     verify: bool = True
+    check_duplicates: Literal["auto"] | bool = "auto"
     eval_crop: Node
     train_size: Count | None
     val_share: Fraction

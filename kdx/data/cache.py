@@ -107,6 +107,9 @@ class CachedImages(Images):
         start = self.offsets[index]
         return self._pixels[start : start + shape.prod(dtype=np.int64)].reshape(shape).copy()  # torch needs a writable array
 
+    def origins(self, index: NDArray[np.int64]) -> list[tuple[Images, NDArray[np.int64]]]:
+        return self.images.origins(index)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}  # pickling a memory map would copy its content
 

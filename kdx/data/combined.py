@@ -26,6 +26,9 @@ class Unlabeled(Images):
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self.images[index]
 
+    def origins(self, index: NDArray[np.int64]) -> list[tuple[Images, NDArray[np.int64]]]:
+        return self.images.origins(index)
+
 
 @validated
 class OutOfDomain(Source):

@@ -10,51 +10,27 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from kdx.data.resident import OnBadImage, Resident, decode
 from kdx.data.sampler import Sampler
-from kdx.data.source import BadImageError, Images, checked_image, image_name
+from kdx.data.source import BadImageError, Images
 from kdx.ranges import ShapeError
 from kdx.types import Draw, Examples, RenderedBatch
 
 Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it that is still to come
 Look = Callable[[Examples], RenderedBatch]  # how an observer looks at decoded examples
-OnBadImage = Literal["raise", "skip"]
 Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indices
 
 
 def at_start() -> tuple[int, int]:
     """Return the position of a loader that always starts with the first batch of epoch 0."""
     return 0, 0
-
-
-def decode(images: Images, index: NDArray[np.int64], on_bad_image: OnBadImage) -> tuple[list[torch.Tensor], dict[int, str]]:
-    """Return the images that can be decoded, uint8 [C,H,W] each, and the errors of the others: index -> message.
-
-    Raises:
-        BadImageError: an image cannot be decoded, and `on_bad_image` is "raise".
-        ShapeError: an image is not uint8 [C,H,W], or has another number of channels than those before.
-    """
-    decoded: list[torch.Tensor] = []
-    bad: dict[int, str] = {}
-    for i in index.tolist():
-        try:
-            decoded.append(torch.from_numpy(checked_image(images[i], images, i)))
-            if len(decoded[-1]) != len(decoded[0]):
-                raise ShapeError(
-                    f"{image_name(images, i)} has {len(decoded[-1])} channels; expected {len(decoded[0])} as before: "
-                    "convert all images to gray or all to RGB"
-                )
-        except BadImageError as error:
-            if on_bad_image == "raise":
-                raise
-            bad[i] = str(error)
-    return decoded, bad
 
 
 def without(draw: Draw, halo: int, bad: dict[int, str]) -> Draw:
@@ -106,24 +82,6 @@ class Loader(ABC):
 
     @abstractmethod
     def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]: ...
-
-
-class Resident:
-    """A split decoded once, on `device`: one canvas uint8 [N,C,H,W], sizes [N,2], labels [N]; bad images are 0."""
-
-    def __init__(self, images: Images, on_bad_image: OnBadImage = "raise", device: torch.device | str = "cpu") -> None:
-        index = np.arange(len(images))
-        decoded, self.skipped = decode(images, index, on_bad_image)
-        good = np.setdiff1d(index, list(self.skipped))
-        if not decoded:
-            raise BadImageError(f"none of {len(images)} images can be decoded: {next(iter(self.skipped.values()), 'empty')}")
-        self.sizes = np.zeros((len(images), 2), np.int64)
-        self.sizes[good] = [image.shape[1:] for image in decoded]
-        canvas = torch.zeros(len(images), len(decoded[0]), *self.sizes.max(0).tolist(), dtype=torch.uint8)
-        for i, image in zip(good, decoded, strict=True):
-            canvas[i, :, : image.shape[1], : image.shape[2]] = image
-        self.pixels = canvas.to(device)
-        self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
 
 
 class ResidentLoader(Loader):

@@ -33,6 +33,10 @@ class Images(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
 
+    def origins(self, index: NDArray[np.int64]) -> list[tuple[Images, NDArray[np.int64]]]:
+        """Return who reads these images in the end, past subsets and the like, with their indices there."""
+        return [(self, index)]
+
 
 class ArrayImages(Images):
     """Images that are in memory already, uint8 [N,C,H,W]."""
@@ -60,9 +64,8 @@ class Subset(Images):
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self.images[int(self.index[index])]
 
-    def place(self, index: int) -> tuple[Images, int]:
-        """Return the images that it is a subset of, and the index there."""
-        return self.images, int(self.index[index])
+    def origins(self, index: NDArray[np.int64]) -> list[tuple[Images, NDArray[np.int64]]]:
+        return self.images.origins(self.index[index])
 
 
 class Joined(Images):
@@ -78,20 +81,19 @@ class Joined(Images):
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        part, index = self.place(index)
-        return part[index]
-
-    def place(self, index: int) -> tuple[Images, int]:
-        """Return the split of an image and its index there."""
         part = int(np.searchsorted(self.starts, index, "right")) - 1
-        return self.parts[part], int(index - self.starts[part])
+        return self.parts[part][int(index - self.starts[part])]
+
+    def origins(self, index: NDArray[np.int64]) -> list[tuple[Images, NDArray[np.int64]]]:
+        number = np.searchsorted(self.starts, index, "right") - 1
+        within = [index[number == part] - self.starts[part] for part in range(len(self.parts))]
+        return [origin for part, own in zip(self.parts, within, strict=True) if len(own) for origin in part.origins(own)]
 
 
 def image_name(images: Images, index: int) -> str:
     """Return "image INDEX of CLASS" with the class that reads the image and its index there."""
-    while isinstance(images, (Subset, Joined)):
-        images, index = images.place(index)
-    return f"image {index} of {type(images).__name__}"
+    ((reader, own),) = images.origins(np.array([index]))
+    return f"image {own[0]} of {type(reader).__name__}"
 
 
 def checked_image(pixels: NDArray[np.uint8], images: Images, index: int) -> NDArray[np.uint8]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
+import numpy as np
 
 from kdx.data.cache import key
 from kdx.data.decoding import ImageFiles, fault, header_fault
 from kdx.data.source import Images, SplitName
-from kdx.run.files import replacing
+from kdx.run.files import remembered
 
 DECODED = 20_000  # of more files, only size and header are checked
 HEADERS = 20_000  # of more files, only every so many-th
@@ -43,8 +43,10 @@ def verify(splits: Mapping[SplitName, Images], folder: Path, say: Callable[[str]
         say: Receives lines of progress.
     """
     total = Findings()
-    for images in {id(files): files for files in map(_files, splits.values()) if files is not None}.values():
-        found = _stored(images, folder, say)
+    readers = [reader for images in splits.values() for reader, _ in images.origins(np.arange(len(images)))]
+    for images in {id(reader): reader for reader in readers if isinstance(reader, ImageFiles)}.values():
+        file = folder / f"{key(images, 'verified')}.json"
+        found = remembered(file, partial(_check, images, say), lambda stored: Findings(**stored), asdict)
         total.images, total.checked = total.images + found.images, total.checked + found.checked
         total.colored += found.colored if images.channels == 1 else 0
         total.damaged |= found.damaged
@@ -56,40 +58,6 @@ def listed(damaged: Mapping[str, str], images: int) -> str:
     files = [f"{path} ({reason})" for path, reason in sorted(damaged.items())]
     more = f", and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
     return f"{len(files)} of {images} images cannot be decoded: {', '.join(files[:SHOWN])}{more}"
-
-
-def _files(images: Images) -> ImageFiles | None:
-    """Return the files that images are read from; None if they are not files."""
-    while not isinstance(images, ImageFiles):
-        inner = getattr(images, "images", None)
-        if not isinstance(inner, Images):
-            return None
-        images = inner
-    return images
-
-
-def _stored(images: ImageFiles, folder: Path, say: Callable[[str], None]) -> Findings:
-    """Return the findings stored for these files, after checking them if necessary; one process checks, others wait."""
-    file = folder / f"{key(images, 'verified')}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            return _read(file) or _write(file, _check(images, say))
-    except OSError:  # the folder is read-only
-        return _check(images, say)
-
-
-def _read(file: Path) -> Findings | None:
-    try:
-        return Findings(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _write(file: Path, findings: Findings) -> Findings:
-    with replacing(file) as draft:
-        draft.write_text(json.dumps(asdict(findings), indent=1) + "\n", encoding="utf-8")
-    return findings
 
 
 def _check(images: ImageFiles, say: Callable[[str], None]) -> Findings:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdx.config.schema import DataConfig
 from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
+from kdx.data.resident import resident
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, check_labels
 from kdx.distiller import Distiller
@@ -104,23 +105,15 @@ class Bench:
             other_resolutions=self.subject.other_resolutions if taught else (),
         )
         order, bad = Sampler(len(images), self.data.batch_size), self.data.on_bad_image
-        loader: Loader
-        if self._fits(images):
-            loader = ResidentLoader(images, order, observer.look, on_bad_image=bad, device=self.device)
-        else:
-            loader = StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=self.data.num_workers)
+        held = resident(images, self.data.loader, self.data.resident_budget_mb << 20, bad, self.device)
+        loader: Loader = (
+            StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=self.data.num_workers)
+            if held is None
+            else ResidentLoader(images, order, observer.look, on_bad_image=bad, held=held)
+        )
         for rendered in loader:
             yield observer.finish(rendered.to(self.device))
         self.skipped.update(loader.skipped)
-
-    def _fits(self, images: Images) -> bool:
-        """Return whether the decoded pixels are kept on the device, by the rule of a run."""
-        if self.data.loader != "auto":
-            return bool(self.data.loader == "resident")
-        try:
-            return images[0].nbytes * len(images) <= self.data.resident_budget_mb << 20
-        except ValueError:
-            return False
 
 
 def device() -> torch.device:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import DataConfig
+from kdx.config.schema import DataConfig, RunConfig
 from kdx.data.cache import cached, key
-from kdx.data.duplicates import count_duplicates
+from kdx.data.duplicates import MOST, stored_duplicates
 from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits
 from kdx.data.splits import carve_configured, carved_from
 from kdx.data.verification import listed, verify
@@ -49,8 +49,13 @@ def check_images(parts: Parts, published: Splits) -> dict[SplitName, Images]:
         ConfigError: If files are damaged, unless they are to be skipped, or if the disk space is not enough.
     """
     data = parts.config.data
-    verify_files(data, published, Path(parts.config.outputs) / "verified")
+    verify_files(data, published, found_in(parts.config))
     return carve_splits(data, on_disk(data, published))
+
+
+def found_in(config: RunConfig) -> Path:
+    """Return the folder where runs store what they have found in image files."""
+    return Path(config.outputs) / "verified"
 
 
 def read_splits(source: Source) -> Splits:
@@ -131,11 +136,22 @@ def _order(item: tuple[SplitName, Images]) -> int:
     return SPLITS.index(item[0])
 
 
-def warn_of_duplicates(splits: Mapping[SplitName, Images]) -> int:
-    """Return the number of test images that are also training images, and log a warning if it is not 0."""
-    duplicates = count_duplicates(splits["train"], splits["test"])
+def warn_of_duplicates(data: DataConfig, splits: Splits, folder: Path) -> int | None:
+    """Return the number of test images that are also training images, and log a warning if it is not 0. On the first rank.
+
+    It is stored in `folder` for later runs. None: not searched, by `data.check_duplicates` or because the images are neither
+    files nor in memory.
+    """
+    if rank() > 0 or data.check_duplicates is False:
+        return None
+    train, test = splits["train"], splits["test"]
+    if data.check_duplicates == "auto" and len(train) + len(test) > MOST:
+        text = "Not searched for test images in train: more than %s images. data.check_duplicates=true searches them"
+        log.info(text, f"{MOST:,}")
+        return None
+    duplicates = stored_duplicates(train, test, folder)
     if duplicates:
-        log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(splits["test"]))
+        log.warning("%d of %d test images are also in train: test metrics are optimistic", duplicates, len(test))
     return duplicates
 
 

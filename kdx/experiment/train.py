@@ -16,7 +16,7 @@ from kdx.experiment import build, loggers, teacher
 from kdx.experiment.assemble import assemble
 from kdx.experiment.build import Parts
 from kdx.experiment.cost import measure_cost
-from kdx.experiment.data import carve_splits, check_images, read_data, read_splits, warn_of_duplicates
+from kdx.experiment.data import carve_splits, check_images, found_in, read_data, read_splits, warn_of_duplicates
 from kdx.experiment.dry_run import dry_run
 from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.job import begun, refuse_other_data
@@ -89,7 +89,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     if rank() == 0:
         refuse_other_data(config, folder, about["data"])
     provenance = folder.start(to_plain(config), about) if rank() == 0 else {}  # now that all fits, a run begins
-    duplicates = warn_of_duplicates(splits)
+    duplicates = warn_of_duplicates(config.data, splits, found_in(config))
     teacher_seconds: list[float] = []  # of the members that are trained in this run
 
     def train_member(config: RunConfig, member_folder: Path) -> None:

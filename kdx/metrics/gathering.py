@@ -1,4 +1,4 @@
-"""Gather tensors from all ranks."""
+"""Gather or add tensors of all ranks."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ def everywhere(parts: Sequence[Tensor]) -> Tensor:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.cat(gather_all_tensors(whole))
     return whole
+
+
+def summed(values: Tensor, device: torch.device) -> Tensor:
+    """Return the sum over all ranks, the same to the last bit on each, on the CPU; `device` is that of a rank."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return everywhere([values.to(device)[None]]).sum(0).cpu()
+    return values.cpu()

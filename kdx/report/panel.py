@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kdx.data.loaders import OnBadImage, decode, without
+from kdx.data.loaders import without
+from kdx.data.resident import OnBadImage, decode
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images
 from kdx.types import Batch, Draw, Examples, RenderedBatch, View

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -22,3 +28,26 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remembered(file: Path, make: Callable[[], T], load: Callable[[Any], T], dump: Callable[[T], Any]) -> T:
+    """Return what `make` returned when `file` was written, or now, and keep it there as JSON; one process makes, others wait.
+
+    If the folder cannot be written, it is made each time. `load` raises ValueError or TypeError for content of another form.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.with_suffix(".lock"))
+        lock.acquire()
+    except OSError:  # the folder is read-only
+        return make()
+    try:
+        try:
+            return load(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            made = make()
+        with replacing(file) as draft:
+            draft.write_text(json.dumps(dump(made), indent=1) + "\n", encoding="utf-8")
+        return made
+    finally:
+        lock.release()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kdx.metrics.gathering import summed
 from kdx.ranges import Count, validated
 
 BOUNDS = 0.01, 100.0
 FEWEST = 10  # labeled val images
+PRECISION = 1e-10  # of log T; a step of Newton's method squares the error
+PIECE = 250_000  # logits in a piece, 2 MB in float64, which fit into a processor's cache
 WIDEST = 4.0  # factor by which a temperature may be off at 95 % confidence; beyond it, val says nothing about the calibration
+
+Batches = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,20 @@ class TemperatureScaling:
     def __init__(self, max_steps: Count = 100) -> None:
         self.max_steps = max_steps
 
-    def calibrate(self, logits: Tensor, label: Tensor, certain: bool = False) -> Calibration:
+    def calibrate(self, logits: Batches, label: Batches, certain: bool = False) -> Calibration:
         """Return the optimal T for logits [N,K] with labels [N], or 1 if they do not determine it.
 
         They do not if the optimum is at a bound, as when all examples are right, or if its 95 % confidence interval, from the
         curvature of the NLL, spans more than a factor of 4 in either direction, as with few examples. With `certain`, the
-        optimum within the bounds is returned in any case.
+        optimum within the bounds is returned in any case. Examples of all ranks count.
         """
         if certain:
             return Calibration(self.fit(logits, label))
-        if 0 < len(label) < FEWEST:
-            return Calibration(1.0, f"{len(label)} val images are too few, expected {FEWEST} or more")
+        errors, total = _total(logits, label, _errors)
+        if 0 < total < FEWEST:
+            return Calibration(1.0, f"{total:.0f} val images are too few, expected {FEWEST} or more")
         temperature = self.fit(logits, label)
-        errors = int((logits.argmax(-1).to(label.device) != label).sum())
-        count = f"{errors} of {len(label)} val images are wrong"
+        count = f"{errors:.0f} of {total:.0f} val images are wrong"
         if errors == 0 or not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] * 0.99:
             return Calibration(1.0, f"no finite temperature is optimal ({count})")
         factor = math.exp(min(1.96 * self._standard_error(logits, label, temperature), 50))
@@ -59,42 +64,63 @@ class TemperatureScaling:
         return Calibration(temperature)
 
     @staticmethod
-    def _standard_error(logits: Tensor, label: Tensor, temperature: float) -> float:
+    def _standard_error(logits: Batches, label: Batches, temperature: float) -> float:
         """Return the standard error of log T at the optimum: 1 / sqrt of the second derivative of the total NLL."""
-        scaled = logits.detach().to("cpu", torch.float64) / temperature
-        probs = scaled.softmax(-1)
-        mean = (probs * scaled).sum(-1)
-        variance = (probs * scaled.square()).sum(-1) - mean.square()
-        own = scaled.gather(-1, label.to("cpu")[:, None])[:, 0]
-        curvature = (variance + mean - own).sum()  # of sum(logsumexp(z/T) - z_y/T) by log T
-        return float(curvature.clamp_min(1e-300).rsqrt())
+        _, curvature, _ = _total(logits, label, _derivatives, temperature)
+        return max(curvature, 1e-300) ** -0.5
 
-    def fit(self, logits: Tensor, label: Tensor) -> float:
+    def fit(self, logits: Batches, label: Batches) -> float:
         """Return T for logits [N,K] with labels [N], clamped to [0.01, 100] in case no finite T is optimal.
 
-        LBFGS optimizes log T in float64: the NLL is smooth there and T stays positive.
+        Newton's method on log T, in float64, with bisection where it leaves the interval that has the optimum. Each step reads
+        the logits once, in pieces, so that one piece is in memory.
 
         Raises ValueError if there are no examples.
         """
-        if not len(label):
-            raise ValueError("Teacher calibration requires labeled val examples, found 0: use calibration=none")
-        logits = logits.detach().to("cpu", torch.float64)
-        label = label.to("cpu")
-        log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [log_temperature],
-            max_iter=self.max_steps,
-            tolerance_grad=1e-12,  # with the default, LBFGS stops at the small first gradient of a saturated teacher
-            tolerance_change=1e-14,
-            line_search_fn="strong_wolfe",
-        )
+        low, high = lowest, highest = math.log(BOUNDS[0]), math.log(BOUNDS[1])
+        at = 0.0
+        for _ in range(self.max_steps):
+            slope, curvature, count = _total(logits, label, _derivatives, math.exp(at))
+            if not count:
+                raise ValueError("Teacher calibration requires labeled val examples, found 0: use calibration=none")
+            if slope == 0:
+                break
+            low, high = (low, at) if slope > 0 else (at, high)
+            # Far above the optimum the NLL is concave in log T; in 1 / T it is convex everywhere.
+            step = -slope / curvature if curvature > 0 else -math.log1p(slope / max(curvature + slope, 1e-300))
+            proposed = min(max(at + step, lowest), highest)
+            following = proposed if low <= proposed <= high else (low + high) / 2
+            if abs(following - at) < PRECISION:
+                break
+            at = following
+        return min(max(math.exp(at), BOUNDS[0]), BOUNDS[1])
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(logits * torch.exp(-log_temperature), label)
-            loss.backward()
-            return loss
 
-        with torch.enable_grad():
-            optimizer.step(closure)
-        return float(log_temperature.detach().exp().clamp(*BOUNDS))
+def _total(logits: Batches, label: Batches, numbers: Callable[..., Tensor], *arguments: float) -> list[float]:
+    """Return the sum of `numbers(logits, label, *arguments)` over all pieces, on all ranks."""
+    total, device = torch.zeros((), dtype=torch.float64), torch.device("cpu")
+    for whole, whole_label in zip(_listed(logits), _listed(label), strict=True):
+        device, rows = whole.device, max(1, PIECE // max(1, whole.shape[-1]))
+        place = "cpu" if device.type == "mps" else device  # MPS has no float64
+        for piece, own in zip(whole.detach().split(rows), whole_label.split(rows), strict=True):
+            total = total + numbers(piece.to(place), own.to(place), *arguments).cpu()
+    return summed(total, device).tolist()
+
+
+def _listed(batches: Batches) -> Sequence[Tensor]:
+    return [batches] if isinstance(batches, Tensor) else batches
+
+
+def _errors(logits: Tensor, label: Tensor) -> Tensor:
+    """How many examples are wrong, and how many there are."""
+    return torch.tensor([(logits.argmax(-1) != label).sum(), len(label)], dtype=torch.float64)
+
+
+def _derivatives(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
+    """First and second derivative of sum(logsumexp(z/T) - z_y/T) by log T, and the number of examples."""
+    scaled = logits.to(torch.float64) / temperature
+    probs = scaled.softmax(-1)
+    mean = (probs * scaled).sum(-1, keepdim=True)
+    variance = (probs * (scaled - mean).square()).sum()
+    slope = (scaled.gather(-1, label[:, None]) - mean).sum()
+    return torch.stack([slope, variance - slope, slope.new_tensor(len(label))])

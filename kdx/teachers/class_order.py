@@ -38,8 +38,8 @@ class _Order:
     proposed: Numbers | None
 
 
-def judge_order(logits: Tensor, label: Tensor, name: str, classes: Classes) -> list[Fault]:
-    """Return a fault if a teacher's logits [N,K] for val images with labels [N] are those of classes in another order.
+def judge_order(predicted: Tensor, label: Tensor, num_classes: int, name: str, classes: Classes) -> list[Fault]:
+    """Return a fault if the classes [N] that a teacher predicts for val images with labels [N] are in another order.
 
     An order is claimed if McNemar's exact test says that it is better than the given one, and if it makes a trained network of
     the teacher: one with twice the accuracy of chance, 1/K, that answers most classes by their own output. The answers of an
@@ -47,8 +47,8 @@ def judge_order(logits: Tensor, label: Tensor, name: str, classes: Classes) -> l
     """
     if len(label) < FEWEST:
         return []
-    answers, truth = logits.argmax(-1).cpu().numpy(), label.cpu().numpy()
-    orders = [order for order in _tried(answers, truth, logits.shape[1], classes.names) if _is_claimed(order, answers, truth)]
+    answers, truth = predicted.cpu().numpy(), label.cpu().numpy()
+    orders = [order for order in _tried(answers, truth, num_classes, classes.names) if _is_claimed(order, answers, truth)]
     if not orders:
         return []
     best = max(orders, key=lambda order: (answers == order.outputs[truth]).mean())

@@ -29,13 +29,13 @@ def mcnemar(other: Tensor, right: Tensor) -> float:
     return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
 
 
-def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
-    """Return the faults of a teacher's answers, logits [N,K], for val images with labels [N].
+def judge(predicted: Tensor, label: Tensor, num_classes: int, name: str) -> list[Fault]:
+    """Return the faults of a teacher's answers, the classes [N] that it predicts for val images with labels [N].
 
     It is certain that a teacher is wrong if it gives the same answer to all images of several classes, or if its accuracy is at
     or below chance, 1/K, and one with twice the accuracy of chance would be as bad with a probability below 5 %.
     """
-    (count, num_classes), predicted = logits.shape, logits.argmax(-1)
+    count = len(predicted)
     if count < FEWEST or num_classes < 2:
         return []
     answers, right = predicted.unique(), int((predicted == label).sum())
@@ -57,13 +57,13 @@ def judge(logits: Tensor, label: Tensor, name: str) -> list[Fault]:
 
 
 def judge_normalization(
-    logits: Tensor, others: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
+    predicted: Tensor, others: Tensor, label: Tensor, name: str, teacher: OnlineTeacher, key: str = "teacher"
 ) -> list[Fault]:
-    """Return a fault if a teacher answers worse, logits [N,K], than with one of its alternative normalizations [N,A,K].
+    """Return a fault if a teacher predicts worse, classes [N], than with one of its alternative normalizations [N,A].
 
     It is certain if McNemar's exact test says so of the best one, on the images that only one of the two gets right.
     """
-    right, others_right = logits.argmax(-1) == label, others.argmax(-1) == label[:, None]
+    right, others_right = predicted == label, others == label[:, None]
     best = int(others_right.sum(0).argmax())
     other, other_right = teacher.alternatives[best], others_right[:, best]
     if other_right.sum() <= right.sum():

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 
-from kdx.data.loaders import Loader, OnBadImage, Position, Resident, ResidentLoader, StreamedLoader, at_start
+from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, at_start
+from kdx.data.resident import LoaderKind, OnBadImage, Resident, resident
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName, check_labels
 from kdx.types import Batch, RenderedBatch
 from kdx.views.observer import Observer
 
-log = logging.getLogger("kdx")
-
 
 class DataModule(pl.LightningDataModule):
     """Loaders for Lightning, and the observers that define how each split is rendered.
 
-    `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels fit `budget` bytes.
+    `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels, on one canvas of
+    the size of the largest image, have at most `budget` bytes.
     """
 
     def __init__(
@@ -32,7 +30,7 @@ class DataModule(pl.LightningDataModule):
         *,
         batch_size: int,
         seed: int,
-        loader: Literal["auto", "resident", "streamed"] = "auto",
+        loader: LoaderKind = "auto",
         num_workers: int = 0,
         budget: int = 2 << 30,
         on_bad_image: OnBadImage = "raise",
@@ -44,12 +42,15 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.kind, self.num_workers, self.budget, self.on_bad_image = loader, num_workers, budget, on_bad_image
         self.loaders: list[tuple[SplitName, Loader]] = []
-        self.held: dict[SplitName, Resident] = {}
+        self._held: dict[SplitName, Resident | None] = {}
 
-    def resident(self, split: SplitName) -> bool:
-        """Return whether this split is decoded once and kept on the device."""
-        images = self.splits[split]
-        return self.kind == "resident" or (self.kind == "auto" and _bytes(images) <= self.budget)
+    def held(self, split: SplitName) -> Resident | None:
+        """Return this split, decoded once and kept on the device; None if it is streamed."""
+        if split not in self._held:
+            assert self.trainer is not None
+            device = self.trainer.strategy.root_device
+            self._held[split] = resident(self.splits[split], self.kind, self.budget, self.on_bad_image, device)
+        return self._held[split]
 
     def loader(self, split: SplitName, observer: Observer, position: Position = at_start, *, train: bool = False) -> Loader:
         """Return a loader of a split, rendered by `observer`: shuffled for training, else every example once."""
@@ -64,13 +65,12 @@ class DataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
-        loader: Loader
-        if self.resident(split):
-            if split not in self.held:
-                self.held[split] = Resident(images, self.on_bad_image, self.trainer.strategy.root_device)
-            loader = ResidentLoader(images, order, observer.look, position, self.on_bad_image, held=self.held[split])
-        else:
-            loader = StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
+        held = self.held(split)
+        loader: Loader = (
+            StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
+            if held is None
+            else ResidentLoader(images, order, observer.look, position, self.on_bad_image, held=held)
+        )
         self.loaders.append((split, loader))
         return loader
 
@@ -122,13 +122,3 @@ def batches_begun(trainer: pl.Trainer) -> int:
             f"pytorch_lightning {version('pytorch-lightning')} does not count batches as 2.6 does: {error}"
         ) from error
     return begun
-
-
-def _bytes(images: Images) -> int:
-    """Estimate the size of the decoded pixels in bytes from the first image that can be decoded."""
-    for i in range(min(len(images), 8)):
-        try:
-            return images[i].nbytes * len(images)
-        except ValueError:
-            continue
-    return 1 << 62

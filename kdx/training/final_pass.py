@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.disagreement import Disagreement
-from kdx.metrics.gathering import everywhere
 from kdx.teachers.calibration import TemperatureScaling
+from kdx.training.logit_store import LogitStore
 from kdx.types import Batch, Outputs
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class FinalPass(nn.Module):
         self.temperatures = dict(temperatures or {})
         self.assessments = nn.ModuleDict({who: Assessment(num_classes, added_metrics, labels=labels) for who in self.cast})
         self.disagreement = Disagreement() if "teacher" in cast else None
-        self.kept: dict[str, list[Tensor]] = {who: [] for who in self.scaled if who not in self.temperatures}
+        self.kept: dict[str, LogitStore] = {who: LogitStore() for who in self.scaled if who not in self.temperatures}
         self.labels: list[Tensor] = []
 
     def add(self, distiller: Distiller | Cohort, batch: Batch, outputs: Outputs) -> None:
@@ -104,7 +103,7 @@ class FinalPass(nn.Module):
     def finish(self) -> FinalPassResult:
         """Return the results over all ranks, after fitting the temperatures that were not given."""
         for who, batches in self.kept.items():
-            self.temperatures[who] = _fit(everywhere(batches), everywhere(self.labels))
+            self.temperatures[who] = TemperatureScaling().calibrate(batches, self.labels).temperature
             for logits, label in zip(batches, self.labels, strict=True):
                 self._assess(who, logits / self.temperatures[who], label)
         self.kept, self.labels = {}, []
@@ -114,8 +113,3 @@ class FinalPass(nn.Module):
             assessed[who] = assessment.compute()
         furthest = self.disagreement.compute() if self.disagreement is not None else []
         return FinalPassResult(assessed, {who: self.temperatures[who] for who in self.scaled}, furthest)
-
-
-def _fit(logits: Tensor, label: Tensor) -> float:
-    with torch.inference_mode(False):  # Lightning's loops run in it, and tensors made there have no gradient
-        return TemperatureScaling().calibrate(logits.clone(), label.clone()).temperature

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from kdx.teachers.class_order import Classes, judge_order
 from kdx.teachers.ensemble import disagreement
 from kdx.teachers.judgement import Fault, judge, judge_normalization, undetermined
 from kdx.teachers.teacher import OnlineTeacher, Teacher
+from kdx.training.logit_store import LogitStore
 from kdx.types import Batch, Outputs
 
 
@@ -23,7 +24,7 @@ from kdx.types import Batch, Outputs
 class Preflight:
     """Results of the teacher on val. `logits` per batch of this rank are reused in every epoch, because they do not change."""
 
-    logits: list[Tensor]
+    logits: Sequence[Tensor]
     calibration_temperatures: dict[str, float]  # by member
     metrics: dict[str, float] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -51,8 +52,8 @@ def inspect(
     members = teacher.members
     for member in members.values():
         member.calibration_temperature = 1.0
-    own: list[Tensor] = []  # [M,B,K]
-    low: list[Tensor] = []
+    own, low = ({name: LogitStore() for name in members} for _ in range(2))
+    predicted: list[Tensor] = []  # [B,M]
     labels: list[Tensor] = []
     otherwise: dict[str, list[Tensor]] = {
         name: [] for name, member in members.items() if judged and isinstance(member, OnlineTeacher) and member.alternatives
@@ -60,58 +61,76 @@ def inspect(
     runs_at_student: bool | None = None
     for batch in batches:
         assert batch.teacher_images is not None
-        own.append(teacher.each(batch.teacher_images, batch.other_images))
-        for name, logits in otherwise.items():
+        each = teacher.each(batch.teacher_images, batch.other_images)
+        predicted.append(each.argmax(-1).T)
+        _append(own, each)
+        for name, answers in otherwise.items():
             member = members[name]
             assert isinstance(member, OnlineTeacher)
-            logits.append(member.normalized_otherwise(batch.teacher_images, batch.other_images))
+            answers.append(member.normalized_otherwise(batch.teacher_images, batch.other_images).argmax(-1))
         runs_at_student = teacher.runs_at(batch.student_images.shape[-1]) if runs_at_student is None else runs_at_student
         if runs_at_student:
-            low.append(teacher.each(batch.student_images))
+            _append(low, teacher.each(batch.student_images))
         if batch.label is not None:
             labels.append(batch.label)
 
-    def measured(name: str, logits: list[Tensor]) -> dict[str, float]:
+    def measured(name: str, logits: Iterable[Tensor]) -> dict[str, float]:
         return {f"{name}/{what}": value for what, value in _measure(logits, labels, num_classes, added_metrics).items()}
 
-    metrics = measured("teacher_raw", [teacher.combine(each) for each in own])
+    metrics = measured("teacher_raw", map(teacher.combine, _each(own, members)))
     faults: list[Fault] = []
     if calibration is not None and not labels:
         raise ValueError("Teacher calibration requires labels on val: use calibration=none")
     if labels:
-        answers, label = everywhere([each.transpose(0, 1) for each in own]), everywhere(labels)
+        answered, label = everywhere(predicted), everywhere(labels)
         for i, (name, member) in enumerate(members.items()):
             single = len(members) == 1
             title, key = ("The teacher", "teacher") if single else (f"Teacher {name}", f"teacher.members.{name}")
             if judged:
                 own_classes = (classes or {}).get(name)
-                causes = judge_order(answers[:, i], label, title, own_classes) if own_classes is not None else []
+                causes = (
+                    judge_order(answered[:, i], label, teacher.num_classes, title, own_classes)
+                    if own_classes is not None
+                    else []
+                )
                 if name in otherwise and not causes:  # in a wrong order, another normalization seems better by chance
                     assert isinstance(member, OnlineTeacher)
-                    causes = judge_normalization(answers[:, i], everywhere(otherwise[name]), label, title, member, key)
-                faults += [*causes, *judge(answers[:, i], label, title)]
+                    causes = judge_normalization(answered[:, i], everywhere(otherwise[name]), label, title, member, key)
+                faults += [*causes, *judge(answered[:, i], label, teacher.num_classes, title)]
             if calibration is not None:
-                fitted = calibration.calibrate(answers[:, i], label, certain=not judged)
+                fitted = calibration.calibrate(own[name], labels, certain=not judged)
                 member.calibration_temperature = fitted.temperature
                 metrics["calibration_temperature" if single else f"calibration_temperature_{name}"] = fitted.temperature
                 faults += undetermined(fitted, title)
-    temperatures = own[0].new_tensor([member.calibration_temperature for member in members.values()])[:, None, None]
-    own, low = ([each / temperatures for each in logits] for logits in (own, low))
-    logits = [teacher.combine(each) for each in own]
+    logits = LogitStore()
+    for each in _each(own, members):
+        logits.append(teacher.combine(each))
     metrics |= measured("teacher", logits)
-    if low:
-        metrics |= measured("teacher_at_student_resolution", [teacher.combine(each) for each in low])
+    if runs_at_student:
+        metrics |= measured("teacher_at_student_resolution", map(teacher.combine, _each(low, members)))
     if len(members) > 1:
-        for i, name in enumerate(members):
-            metrics |= measured(f"teacher_{name}", [each[i] for each in own])
-        metrics["teacher/disagreement"] = everywhere([disagreement(each) for each in own]).mean().item()
+        for name, member in members.items():
+            metrics |= measured(f"teacher_{name}", (each / member.calibration_temperature for each in own[name]))
+        metrics["teacher/disagreement"] = everywhere([disagreement(each) for each in _each(own, members)]).mean().item()
     return Preflight(logits, {name: member.calibration_temperature for name, member in members.items()}, metrics, faults)
 
 
+def _append(stores: Mapping[str, LogitStore], each: Tensor) -> None:
+    for store, logits in zip(stores.values(), each, strict=True):
+        store.append(logits)
+
+
+def _each(stores: Mapping[str, LogitStore], members: Mapping[str, Teacher]) -> Iterator[Tensor]:
+    """Yield the logits [M,B,K] of each batch, divided by the calibration temperatures that the members have now."""
+    for batch in zip(*stores.values(), strict=True):
+        scaled = zip(batch, members.values(), strict=True)
+        yield torch.stack([logits / member.calibration_temperature for logits, member in scaled])
+
+
 def _measure(
-    logits: list[Tensor], labels: list[Tensor], num_classes: int, added: Mapping[str, EvaluationMetric] | None
+    logits: Iterable[Tensor], labels: list[Tensor], num_classes: int, added: Mapping[str, EvaluationMetric] | None
 ) -> dict[str, float]:
-    suite = Suite(num_classes, added, teacher=False, labels=bool(labels)).to(logits[0].device)
+    suite = Suite(num_classes, added, teacher=False, labels=bool(labels))
     for i, batch in enumerate(logits):
-        suite.update(Outputs(batch, label=labels[i] if labels else None))
+        suite.to(batch.device).update(Outputs(batch, label=labels[i] if labels else None))
     return {name.removeprefix("student/"): value for name, value in suite.compute().items()}

@@ -14,6 +14,8 @@ from kdx.teachers.teacher import Teacher
 from kdx.types import Batch, Draw, View
 from kdx.views.policies import ViewPolicy
 
+PIECE = 4096  # rows
+
 
 class StoredCrop(ViewPolicy):
     """View policy that gives both networks the teacher's stored view number `crop` of another policy."""
@@ -39,18 +41,28 @@ def table(teacher: Teacher, passes: Iterable[Iterable[Batch]], size: int, device
     There is one pass per stored crop. With one crop the logits are stored, with several the logarithm of the mean
     probability. Rows of skipped examples stay 0 and are never read.
     """
-    logits: Tensor | None = None
-    total: Tensor | None = None  # log of the sum of probabilities
+    stored: Tensor | None = None
     count = 0
     for batches in passes:
-        count += 1
         logits = torch.zeros(size, teacher.num_classes, device=device)
         for batch in batches:
             assert batch.teacher_images is not None and batch.index is not None
             logits[batch.index] = teacher(batch.teacher_images, batch.other_images)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(logits)
-        log_probs = logits.log_softmax(-1)
-        total = log_probs if total is None else torch.logaddexp(total, log_probs)
-    assert logits is not None and total is not None, "no stored crop"
-    return logits if count == 1 else total - math.log(count)
+        count += 1
+        if stored is None:
+            stored = logits
+            continue
+        if count == 2:
+            _to_log_probs(stored)
+        torch.logaddexp(stored, _to_log_probs(logits), out=stored)  # log of the sum of probabilities
+    assert stored is not None, "no stored crop"
+    return stored if count == 1 else stored.sub_(math.log(count))
+
+
+def _to_log_probs(logits: Tensor) -> Tensor:
+    """Replace logits [N,K] by their log-softmax in place, in pieces: a second table would need as much memory again."""
+    for part in logits.split(PIECE):
+        part.copy_(part.log_softmax(-1))
+    return logits

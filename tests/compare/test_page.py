@@ -15,7 +15,7 @@ from page_runs import EPOCHS, rich_run, sweep
 from PIL import Image
 
 from kdx.compare.groups import group_runs
-from kdx.compare.page import watch, write
+from kdx.compare.page import material, watch, write
 from kdx.compare.page.writing import embedded as inside
 from kdx.compare.runs import RunRecord, find_runs
 
@@ -162,3 +162,22 @@ def test_watching_writes_when_something_changed_and_only_then(tmp_path: Path) ->
     assert len(said) == 3 and said[0].endswith("1 runs, 1 running") and said[-1].endswith("1 runs, 0 running")
     assert looks == [True, True, True, False]  # a finished run does not load its page again
     assert 'http-equiv="refresh"' not in page.read_text()
+
+
+def test_a_big_sweep_shows_its_baselines_and_its_best_groups_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(12):
+        lr, seed = divmod(i, 2)
+        metrics = {"test/student/accuracy": 0.5 + 0.05 * lr}
+        rich_run(tmp_path / f"{i}", {"optimizer.lr": 0.001 * (1 + lr), "seed": seed}, epochs=2, metrics=metrics)
+    for seed in range(2):
+        rich_run(tmp_path / f"scratch{seed}", {"baseline": "scratch", "seed": seed}, epochs=2)
+    monkeypatch.setattr(material, "MOST_ROWS", 3)
+    monkeypatch.setattr(material, "MOST_RUNS", 4)
+    found = material.gather(find_runs([tmp_path]))
+    assert [system.group.baseline or system.mean("test/student/accuracy") for system in found.rows] == ["scratch", 0.75, 0.7]
+    assert [run.seed for run in found.listed] == [0, 0, 0, 1]
+    text = write(found.runs, tmp_path / "page.html").read_text()
+    assert "Shown are 3 of 7 groups and 4 of 14 runs (baselines, and the best by test/student/accuracy)" in text
+    assert text.count('<tr data-id="run-') == 4 and text.count('<tr data-id="group-') == 3

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import _utils
 
 from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
+from kdx.data.resident import Resident, TooLargeError
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages, BadImageError, Images, Subset, check_labels
 from kdx.ranges import ShapeError
@@ -278,3 +279,25 @@ def test_labels_that_are_no_classes_are_refused(labels: NDArray[np.int64], messa
         check_labels(ArrayImages(EVEN.images, labels), 7)
     check_labels(EVEN, 7)
     check_labels(ArrayImages(EVEN.images, None), 7)
+
+
+class Panorama(Uneven):
+    """Images of which the one at `place` is 400 px wide. Counts what is decoded."""
+
+    def __init__(self, count: int, place: int) -> None:
+        super().__init__(count)
+        self.place, self.decoded = place, 0
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        self.decoded += 1
+        return np.zeros((3, 8, 400), np.uint8) if index == self.place else super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("place", "decoded"), [(81, 64), (80, 200)])
+def test_a_split_is_as_large_as_its_largest_image_makes_it(place: int, decoded: int) -> None:
+    images, small = Panorama(160, place), 160 * 3 * 8 * 12
+    with pytest.raises(TooLargeError, match="makes the canvas 8 x 400 px"):
+        Resident(images, budget=160 * 3 * 8 * 400 - 1)
+    assert images.decoded < decoded  # the sample finds the first one, the second is found while all are decoded
+    assert Resident(images, budget=160 * 3 * 8 * 400).pixels.shape == (160, 3, 8, 400)
+    assert Resident(Uneven(160), budget=small).pixels.nbytes == small

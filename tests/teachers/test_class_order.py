@@ -24,7 +24,7 @@ LABEL = torch.arange(240) % 12
 def found(answers: Tensor, label: Tensor, names: Sequence[str] | None = None) -> list[Fault]:
     """The faults of a teacher with these answers [N]; the remedy is the order itself."""
     num_classes = len(names) if names is not None else int(label.max()) + 1
-    return judge_order(F.one_hot(answers, num_classes).float(), label, "The teacher", Classes(names, str))
+    return judge_order(answers, label, num_classes, "The teacher", Classes(names, str))
 
 
 def test_timms_order_of_the_names_is_recognized() -> None:

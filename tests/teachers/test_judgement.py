@@ -41,7 +41,7 @@ HALF_RIGHT = torch.where(torch.arange(300) % 2 == 0, labels(300), SHIFTED)
     ],
 )
 def test_what_is_wrong_with_a_teacher(predicted: Tensor, label: Tensor, kind: str | None, certain: bool) -> None:
-    faults = judge(answering(predicted), label, "The teacher")
+    faults = judge(predicted, label, 10, "The teacher")
     assert [fault.kind for fault in faults] == ([kind] if kind else [])
     assert all(fault.certain is certain for fault in faults)
 
@@ -51,9 +51,9 @@ def test_a_guessing_teacher_of_two_classes_is_found_and_a_weak_one_is_not() -> N
     guessed = torch.randint(0, 2, (200,), generator=generator)
     wrong = torch.where(torch.arange(200) % 20 == 0, label, 1 - label)
     weak = torch.where(torch.arange(200) % 5 < 2, 1 - label, label)
-    assert judge(answering(wrong, 2), label, "T")[0].certain
-    assert [fault.certain for fault in judge(answering(guessed, 2), label, "T")] in ([], [True])
-    assert judge(answering(weak, 2), label, "T") == []
+    assert judge(wrong, label, 2, "T")[0].certain
+    assert [fault.certain for fault in judge(guessed, label, 2, "T")] in ([], [True])
+    assert judge(weak, label, 2, "T") == []
 
 
 OTHERS = [
@@ -64,7 +64,7 @@ OTHERS = [
 
 def test_another_normalization_is_proposed_only_if_it_is_better() -> None:
     teacher = OnlineTeacher(Network("cifar_resnet8", 10, 3), alternatives=OTHERS)
-    right, half = answering(labels(300)), answering(HALF_RIGHT)
+    right, half = labels(300), HALF_RIGHT
     [fault] = judge_normalization(half, torch.stack([half, right], 1), labels(300), "The teacher", teacher)
     assert fault.certain and "0.500, and 1.000 with teacher.network.mean=[0.485, 0.456, 0.406]" in fault.text
     assert fault.text.endswith("teacher.network.std=[0.229, 0.224, 0.225], the default of resnet18: set these")

@@ -36,7 +36,9 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
     there = {name for run in material.done for name in run.metrics}
     quality = [*(f"student/{name}" for name in METRICS), *added_metrics(material.done)]
     metrics = [name for what in quality if (name := f"{material.split}/{what}") in there]
-    comparison = compare(material.runs, metrics, against)
+    with_row = {id(run) for system in material.rows for run in system.group.runs}
+    some = [run for run in material.runs if id(run) in with_row or run.state != "finished"]
+    comparison = compare(some if against is None else material.runs, metrics, against)
     differences = {
         (row.label, metric): (worded(difference), clear(difference, direction(metric, comparison.higher_is_better)))
         for row in comparison.rows

@@ -44,7 +44,7 @@ def _chart(material: Material, key: str, title: str, names: Sequence[str]) -> Ch
         "Line: mean over the finished runs of a group, at the epochs that all of them have. "
         "Band: ± one standard deviation over seeds."
     )
-    if any(system.others for system in material.systems):
+    if any(system.others for system in material.drawn):
         note += " Dotted: unfinished runs."
     return Chart(key, title, note + material.left_out, figures, [("Metric", [titled(name) for name in names])], log=True)
 

@@ -32,15 +32,16 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
         {"split", "names": metric names, "words": [[quantity, network and split, unit]] of each name, "shared": config values
         of all runs, "runs": [...], "groups": [...]}.
     """
-    names = ordered(name for run in material.runs for name in run.metrics)
-    configs = {str(run.path): {path: plain(value) for path, value in run.flat_config.items()} for run in material.runs}
+    names = ordered(name for run in material.listed for name in run.metrics)
+    configs = {str(run.path): {path: plain(value) for path, value in run.flat_config.items()} for run in material.listed}
     shared = common([config for config in configs.values() if config])
     album = Album(room)
-    first = {id(system.done[0]) for system in material.systems if system.done}
-    pictured = [run for run in material.runs if id(run) in first] if len(material.runs) > MOST_DIAGRAMS else material.done
+    first = {id(system.done[0]) for system in material.rows if system.done}
+    pictured = [run for run in material.listed if id(run) in first] if len(material.listed) > MOST_DIAGRAMS else material.done
     drawn = {id(run) for run in pictured[:MOST_DIAGRAMS]}
+    listed = {id(run) for run in material.listed}
     runs = []
-    for run in material.runs:
+    for run in material.listed:
         differing = {path: value for path, value in configs[str(run.path)].items() if shared.get(path) != value}
         entry = {
             "id": material.id(run), "name": run.name, "seed": run.seed, "state": run.state, "problem": run.problem,
@@ -60,10 +61,10 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
         "groups": [
             {
                 "id": f"group-{i}", "label": system.label, "short": system.short,
-                "runs": [material.id(run) for run in system.group.runs],
+                "runs": [material.id(run) for run in system.group.runs if id(run) in listed],
                 "values": [rounded(system.mean(name), 8) for name in names],
             }
-            for i, system in enumerate(material.systems)
+            for i, system in enumerate(material.rows)
         ],
     }  # fmt: skip
 

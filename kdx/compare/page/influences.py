@@ -66,19 +66,19 @@ def _chart(
     names: list[str] = []
     for metric in METRICS:
         name = f"{material.split}/{metric}"
-        at = {i: x for i, system in enumerate(material.systems) if (x := x_of(system)) and system.values(name)}
-        by_resolution = [metric_by_resolution(system, name) for system in material.systems] if within else []
+        at = {i: x for i, system in enumerate(material.rows) if (x := x_of(system)) and system.values(name)}
+        by_resolution = [metric_by_resolution(system, name) for system in material.rows] if within else []
         if len(set(at.values()) | {x for means in by_resolution for x in means}) < 2:
             continue
         traces = []
-        together = families([material.systems[i] for i in at], drop)
+        together = families([material.rows[i] for i in at], drop)
         lines = [members for members in together if len({x_of(system) for system in members}) > 1]
         for members in (lines or together)[:MOST_GROUPS]:
             traces += _line(sorted(((x_of(system) or 0.0, system) for system in members), key=lambda pair: pair[0]), name, drop)
         for system, points in zip(material.drawn, by_resolution, strict=False):
             traces += [_dashed(system, points)] if len(points) > 1 else []
         span = sorted(at.values())
-        for i, system in enumerate(material.systems if levels else ()):
+        for i, system in enumerate(material.rows if levels else ()):
             traces += [_level(system, name, span)] if i not in at and system.values(name) else []
         ticks = sorted(set(at.values()) | {x for means in by_resolution for x in means})
         scale: dict[str, Any] = {"type": "log", "title": {"text": axis}}

@@ -6,13 +6,16 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from kdx.compare.groups import Group, group_runs
 from kdx.compare.metric_names import directions, finite, short, split_of
 from kdx.compare.page.charts import Look, look
 from kdx.compare.runs import RunRecord, read_curves
 
-MOST_GROUPS = 40
+MOST_GROUPS = 40  # with a line or an option of their own
+MOST_ROWS, MOST_RUNS = 200, 300  # groups with a row and a point, and runs with details; more make a page too large
+BEST = "student/accuracy"  # of more groups, those with the best mean are shown
 Points = Sequence[tuple[int, float]]  # (epoch, counted from 1; value)
 Curves = Mapping[str, Points]
 
@@ -51,21 +54,32 @@ class Material:
 
     runs: Sequence[RunRecord]  # including damaged ones
     systems: Sequence[System]
+    rows: Sequence[System]  # those that the page shows: all, or the baselines and the best of many
+    listed: Sequence[RunRecord]  # those with a row and details: all, or those of the first rows
     ids: Mapping[str, str]  # link target by run path
-    curves: Mapping[str, Curves]  # by run path
+    curves: Mapping[str, Curves]  # of the runs in `drawn`, by run path
     split: str  # on which students are compared: "test" or "val"
     higher_is_better: Mapping[str, bool | None] = field(default_factory=dict)  # by quantity
 
     @property
     def drawn(self) -> Sequence[System]:
         """The groups with a line, row or option of their own; their number is limited for readability and page size."""
-        return self.systems[:MOST_GROUPS]
+        return self.rows[:MOST_GROUPS]
 
     @property
     def left_out(self) -> str:
         """A sentence on the groups that are not drawn, for the note of a chart; "" if all are drawn."""
         rest = len(self.systems) - MOST_GROUPS
         return f" {rest} more groups are not shown: select runs with --where." if rest > 0 else ""
+
+    @property
+    def unlisted(self) -> str:
+        """A sentence on the groups and runs without a row, for the note of the tables; "" if all have one."""
+        if len(self.rows) == len(self.systems) and len(self.listed) == len(self.runs):
+            return ""
+        shown = f"{len(self.rows):,} of {len(self.systems):,} groups and {len(self.listed):,} of {len(self.runs):,} runs"
+        which = f" (baselines, and the best by {self.split}/{BEST})" if len(self.rows) < len(self.systems) else ""
+        return f" Shown are {shown}{which}: --where KEY=VALUE selects others, and kdx-compare -o FILE.csv lists all."
 
     @property
     def done(self) -> list[RunRecord]:
@@ -83,17 +97,35 @@ def gather(runs: Sequence[RunRecord]) -> Material:
         done = list(group.finished.values())
         others = [run for run in group.runs if run.state != "finished"]
         systems.append(System(group, look(index), done, others))
-    curves = {str(run.path): {name: per_epoch(points) for name, points in read_curves(run).items()} for run in sound}
     tested = [split_of(run.metrics) for run in sound if run.state == "finished"]
     split = "test" if tested and tested.count("test") * 2 > len(tested) else "val"
+    rows = shown(systems, f"{split}/{BEST}")
+    by_seed = zip_longest(*(system.group.runs for system in rows))  # so that each group has a run with details
+    listed = runs if len(runs) <= MOST_RUNS else [run for seed in by_seed for run in seed if run is not None][:MOST_RUNS]
+    drawn = [run for system in rows[:MOST_GROUPS] for run in system.group.runs]
+    curves = {str(run.path): {name: per_epoch(points) for name, points in read_curves(run).items()} for run in drawn}
     return Material(
         runs,
         systems,
+        rows,
+        listed,
         {str(run.path): anchor(run) for run in runs},
         curves,
         split,
         directions(run.higher_is_better for run in sound),
     )
+
+
+def shown(systems: Sequence[System], metric: str) -> Sequence[System]:
+    """Return all groups, or of more than MOST_ROWS the baselines, then those with the highest mean of the metric."""
+    if len(systems) <= MOST_ROWS:
+        return systems
+
+    def place(system: System) -> tuple[bool, float]:
+        mean = system.mean(metric)
+        return system.group.baseline is None, float("inf") if mean is None else -mean
+
+    return sorted(systems, key=place)[:MOST_ROWS]
 
 
 def anchor(run: RunRecord) -> str:

@@ -64,7 +64,7 @@ def entropy(material: Material) -> Chart | None:
     student, teacher = f"{material.split}/student/entropy", f"{material.split}/teacher/entropy"
     traces: list[Any] = []
     most = 0.0
-    for system in material.systems:
+    for system in material.rows:
         entropies = [(finite(run.metrics, teacher), finite(run.metrics, student), run.seed) for run in system.done]
         points = [(x, y, seed) for x, y, seed in entropies if x is not None and y is not None]
         if points:
@@ -88,17 +88,17 @@ def pareto(material: Material) -> Chart | None:
     available = {name for run in material.done for name in run.metrics}
     costs = [name for name in COST_AXES if name in available]
     gains = [name for gain in GAINS if (name := f"{material.split}/{gain}") in available]
-    if len([system for system in material.systems if system.done]) < 2 or not costs or not gains:
+    if len([system for system in material.rows if system.done]) < 2 or not costs or not gains:
         return None
     figures = {f"{i},{j}": _trade(material, cost, gain) for i, cost in enumerate(costs) for j, gain in enumerate(gains)}
     options = [("Quality", [titled(gain) for gain in gains])]
     note = "Points: mean of a group, with ± one standard deviation over seeds. Dotted line: Pareto front (no other group is "
-    note += "better in both cost and quality). Open diamonds: teachers, which are not part of the front."
+    note += "better in both cost and quality). Open diamonds: teachers, which are not part of the front." + material.unlisted
     return Chart("pareto", "Quality and cost", note, figures, [("Cost", [titled(cost) for cost in costs]), *options])
 
 
 def _trade(material: Material, cost: str, gain: str) -> Figure:
-    points = [(system, system.mean(cost), system.mean(gain)) for system in material.systems]
+    points = [(system, system.mean(cost), system.mean(gain)) for system in material.rows]
     measured = [(system, x, y) for system, x, y in points if x is not None and y is not None]
     sign = -1.0 if direction(gain, material.higher_is_better) == "less" else 1.0
     front = non_dominated([(x, sign * y) for _, x, y in measured])
@@ -142,14 +142,16 @@ def _teachers(material: Material, cost: str, gain: str) -> list[tuple[float, flo
     if not cost.startswith("student/"):
         return []
     names = cost.replace("student/", "teacher/"), gain.replace("/student/", "/teacher/")
-    pairs = {tuple(finite(run.metrics, name) for name in names) for run in material.done}
+    runs = [run for system in material.rows for run in system.done]
+    pairs = {tuple(finite(run.metrics, name) for name in names) for run in runs}
     return sorted((x, y) for x, y in pairs if x is not None and y is not None)
 
 
 def non_dominated(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the indices of the Pareto-optimal (cost, gain) pairs: low cost and high gain are better."""
-    return [
-        i
-        for i, (cost, gain) in enumerate(points)
-        if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points)
-    ]
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1] or points[i] == points[front[-1]]:
+            front.append(i)
+    return sorted(front)

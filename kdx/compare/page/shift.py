@@ -46,7 +46,7 @@ def _elsewhere(evaluation: Mapping[str, Any]) -> str:
 
 def chart(material: Material) -> Chart | None:
     """Return a figure per corruption and metric: a line per group and network, the mean over the evaluated runs."""
-    measured = [(system, [shifts for run in system.done if (shifts := shifts_of(run))]) for system in material.systems]
+    measured = [(system, [shifts for run in system.done if (shifts := shifts_of(run))]) for system in material.rows]
     available = {name for _, runs in measured for shifts in runs for at in shifts.values() for m in at.values() for name in m}
     metrics = [metric for metric in METRICS if any(name.endswith(f"/{metric}") for name in available)]
     corruptions = sorted({corruption for _, runs in measured for shifts in runs for corruption in shifts})

@@ -68,8 +68,8 @@ class Table:
 
 def run_table(material: Material) -> Table:
     """Return the table with a row per run, including damaged runs."""
-    systems = {id(run): system for system in material.systems for run in system.group.runs}
-    settings = varying(material.runs)
+    systems = {id(run): system for system in material.rows for run in system.group.runs}
+    settings = varying(material.listed)
     columns = [
         Column("seed", "seed"),
         Column("state", "state", numeric=False),
@@ -85,7 +85,7 @@ def run_table(material: Material) -> Table:
         "started": lambda run: TableCell((run.started or "").replace("T", " ")[:16], run.started),
     }
     rows = []
-    for run in material.runs:
+    for run in material.listed:
         cells = [
             readers[column.key](run) if column.key in readers
             else _setting(run.flat_config.get(column.key)) if column.key in settings
@@ -108,7 +108,7 @@ def group_table(material: Material, against_baseline: BaselineDifferences) -> Ta
     metrics = _metric_columns(material)
     columns = [Column("n", "n", "seeds"), *metrics]
     rows = []
-    for index, system in enumerate(material.systems):
+    for index, system in enumerate(material.rows):
         cells = [
             TableCell(str(len(system.done)), len(system.done), f"+ {len(system.others)} unfinished" if system.others else "")
         ]
@@ -141,7 +141,7 @@ def _is_setting(path: str) -> bool:
 
 
 def _metric_columns(material: Material) -> list[Column]:
-    available = {name for run in material.runs for name in run.metrics}
+    available = {name for run in material.listed for name in run.metrics}
     on_split = [name for name in available if name.startswith(f"{material.split}/")]
     visible = [f"{material.split}/{name}" for name in SHOWN]
     costs = [name for name in (*(f"student/{cost}" for cost in COSTS), *COSTS, "images_per_second") if name in available]

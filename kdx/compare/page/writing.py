@@ -81,7 +81,7 @@ def page(
     charts = [chart for _, _, members in sections for chart in members]
     chart_data = {chart.key: embedded(chart.as_data()) for chart in charts}
     plotly = library() if runs else ""
-    room = SIZE - REST * len(runs) - len(plotly) - sum(map(len, chart_data.values()))
+    room = SIZE - REST * len(material.listed) - len(plotly) - sum(map(len, chart_data.values()))
     data = details(material, path.absolute(), room) | {"templates": templates(), "dark": DARK, "shapes": SHAPES}
     theme, script = asset("theme.js"), '(() => {\n"use strict";\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -182,4 +182,4 @@ def _several(values: Any) -> str:
 def note(material: Material, against_baseline: BaselineDifferences) -> str:
     """Return the note below the tables: what the numbers of the groups are."""
     text = f"Groups: mean ± standard deviation over seeds, on {material.split}, of the selected weights."
-    return f"{text} {against_baseline.note}" if against_baseline.note else text
+    return " ".join(part for part in (text + material.unlisted, against_baseline.note) if part)
