@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdx.config.check import MAY_BE_EMPTY, check_plain, targets
+from kdx.config.check import MAY_BE_EMPTY, check_plain
 from kdx.config.errors import ConfigError
-from kdx.config.plugins import own_code
+from kdx.config.plugins import own_code, targets
 from kdx.config.schema import MemberConfig, Node, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint as data_fingerprint
@@ -50,6 +50,7 @@ IRRELEVANT_DATA = (
     "download",
     "channels",
     "verify",
+    "max_megapixels",
     "loader",
     "num_workers",
     "resident_budget_mb",
