@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from kdx.config.baselines import Baseline
-from kdx.ranges import Count, Fraction, Number, Resolution, Seed, Text
+from kdx.ranges import Count, Fraction, Number, Positive, Resolution, Seed, Text
 
 Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
 Interpolation = Literal["bilinear", "bicubic", "area", "bilinear_aliased", "bicubic_aliased"]
@@ -74,6 +74,7 @@ class DataConfig:
     num_workers: Number
     resident_budget_mb: Number
     cache: str | None = None
+    max_megapixels: Positive = 100.0
     on_bad_image: Literal["raise", "skip"]
     teacher_view: Literal["full", "student"]
     flip: bool | None = None

@@ -26,6 +26,7 @@ class Images(ABC):
     """
 
     labels: NDArray[np.int64] | None
+    max_pixels: int | None = None  # of a file, set by `limit_pixels`; a larger one is not decoded
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -85,6 +86,14 @@ class Joined(Images):
         """Return the split of an image and its index there."""
         part = int(np.searchsorted(self.starts, index, "right")) - 1
         return self.parts[part], int(index - self.starts[part])
+
+
+def limit_pixels(images: Images, max_megapixels: float) -> None:
+    """Let `images`, and the images that they are taken from, decode no file with more megapixels."""
+    images.max_pixels = round(max_megapixels * 1e6)
+    for inner in (*getattr(images, "parts", ()), getattr(images, "images", None)):
+        if isinstance(inner, Images):
+            limit_pixels(inner, max_megapixels)
 
 
 def image_name(images: Images, index: int) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 from filelock import FileLock
@@ -70,7 +71,7 @@ def _files(images: Images) -> ImageFiles | None:
 
 def _stored(images: ImageFiles, folder: Path, say: Callable[[str], None]) -> Findings:
     """Return the findings stored for these files, after checking them if necessary; one process checks, others wait."""
-    file = folder / f"{key(images, 'verified')}.json"
+    file = folder / f"{key(images, f'verified {images.max_pixels}')}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
@@ -105,7 +106,9 @@ def _check(images: ImageFiles, say: Callable[[str], None]) -> Findings:
     found.checked = len(paths)
     began = reported = time.monotonic()
     with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
-        for done, (path, (reason, colored)) in enumerate(zip(paths, pool.map(look, paths), strict=True), 1):
+        for done, (path, (reason, colored)) in enumerate(
+            zip(paths, pool.map(look, paths, repeat(images.max_pixels)), strict=True), 1
+        ):
             found.colored += colored
             if reason is not None:
                 found.damaged[path] = reason
