@@ -177,3 +177,13 @@ def test_a_card_is_plain_data(card: dict[str, Any], run: Callable[..., Path], co
 def test_a_network_has_no_argument_that_reads_a_file_unchecked(name: str) -> None:
     with pytest.raises(ValueError, match=f"args.{name} would load weights unchecked: use init=FILE"):
         Network("cifar_resnet8", 10, args={name: "evil.pth"})
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run"])
+def test_hydra_builds_no_callback_or_handler_that_runs_code(target: str, command: Command, tmp_path: Path) -> None:
+    node = f"{{_target_: {target}, _args_: ['touch {MARK}']}}"
+    (tmp_path / "mine" / "debug").mkdir(parents=True)
+    (tmp_path / "mine" / "debug" / "bad.yaml").write_text(f"# @package _global_\nhydra: {{callbacks: {{x: {node}}}}}\n")
+    for words in (("--config-dir=mine", "debug=bad"), (f"+hydra.callbacks.x={node}",)):
+        code, _, err = command("train", *words)  # refused by Hydra's own block list
+        assert code != 0 and not Path(MARK).exists(), err
