@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from kdx.config import plugins
 from kdx.config.check import check, check_plain, conf_dir, load
 from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
-from kdx.config.overrides import checked_overrides
+from kdx.config.overrides import checked_overrides, without_trust
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run.folder import RunFolder
 from kdx.run.masking import mask_record
@@ -178,8 +178,12 @@ def evaluate(run: Run | str | Path, *overrides: str, quiet: bool = False) -> Map
     return metrics
 
 
-def open_run(path: str | Path) -> Run:
-    """Open the folder of a finished run. ValueError if the folder is not one."""
+def open_run(path: str | Path, trust: Sequence[str] = ()) -> Run:
+    """Open the folder of a finished run. ValueError if the folder is not one.
+
+    `trust`: your own modules that the run's config may name, such as ["my_losses"].
+    """
+    plugins.trust(trust)
     folder = Path(path)
     for name in ("config.yaml", "metrics.json"):
         if not (folder / name).is_file():
@@ -194,8 +198,11 @@ def _composed(name: str, overrides: tuple[str, ...] | list[str], config_dir: str
     from omegaconf.errors import OmegaConfBaseException
 
     folders = [Path(config_dir).absolute()] if config_dir is not None else []
+    trust, given = without_trust(checked_overrides(overrides))
+    plugins.trust(trust)
     plugins.add_folders(folders)
-    given = checked_overrides(overrides)
+    for folder in folders:
+        plugins.check_run_config(folder)
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -74,8 +74,9 @@ def command(
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", [f"kdx-{name}", *arguments])
-        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_PLUGIN_FOLDERS"):
-            monkeypatch.delenv(variable, raising=False)
+        for variable in ("KDX_SWEEP_DIR", "KDX_FULL_ERROR", "HYDRA_FULL_ERROR", "KDX_PLUGIN_FOLDERS", "KDX_TRUST"):
+            monkeypatch.setenv(variable, "")  # so that what the command sets is undone
+            monkeypatch.delenv(variable)
         capfd.readouterr()
         code: Any = 0
         try:

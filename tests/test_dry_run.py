@@ -82,7 +82,7 @@ def attempt(config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture) 
 
     def run(*overrides: str) -> str:
         parts = build.parts(config(*PLAIN, *overrides))
-        splits = carve_splits(parts.config.data, read_splits(parts.source))
+        splits = carve_splits(parts.config.data, read_splits(parts.config.data, parts.source))
         caplog.clear()
         with caplog.at_level(logging.WARNING, "kdx"):
             before = torch.random.get_rng_state()

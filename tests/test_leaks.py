@@ -22,7 +22,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 def kinds(config: RunConfig) -> set[str]:
     parts = build.parts(config)
-    return {fault.kind for fault in leaks(parts, read_splits(parts.source))}
+    return {fault.kind for fault in leaks(parts, read_splits(parts.config.data, parts.source))}
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from kdx.cli.help import Guide, help_text, info_text
 from kdx.cli.pipes import close_pipe
 from kdx.config import plugins
 from kdx.config.check import conf_dir
-from kdx.config.errors import ConfigError
 from kdx.config.explain import explain, is_mistake
 from kdx.config.hydra_versions import of_main
 from kdx.run.masking import masked_output, secrets_in
@@ -57,10 +56,10 @@ def _run(command: Command) -> NoReturn:
     parsed = Arguments()
     try:
         parsed = arguments.parse(sys.argv[1:])
+        plugins.trust(parsed.trust)
         plugins.add_folders(parsed.config_dirs)
-        for message in map(plugins.run_config_fault, parsed.config_dirs if parsed.config_name == "rerun" else ()):
-            if message is not None:
-                raise ConfigError(message)
+        for folder in parsed.config_dirs:
+            plugins.check_run_config(folder)
         _execute(command, parsed)
         sys.stdout.flush()
     except BrokenPipeError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdx.config.errors import ConfigError, nearest
 from kdx.config.other_words import key_for
-from kdx.config.overrides import checked_overrides
+from kdx.config.overrides import checked_overrides, without_trust
 
 SHORT = {
     "-h": "--help", "-m": "--multirun", "-r": "--run", "-c": "--cfg", "-p": "--package", "-i": "--info", "-cd": "--config-dir",
@@ -29,10 +29,11 @@ HYDRA_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 
 @dataclass(frozen=True)
 class Arguments:
-    """Options by long name, with None for flags, and overrides in the order of the command line."""
+    """Options by long name, with None for flags, overrides in the order of the command line, and modules of trust=[...]."""
 
     options: dict[str, str | None] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    trust: tuple[str, ...] = ()
 
     @property
     def for_hydra(self) -> list[str]:
@@ -42,8 +43,8 @@ class Arguments:
 
     @property
     def config_dirs(self) -> list[Path]:
-        """The existing folders of options in --config-dir and hydra.searchpath."""
-        names = [self.options.get("--config-dir") or ""]
+        """The existing folders of options in --config-dir, --config-path and hydra.searchpath."""
+        names = [self.options.get(option) or "" for option in ("--config-dir", "--config-path")]
         for override in self.overrides:
             if override.startswith("hydra.searchpath="):
                 names += [path.rstrip("/") for path in re.findall(r"file://([^,\]'\"]+)", override)]
@@ -79,7 +80,8 @@ def parse(words: Sequence[str]) -> Arguments:
             options[name] = _checked(name, value)
         else:
             raise ConfigError(_unknown(word, rest))
-    return Arguments(options, tuple(checked_overrides(overrides)))
+    trust, others = without_trust(checked_overrides(overrides))
+    return Arguments(options, tuple(others), tuple(trust))
 
 
 def _is_next(word: str) -> bool:

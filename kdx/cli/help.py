@@ -20,6 +20,7 @@ GROUP_OPTIONS = """\
   --config-dir DIR    add your own options, DIR/GROUP/OPTION.yaml; classes in DIR/*.py"""
 OPTIONS = """\
   --cfg job           print the composed config and check it, without running
+  trust=[NAME]        let the config name classes of this module, for a run with your own loss
   -m, --multirun      run every combination of comma-separated values; -m --cfg job lists them
   --hydra-help        options of Hydra"""
 # Groups whose keys --help can list: an option that has the usual ones, and the heading.

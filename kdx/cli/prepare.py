@@ -43,11 +43,12 @@ def _prepare(cfg: DictConfig) -> None:
     from kdx.data.shard_writer import write_dataset
     from kdx.data.splits import carve_configured
     from kdx.experiment import build
+    from kdx.experiment.data import read_splits
 
     source, to = build.make(data.source, "data.source"), Path(str(cfg.to)).expanduser().resolve()
     try:
         source.check()
-        splits = carve_configured(source.splits(), data)
+        splits = carve_configured(read_splits(data, source), data)
         write_dataset(source, splits, to, print, skip_bad=data.on_bad_image == "skip")
     except ValueError as error:
         raise ConfigError(str(error)) from None

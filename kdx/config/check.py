@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.baselines import Baseline, as_baseline
-from kdx.config.errors import ConfigError, explain_omegaconf, invalid, refuse_masked, renamed, unknown
+from kdx.config.errors import ConfigError, explain_omegaconf, invalid, refuse_masked, unknown
 from kdx.config.monitor import check_monitors, possible_names
-from kdx.config.plugins import reason_not_allowed
+from kdx.config.plugins import check_run_config, check_targets, targets
 from kdx.config.recipes import check_ensemble, check_recipes, members
 from kdx.config.run_as_teacher import student_of_run
 from kdx.config.schema import AUTO, MemberConfig, Node, RunConfig, TeacherConfig, hydra_schema
@@ -50,7 +50,8 @@ def load(file: Path) -> RunConfig:
     loaded = OmegaConf.load(file)
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{file} is not a config; expected the config.yaml of a finished run")
-    return check_plain(resolve(loaded), files=False)
+    check_run_config(file.parent)
+    return check_plain(resolve(loaded), files=False, own=False)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -66,12 +67,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {key: value if value != {} or key in MAY_BE_EMPTY else None for key, value in container.items()}  # none.yaml: {}
 
 
-def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
+def check_plain(config: Mapping[str, Any], *, files: bool = True, own: bool = True) -> RunConfig:
     """Return the typed config of plain data, after checking ranges, targets, their arguments and contradictions.
 
     Args:
         config: the values by field.
         files: whether the files that it names must exist, and are stored as absolute paths.
+        own: whether it is the user's own config, which may name the user's own modules; that of a run may come from anybody.
 
     Raises:
         ConfigError: names the key, the mistake and the remedy.
@@ -81,6 +83,7 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     check_selected(plain)
     plain = _as_baseline(plain)
     _check_members(plain)
+    check_targets(plain, own=own)
     for path, node in targets(plain):
         _check_node(path, node)
     check_trainer(plain["trainer"])
@@ -94,18 +97,6 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True) -> RunConfig:
     if plain["teacher"] is None and plain["calibration"] is not None:
         raise ConfigError("Cannot calibrate without a teacher: add calibration=none")
     return _typed(plain)
-
-
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (path, node) for every node with a `_target_`."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node
-        for key, value in node.items():
-            yield from targets(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from targets(value, f"{path}[{i}]")
 
 
 def _check_fields(schema: type, values: Mapping[str, Any], path: str = "") -> None:
@@ -145,9 +136,6 @@ def _validate(path: str, value: Any, annotation: Any) -> None:
 def _check_node(path: str, node: dict[str, Any]) -> None:
     """Raise ConfigError if the constructor at `_target_` does not exist or does not accept these arguments."""
     target = str(node["_target_"])
-    reason = renamed(target) or reason_not_allowed(target)
-    if reason is not None:
-        raise ConfigError(f"{path}._target_={target}: {reason}")
     try:
         constructor = signature(target)
     except NotFoundError as error:

@@ -9,7 +9,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from kdx.config.check import targets
+from kdx.config.plugins import targets
 
 
 def of_main() -> dict[str, Any]:

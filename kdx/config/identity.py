@@ -7,9 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kdx.config.check import targets
 from kdx.config.influence import PLACE, UNRELATED, flat, relevant
-from kdx.config.plugins import own_code
+from kdx.config.plugins import own_code, targets
 
 
 def job_identity(config: Mapping[str, Any]) -> str:

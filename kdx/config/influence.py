@@ -27,6 +27,7 @@ UNRELATED = (
     "data.cache",
     "data.verify",
     "data.check_duplicates",
+    "data.max_megapixels",
     "data.source.root",  # the same value as data.root
     "data.source.download",
     "data.source.verify",  # the same value as data.verify

@@ -31,6 +31,13 @@ def checked_overrides(words: Sequence[Any]) -> list[str]:
     return overrides
 
 
+def without_trust(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of modules in trust=[NAME,...], which counts only as a word of a command, and the other overrides."""
+    words = [override for override in overrides if override.lstrip("+").startswith("trust=")]
+    names = [name for word in words for name in re.split(r"[,\s]+", word.partition("=")[2].strip("[]\"' ")) if name]
+    return names, [override for override in overrides if override not in words]
+
+
 def _no_text(word: object) -> str:
     pairs = word.items() if isinstance(word, Mapping) and word else [("seed", 1)]
     example = ", ".join(f"'{key}={value}'" for key, value in pairs)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from kdx.config.cards import read_card
 
 CARD, WEIGHTS = "student.json", "student.safetensors"
 
@@ -20,20 +21,19 @@ def student_of_run(run: str) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        args, pretrained = dict(card["model_args"]), card["pretrained_cfg"]
-    except (OSError, ValueError, KeyError) as error:
+        card = read_card(folder / CARD)
+    except ValueError as error:
         raise ValueError(f"{run} is not a finished run ({error}); expected a folder with {CARD} and {WEIGHTS}") from None
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{run} has no {WEIGHTS}: the run is not finished; expected the folder of a finished run")
-    network_args = {key: value for key, value in args.items() if key not in ("num_classes", "in_chans")}
+    network_args = {key: value for key, value in card["model_args"].items() if key not in ("num_classes", "in_chans")}
     network = {
         "_target_": "kdx.networks.network.Network",
         "_partial_": True,
         "architecture": card["architecture"],
         "pretrained": False,
-        "mean": pretrained["mean"],
-        "std": pretrained["std"],
+        "mean": card["pretrained_cfg"]["mean"],
+        "std": card["pretrained_cfg"]["std"],
         "args": network_args,
     }
     return {"network": network, "checkpoint": str(folder / WEIGHTS), "resolution": card["resolution"]}

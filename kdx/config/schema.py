@@ -20,7 +20,7 @@ from omegaconf import MISSING
 
 from kdx.config.baselines import Baseline
 from kdx.config.run_names import register
-from kdx.ranges import Count, Fraction, Number, Resolution, Seed, Text
+from kdx.ranges import Count, Fraction, Number, Positive, Resolution, Seed, Text
 
 AUTO = "auto"  # value of keys: as the folder, or the machine, says
 Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
@@ -77,6 +77,7 @@ class DataConfig:
     num_workers: Number
     resident_budget_mb: Number
     cache: str | None = None
+    max_megapixels: Positive = 100.0
     on_bad_image: Literal["raise", "skip"]
     teacher_view: Literal["full", "student"]
     flip: bool | None = None

@@ -45,29 +45,15 @@ def signature(target: str) -> Signature | None:
     return None if definition is None else _describe(*definition)
 
 
-def defining_module(target: str) -> str:
-    """Return the module that defines `target`, following imports; the named module if imports cannot be followed."""
+def definition(target: str) -> tuple[str, bool]:
+    """Return the module that defines `target`, following imports, and whether it is a class.
+
+    What cannot be followed, such as an assignment or a compiled module, counts as defined in the module that `target` names,
+    and as no class. NotFoundError if the module or the name does not exist.
+    """
     module, _, name = target.rpartition(".")
-    try:
-        for _ in range(8):
-            parsed = _module(module)
-            source = None if parsed is None else _imported_from(module, *parsed, name)
-            if source is None:
-                return module
-            module, name = source
-    except NotFoundError:
-        pass
-    return module
-
-
-def _imported_from(module: str, tree: ast.Module, package: bool, name: str) -> tuple[str, str] | None:
-    """Return the (module, name) from which `module` imports `name`; None if `module` defines it."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.ImportFrom, ast.Import)):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return (_absolute(module, package, node) if isinstance(node, ast.ImportFrom) else alias.name), alias.name
-    return None
+    found = _find(module, name)
+    return (module, False) if found is None else (found[0], isinstance(found[1], ast.ClassDef))
 
 
 @functools.cache
@@ -95,17 +81,25 @@ def _find(module: str, name: str, depth: int = 0) -> tuple[str, ast.ClassDef | a
     if parsed is None or depth > 8:
         return None
     tree, package = parsed
-    stars = False
+    stars: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name and node in tree.body:
             return module, node
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                stars = stars or alias.name == "*"
+                if alias.name == "*":
+                    stars.append(_absolute(module, package, node))
                 if (alias.asname or alias.name) == name:
                     return _find(_absolute(module, package, node), alias.name, depth + 1)
         elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             return None
+    for star in stars:
+        try:
+            found = _find(star, name, depth + 1)
+        except NotFoundError:
+            continue
+        if found is not None:
+            return found
     if stars or any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
         return None
     raise NotFoundError(f"Module '{module}' has no '{name}': check the spelling")

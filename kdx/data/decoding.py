@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +27,34 @@ GRAY = ("1", "L", "LA", "La", "F")  # and those that start with I: integers of m
 UNPACKED = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # modes that PIL converts best by way of another
 
 
-def decode_image(path: str, channels: int) -> NDArray[np.uint8]:
+def opened(source: str | BytesIO, max_pixels: int | None = None, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Return an image that is not decoded yet. ValueError if it has more than `max_pixels`, or as many as only attacks have."""
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:  # the limit of PIL itself, which is smaller by default
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    try:
+        image = Image.open(source, formats=formats)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"more pixels than data.max_megapixels allows: {error}") from None
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        image.close()
+        size = f"{image.width}x{image.height} px"
+        raise ValueError(f"{size} are more than data.max_megapixels={max_pixels / 1e6:g}")
+    return image
+
+
+def decode_image(path: str, channels: int, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Decode an image file to uint8 [C,H,W], rotated as its EXIF data say: C = 1 is gray, C = 3 is RGB.
 
     Of an animation, the first frame is used. Colors are converted as in PIL's `convert("RGB")` and torchvision's loader: the
     alpha channel is dropped, palettes are looked up, CMYK is converted without a color profile. Unlike there, 16-bit gray is
     scaled (65535 to 255) and not clipped.
 
-    Raises BadImageError if the file cannot be read, is not an image, is truncated, or contains floats or 32-bit integers.
+    Raises BadImageError if the file cannot be read, is not an image, has more than `max_pixels`, is truncated, or contains
+    floats or 32-bit integers.
     """
     assert channels in (1, 3)
     try:
-        with Image.open(path) as image:
+        with opened(path, max_pixels) as image:
             image.load()
             return _pixels(_upright(image), channels)
     except MemoryError:
@@ -70,13 +87,13 @@ def is_gray(image: Image.Image) -> bool:
     return image.mode in GRAY or image.mode.startswith("I")
 
 
-def fault(path: str) -> tuple[str | None, bool]:
+def fault(path: str, max_pixels: int | None = None) -> tuple[str | None, bool]:
     """Return why `decode_image` would fail on a file, None if it would not; and whether the image has colors.
 
     JPEG files are decoded at reduced size, which reads all their data in less time.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path, max_pixels) as image:
             colored = not is_gray(image)
             if image.format == "JPEG":
                 image.draft(None, (1, 1))
@@ -91,10 +108,10 @@ def fault(path: str) -> tuple[str | None, bool]:
         return _reason(path, error), False
 
 
-def header_fault(path: str) -> tuple[str | None, bool]:
+def header_fault(path: str, max_pixels: int | None = None) -> tuple[str | None, bool]:
     """Return the same as `fault`, as far as the file's size and header tell."""
     try:
-        with Image.open(path) as image:
+        with opened(path, max_pixels) as image:
             return None, not is_gray(image)
     except Exception as error:  # as in `decode_image`
         return _reason(path, error), False
@@ -145,7 +162,7 @@ class ImageFiles(Images):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return decode_image(self.path(index), self.channels)
+        return decode_image(self.path(index), self.channels, self.max_pixels)
 
     def path(self, index: int) -> str:
         """Return the file of an image."""

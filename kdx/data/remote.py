@@ -16,6 +16,7 @@ from kdx.run.masking import MASK
 
 T = TypeVar("T")
 
+OTHER_CONTENT = "its SHA-256 is not the one in index.json: the shard was damaged or replaced"
 TRIES, PAUSE_S = 3, 1.0  # the pause doubles
 
 
@@ -47,7 +48,7 @@ def download(url: str, path: Path, sha256: str, remedy: str) -> None:
         with draft.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256:
-            raise ValueError("its SHA-256 is not the one in index.json: the shard was damaged or replaced")
+            raise ValueError(OTHER_CONTENT)
 
     try:
         _patiently(fetch, url, remedy, remedy)

@@ -10,8 +10,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
-from kdx.data.remote import download, read, remote
+from kdx.data.decoding import opened
+from kdx.data.remote import OTHER_CONTENT, download, read, remote
 from kdx.data.source import SPLITS, BadImageError, Images, Source, SplitName
 
 VERSION = 1
@@ -32,7 +35,8 @@ LAYOUT = "ROOT/index.json, ROOT/train/index.json, ROOT/train/00000.shard, ..."
 class Shards(Source):
     """A data set that `kdx-prepare` wrote to `root`: a folder, s3://bucket/prefix or https://host/path.
 
-    A remote shard is downloaded into `cache` when it is first read, and is not downloaded again.
+    A remote shard is downloaded into `cache` when it is first read, and is not downloaded again. The SHA-256 of each shard is
+    verified when it is first read; `cache` remembers this for files of the same path, size and modification time.
     """
 
     def __init__(self, root: str | None, cache: str = "~/.cache/kdx/shards") -> None:
@@ -102,9 +106,12 @@ class ShardImages(Images):
 
     def __init__(self, url: str, cache: Path, index: dict[str, Any]) -> None:
         self.url, self.cache, self.shards = url, cache, index["shards"]
+        self.verified: set[tuple[str, int]] = set()  # shards with their modification times
+        for shard in self.shards:
+            _check_names(shard, f"{url}/{INDEX}")
         sizes, counts = np.array(index["sizes"], np.int64), np.array([shard["images"] for shard in self.shards], np.int64)
         self.labels = None if index["labels"] is None else np.array(index["labels"], np.int64)
-        if counts.sum() != len(sizes) or (self.labels is not None and len(self.labels) != len(sizes)):
+        if (sizes < 0).any() or counts.sum() != len(sizes) or (self.labels is not None and len(self.labels) != len(sizes)):
             raise ValueError(f"{url}/{INDEX}: the numbers of images, sizes and labels differ: {REWRITE}")
         self.shard = np.repeat(np.arange(len(counts)), counts)
         self.fingerprint = " ".join(shard["sha256"] for shard in self.shards)
@@ -122,18 +129,21 @@ class ShardImages(Images):
             file.seek(self.offsets[index])
             encoded = file.read(self.sizes[index])
         try:
-            return decoded(encoded)
+            return decoded(encoded, self.max_pixels)
         except Exception as error:
             raise BadImageError(f"Cannot decode image {index} of {self.url}/{shard['file']} ({error}): {REWRITE}") from None
 
     def obtain(self, shard: dict[str, Any]) -> Path:
-        """Return the local file of a shard, downloaded if necessary. ValueError, with the remedy, if that fails."""
+        """Return the local, verified file of a shard, downloaded if necessary. ValueError, with the remedy, if that fails."""
         url = f"{self.url}/{shard['file']}"
         if not remote(url):
             size = _size(Path(url))
             if size != shard["bytes"]:
                 state = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
                 raise ValueError(f"{url}, listed in {self.url}/{INDEX}, {state}: {REWRITE}")
+            if not Path(url).resolve().is_relative_to(Path(self.url).parent.resolve()):
+                raise ValueError(f"{url} is a link to a file outside of {Path(self.url).parent}: copy that file to its place")
+            self._verify(Path(url), shard)
             return Path(url)
         path = self.cache / f"{shard['sha256']}.shard"
         if _size(path) != shard["bytes"]:
@@ -144,19 +154,45 @@ class ShardImages(Images):
                         download(url, path, shard["sha256"], REWRITE)
             except OSError as error:
                 raise ValueError(f"Cannot store {url} in {path.parent} ({error}): choose another data.source.cache") from None
+        self._verify(path, shard)
         return path
+
+    def _verify(self, path: Path, shard: dict[str, Any]) -> None:
+        """Raise ValueError if the file's SHA-256 is not the one in the index, unless `cache` has a mark that it is."""
+        modified = path.stat().st_mtime_ns
+        if (shard["file"], modified) in self.verified:
+            return
+        state = f"{path.absolute()} {shard['sha256']} {shard['bytes']} {modified}"
+        mark = self.cache / "verified" / hashlib.sha256(os.fsencode(state)).hexdigest()
+        if not mark.exists():
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                    raise ValueError(f"{path}: {OTHER_CONTENT}: {REWRITE if not remote(self.url) else 'remove it'}")
+            try:
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+            except OSError:  # the next process verifies it again
+                pass
+        self.verified.add((shard["file"], modified))
 
 
 REWRITE = "write or copy the data set again (kdx-prepare data=... to=ROOT)"
 
 
-def decoded(encoded: bytes) -> NDArray[np.uint8]:
-    """Return the pixels of a PNG or JPEG file, uint8 [C,H,W] with one or three channels."""
-    with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+def decoded(encoded: bytes, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Return the pixels of a PNG or JPEG file, uint8 [C,H,W] with one or three channels. ValueError for other files."""
+    with opened(io.BytesIO(encoded), max_pixels, ("PNG", "JPEG")) as image:
         if image.mode not in ("L", "RGB"):
             raise ValueError(f"invalid mode {image.mode}, expected L or RGB")
         pixels = np.array(image)  # a copy, because torch needs a writable array
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _check_names(shard: dict[str, Any], index: str) -> None:
+    """Raise ValueError unless the shard's file is a name in its folder, and its SHA-256, which names a file, is one."""
+    file, digest = str(shard["file"]), str(shard["sha256"])
+    if re.fullmatch(r"[\w-][\w.-]*", file) is None or re.fullmatch(r"[0-9a-f]{64}", digest) is None:
+        raise ValueError(f"{index} names the shard '{file}' with SHA-256 '{digest}'; expected a file in its folder: {REWRITE}")
 
 
 def _index(url: str) -> dict[str, Any]:

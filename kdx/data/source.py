@@ -26,6 +26,7 @@ class Images(ABC):
     """
 
     labels: NDArray[np.int64] | None
+    max_pixels: int | None = None  # of a file, set by `limit_pixels`; a larger one is not decoded
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -88,6 +89,14 @@ class Joined(Images):
         number = np.searchsorted(self.starts, index, "right") - 1
         within = [index[number == part] - self.starts[part] for part in range(len(self.parts))]
         return [origin for part, own in zip(self.parts, within, strict=True) if len(own) for origin in part.origins(own)]
+
+
+def limit_pixels(images: Images, max_megapixels: float) -> None:
+    """Let `images`, and the images that they are taken from, decode no file with more megapixels."""
+    images.max_pixels = round(max_megapixels * 1e6)
+    for inner in (*getattr(images, "parts", ()), getattr(images, "images", None)):
+        if isinstance(inner, Images):
+            limit_pixels(inner, max_megapixels)
 
 
 def image_name(images: Images, index: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from kdx.config.cards import read_card
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
@@ -69,7 +69,7 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
             networks = _of_run(request, run)
         elif request.student is not None:
             file = Path(request.student)
-            networks = student_of_card(file, read_card(file.with_suffix(".json")), {"student": request.student})
+            networks = student_of_card(file, student_card(file.with_suffix(".json")), {"student": request.student})
         else:
             networks = _of_architecture(request, source)
     except ConfigError:
@@ -99,7 +99,7 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
         )
     card_file = file.with_suffix(".json") if request.checkpoint is None else folder.student.with_suffix(".json")
     if card_file.is_file():
-        networks = student_of_card(file, read_card(card_file), {}, request.key)
+        networks = student_of_card(file, student_card(card_file), {}, request.key)
     else:  # a checkpoint of an interrupted run
         network = make_network(config.student, "student", parts.source, parts.num_classes)
         weights.load(network.model, file, request.key, "key")
@@ -143,16 +143,12 @@ def _names_of(source: Source) -> Sequence[str] | None:
         return None
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def student_card(path: Path) -> dict[str, Any]:
     """Return the content of a student.json. ConfigError if it does not describe a student."""
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"architecture", "resolution"} - set(card) or {"num_classes", "in_chans"} - set(card["model_args"])
-        if missing := missing or {"mean", "std"} - set(card["pretrained_cfg"]):
-            raise ValueError(f"no {sorted(missing)[0]}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} does not describe a student ({error}): {FINISHED}, or copy student.json again") from None
-    return card
+        return read_card(path)
+    except ValueError as error:
+        raise ConfigError(f"{error}: {FINISHED}, or copy student.json again") from None
 
 
 def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any], key: str | None = None) -> MeasuredNetworks:

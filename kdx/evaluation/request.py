@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import TypeAdapter, ValidationError
 
-from kdx.config.check import load, targets
+from kdx.config.check import load
 from kdx.config.errors import ConfigError, unknown
-from kdx.config.plugins import reason_not_allowed
+from kdx.config.plugins import check_targets
 from kdx.config.schema import Interpolation, RunConfig
 from kdx.data.source import SPLITS
 from kdx.networks.names import check_architecture
@@ -110,10 +110,7 @@ def request(plain: Mapping[str, Any]) -> EvaluationRequest:
     for key in plain:
         if key not in keys:
             raise ConfigError(unknown(key, keys))
-    for path, node in targets(plain):
-        reason = reason_not_allowed(str(node["_target_"]))
-        if reason is not None:
-            raise ConfigError(f"{path}._target_={node['_target_']}: {reason}")
+    check_targets(dict(plain))
     for severity in plain["severities"] if isinstance(plain["severities"], list) else [plain["severities"]]:
         if severity not in SEVERITIES:
             raise ConfigError(f"Invalid severity {severity}; expected a subset of 1-5, such as severities=[1,3,5]")

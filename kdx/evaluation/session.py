@@ -190,7 +190,7 @@ def images_of(data: DataConfig, source: Source, split: EvaluatedSplit) -> Images
         source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    splits = published = on_disk(data, read_splits(source))
+    splits = published = on_disk(data, read_splits(data, source))
     if split == "all":
         return Joined([published[name] for name in SPLITS if name in published])
     try:

@@ -12,8 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kdx.config.errors import ConfigError, explain_omegaconf, nearest
-from kdx.config.plugins import reason_not_allowed
-from kdx.config.signatures import NotFoundError, signature
 from kdx.evidence.figures import Figure
 from kdx.evidence.kinds import Test
 from kdx.experiment import build
@@ -172,13 +170,6 @@ def _family(name: str, node: dict[str, Any]) -> Family:
 def _make(node: Any, path: str, kind: type) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{path} has no _target_: add one, such as {kind.__module__}.{kind.__subclasses__()[0].__name__}")
-    reason = reason_not_allowed(str(node["_target_"]))
-    if reason is not None:
-        raise ConfigError(f"{path}._target_={node['_target_']}: {reason}")
-    try:
-        signature(node["_target_"])
-    except NotFoundError as error:
-        raise ConfigError(f"{path}._target_={node['_target_']}: {error}") from None
     built = build.make(node, path)
     if not isinstance(built, kind):
         raise ConfigError(f"{path}: {node['_target_']} is not a {kind.__name__}: choose a class in {kind.__module__}")

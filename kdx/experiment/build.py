@@ -13,10 +13,12 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
 
 from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.identity import job_identity
+from kdx.config.plugins import check_targets
 from kdx.config.schema import AUTO, RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
@@ -38,9 +40,13 @@ from kdx.views.render import Resizing
 
 
 def make(node: Any, path: str, **arguments: Any) -> Any:
-    """Return the object that a config node describes; None for None. ConfigError, with the path, if the constructor fails."""
+    """Return the object that a config node describes; None for None.
+
+    ConfigError, with the path, if the node names something that a config may not name, or if the constructor fails.
+    """
     if node is None:
         return None
+    check_targets(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node, path)
     try:
         return instantiate(node, _convert_="all", **of_instantiate(node), **arguments)
     except InstantiationException as error:

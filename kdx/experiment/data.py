@@ -12,7 +12,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig, RunConfig
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import MOST, stored_duplicates
-from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits
+from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits, limit_pixels
 from kdx.data.splits import carve_configured, carved_from
 from kdx.data.verification import listed, verify
 from kdx.experiment.build import Parts
@@ -33,7 +33,7 @@ def read_data(parts: Parts, *, describe: bool) -> tuple[Splits, dict[SplitName, 
     Raises:
         ConfigError: If files are missing, or if sizes do not fit the config.
     """
-    published = read_splits(parts.source)
+    published = read_splits(parts.config.data, parts.source)
     splits = carve_splits(parts.config.data, published)
     if describe and rank() == 0:
         log_data(parts, published, splits)
@@ -58,10 +58,13 @@ def found_in(config: RunConfig) -> Path:
     return Path(config.outputs) / "verified"
 
 
-def read_splits(source: Source) -> Splits:
+def read_splits(data: DataConfig, source: Source) -> Splits:
     """Return the splits that the data set is published with. ConfigError if files are missing or invalid."""
     try:
         splits = source.splits()
+        for images in splits.values() if isinstance(splits, Mapping) else ():
+            if isinstance(images, Images):  # else `check_splits` says so
+                limit_pixels(images, data.max_megapixels)
         check_splits(source, splits)
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -27,7 +27,7 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
         ConfigError: if the data or the teacher are not those of the run.
     """
     parts = build.parts(config)
-    splits = carve_splits(config.data, on_disk(config.data, read_splits(parts.source)))
+    splits = carve_splits(config.data, on_disk(config.data, read_splits(config.data, parts.source)))
     experiment = reload(parts, folder, {**splits, "test": splits[split]})
     trainer = make_trainer(config, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     report = folder.read("metrics.json")

@@ -173,7 +173,7 @@ def train_teacher(config: RunConfig, folder: Path) -> None:
 def show_views(parts: Parts, folder: RunFolder) -> Path | None:
     """Write `views.png`, the first batch as teacher and student see it, without training. Return its path."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    return save_panel(parts, carve_splits(parts.config.data, read_splits(parts.source)), folder)
+    return save_panel(parts, carve_splits(parts.config.data, read_splits(parts.config.data, parts.source)), folder)
 
 
 def save_panel(parts: Parts, splits: Mapping[SplitName, Images], folder: RunFolder) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from kdx.config.cards import read_card
 from kdx.config.run_as_teacher import CARD, WEIGHTS
 from kdx.networks.preprocessing import preprocessing
 
@@ -63,9 +64,7 @@ def read(run: str) -> FinishedRun:
     missing = [name for name in (CARD, WEIGHTS) if not (path / name).is_file()]
     if missing:
         raise ValueError(f"run={run} has no {missing[0]}; give a run folder with a saved student")
-    card, result = _json(path / CARD), _json(path / "metrics.json")
-    if not {"architecture", "model_args", "pretrained_cfg", "resolution"} <= card.keys():
-        raise ValueError(f"run={run}: {CARD} does not describe the student's architecture; give a run folder of kdx-train")
+    card, result = read_card(path / CARD), _json(path / "metrics.json")
     teacher = _json(path / "teacher.json") if (path / "teacher.json").is_file() else None
     config = _config(path)
     return FinishedRun(path, _completed(card, config, result), result, config, teacher)

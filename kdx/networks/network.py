@@ -21,6 +21,8 @@ from kdx.ranges import Count, Finite, Positive, ShapeError, validated
 
 log = logging.getLogger("kdx")
 
+LOADING = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+
 # What networks raise for images of an unsuitable size, such as a ViT, or one that is too deep for so few pixels.
 UNSUITABLE = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)
 
@@ -63,6 +65,7 @@ class Network(nn.Module):
         names.check_architecture(architecture)
         architecture = names.located(architecture)
         _check_pretrained(architecture, pretrained)
+        _check_args(args or {})
         if pretrained and init is not None:
             raise ValueError(f"init={init} and pretrained=true exclude each other: set pretrained=false or init=null")
         self.architecture, self.args = architecture, dict(args or {})
@@ -179,6 +182,13 @@ def _per_channel(name: str, values: Sequence[float], in_channels: int) -> tuple[
             "set one value per channel, or one for all"
         )
     return normalization.per_channel(values, in_channels)
+
+
+def _check_args(args: Mapping[str, Any]) -> None:
+    """Raise ValueError for arguments with which timm reads weights itself: from any file, some versions by unpickling it."""
+    for name in LOADING:
+        if name in args:
+            raise ValueError(f"args.{name} would load weights unchecked: use init=FILE, or pretrained=true for timm's weights")
 
 
 def _check_pretrained(architecture: str, pretrained: bool) -> None:

@@ -37,7 +37,9 @@ class Absolute(Loss):
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`sys.path`, imported plug-ins and the environment are as before afterwards."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv(plugins.FOLDERS, "")
+    for variable in (plugins.FOLDERS, plugins.TRUST):
+        monkeypatch.setenv(variable, "")  # so that what a test sets is undone
+        monkeypatch.delenv(variable)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -120,10 +122,26 @@ def test_what_kdx_uses_is_allowed() -> None:
 
 
 def test_an_installed_package_is_allowed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "set KDX_PLUGINS=sklearn" in str(reason_not_allowed("sklearn.svm.SVC"))
-    assert "KDX_PLUGINS" not in str(reason_not_allowed("os.system"))
-    monkeypatch.setenv("KDX_PLUGINS", "numpy, sklearn.svm")
+    assert "add trust=[sklearn]" in str(reason_not_allowed("sklearn.svm.SVC"))
+    assert "trust=" not in str(reason_not_allowed("os.system"))
+    plugins.trust(["numpy", "sklearn.svm"])
     assert allowed("sklearn.svm.SVC") and allowed("numpy.array") and not allowed("sklearn.linear_model.Ridge")
+
+
+def test_trust_is_a_word_of_the_commands_and_inherited(command: Command, tmp_path: Path) -> None:
+    absent = ("+callbacks.x={_target_: sklearn.svm.SVC}", "--cfg", "job")
+    code, _, err = command("train", *absent)
+    assert code == 2 and "callbacks.x._target_=sklearn.svm.SVC: A config may not name" in err
+    for words in ("trust=[numpy,sklearn]", "trust=sklearn"):
+        assert command("train", *absent, words)[0] == 0
+    code = "from kdx.config.plugins import allowed; assert allowed('sklearn.svm.SVC')"
+    subprocess.run([sys.executable, "-c", code], cwd="/", env=os.environ, check=True, timeout=60)
+    code, _, err = command("train", "trust=[my-kd]")
+    assert code == 2 and "Invalid module 'my-kd' in trust" in err
+    (tmp_path / "mine" / "losses").mkdir(parents=True)
+    (tmp_path / "mine" / "losses" / "x.yaml").write_text("# @package _global_\ntrust: [sklearn]\n")
+    code, _, err = command("train", "--config-dir=mine", "losses=[kl,x]", *absent)
+    assert code == 2 and "trust" in err
 
 
 def test_a_package_installed_below_the_current_folder_is_not_the_users_own(

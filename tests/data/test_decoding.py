@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
-from kdx.data.decoding import ImageFiles, decode_image
-from kdx.data.source import BadImageError
+from kdx.data import shards
+from kdx.data.decoding import ImageFiles, decode_image, fault, header_fault
+from kdx.data.source import BadImageError, Joined, Subset, limit_pixels
 from kdx.types import View
 from kdx.views.render import render
 
@@ -259,3 +260,24 @@ def test_bad_image_keeps_its_message_when_it_comes_from_a_worker(tmp_path: Path)
     loader = DataLoader(images, batch_size=1, num_workers=1, collate_fn=first, timeout=300)
     with pytest.raises(BadImageError, match=r"bad\.png cannot be decoded"):
         next(iter(loader))
+
+
+def test_a_file_with_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (60, 50)).save(tmp_path / "big.png")
+    images = Joined([Subset(ImageFiles([str(tmp_path / "big.png")], None, 1), np.array([0]))])
+    limit_pixels(images, 0.003)
+    assert images[0].shape == (1, 50, 60)
+    limit_pixels(images, 0.0029)
+    with pytest.raises(
+        BadImageError, match=r"big.png cannot be decoded \(60x50 px are more than data.max_megapixels=0.0029\): "
+    ):
+        images[0]
+    for look in (fault, header_fault):
+        assert look(str(tmp_path / "big.png"), 2900) == ("60x50 px are more than data.max_megapixels=0.0029", False)
+    with pytest.raises(ValueError, match="60x50 px are more than"):
+        shards.decoded((tmp_path / "big.png").read_bytes(), 2900)
+    for limit in (1000, 2000):  # of PIL: an error, and a warning
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(BadImageError, match=r"more pixels than data.max_megapixels allows"):
+            decode_image(str(tmp_path / "big.png"), 1)
+    assert decode_image(str(tmp_path / "big.png"), 1, 3000).shape == (1, 50, 60)  # data.max_megapixels may exceed PIL's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -62,8 +63,9 @@ class Gray(Source):
 
 
 @pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+def brisk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where verified shards are remembered
     monkeypatch.setattr(shard_writer, "SHARD_BYTES", 700)  # some seven images
 
 
@@ -196,7 +198,7 @@ def test_a_shard_that_was_changed(server: Server, root: Path, tmp_path: Path) ->
     ):
         Shards(server.url, str(tmp_path / "cache")).splits()["train"][0]
     assert not list((tmp_path / "cache").glob("*.shard")) and not list((tmp_path / "cache").glob("*.part"))
-    with pytest.raises(BadImageError, match=r"Cannot decode image 0 of .*00000\.shard"):
+    with pytest.raises(ValueError, match=r"00000\.shard: its SHA-256 is not the one in index\.json"):
         Shards(str(root)).splits()["train"][0]
     path.write_bytes(content[:-1])
     with pytest.raises(ValueError, match=rf"has {len(content) - 1} bytes instead of {len(content)}"):
@@ -228,6 +230,43 @@ def test_an_index_that_vanished_or_broke(root: Path, part: str) -> None:
     path.unlink()
     with pytest.raises(ValueError, match=rf"{part} not found: expected layout: ROOT/index\.json, ROOT/train/.*kdx-prepare"):
         Shards(str(root)).splits()
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "C:\\x", "C:x", "a/../../x", "..", "", "~/x", "//host/x"])
+@pytest.mark.parametrize("key", ["file", "sha256"])
+def test_an_index_names_only_files_of_its_folder(root: Path, name: str, key: str) -> None:
+    index = json.loads((root / "train" / "index.json").read_text())
+    index["shards"][0][key] = name
+    (root / "train" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="expected a file in its folder: write or copy the data set again"):
+        Shards(str(root)).splits()
+
+
+def test_a_shard_that_is_a_link_out_of_the_data_set(root: Path, tmp_path: Path) -> None:
+    shard, elsewhere = root / "train" / "00000.shard", tmp_path / "elsewhere"
+    elsewhere.write_bytes(shard.read_bytes())
+    shard.unlink()
+    shard.symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=r"is a link to a file outside of .*: copy that file to its place"):
+        Shards(str(root)).splits()["train"][0]
+    (tmp_path / "linked").symlink_to(root)  # the data set itself may be one
+    assert Shards(str(tmp_path / "linked")).splits()["test"][0].shape == (1, 5, 7)
+
+
+def test_a_local_shard_is_verified_once_and_again_when_it_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard, read = root / "train" / "00000.shard", []
+    whole = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: read.append(file.name) or whole(file, name))
+    for _ in range(2):
+        images = Shards(str(root)).splits()["train"]
+        assert images[0] is not None and images[1] is not None
+    assert read == [str(shard)]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(0, 0))
+    with pytest.raises(ValueError, match=r"00000.shard: its SHA-256 is not the one in index.json: .* write or copy"):
+        images[0]
 
 
 def test_labels_beyond_the_classes_and_lists_of_other_lengths(root: Path) -> None:

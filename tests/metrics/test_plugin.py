@@ -50,7 +50,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         line = f"{name}: {{_target_: plugged_metrics.{name.title()}}}\n"
         (folder / "metrics" / f"{name}.yaml").write_text(line)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv(plugins.FOLDERS, "")
+    for variable in (plugins.FOLDERS, plugins.TRUST):
+        monkeypatch.setenv(variable, "")  # so that what a test sets is undone
+        monkeypatch.delenv(variable)
     yield folder
     sys.modules.pop("plugged_metrics", None)
 
@@ -83,12 +85,23 @@ def test_it_is_measured_logged_monitored_compared_and_evaluated(
     known = comparison.higher_is_better
     assert [direction(f"test/student/{name}", known) for name in ("surprise", "margin", "gap")] == ["less", "more", ""]
 
-    assert command("evaluate", f"run={folder}", "split=test", f"--config-dir={mine}")[0] == 0
+    assert command("evaluate", f"run={folder}", "split=test", f"--config-dir={mine}", "trust=[plugged_metrics]")[0] == 0
     again = metrics_of(folder / "evaluation-test.json")
     assert {name: again[name] for name in networks | pairs if name.startswith("test/")} == {
         name: metrics[name] for name in networks | pairs if name.startswith("test/")
     }
-    assert command("evaluate", f"run={folder}", "shift=noise", "severities=[5]", "name=shifted", f"--config-dir={mine}")[0] == 0
+    assert (
+        command(
+            "evaluate",
+            f"run={folder}",
+            "shift=noise",
+            "severities=[5]",
+            "name=shifted",
+            f"--config-dir={mine}",
+            "trust=[plugged_metrics]",
+        )[0]
+        == 0
+    )
     shifted = json.loads((folder / "evaluations" / "shifted.json").read_text())
     assert shifted["clean"]["test/student/surprise"] == pytest.approx(metrics["test/student/surprise"])
     assert shifted["shift"][0]["metrics"]["test/student/surprise"] > metrics["test/student/surprise"]

@@ -1,0 +1,28 @@
+"""student.json, the card of a trained network: plain data, from which nothing is built but that network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kdx.config.plugins import interpolations, targets
+
+KEYS = {"architecture": str, "resolution": int, "model_args": dict, "pretrained_cfg": dict}
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the content of a student.json. ValueError if it does not describe a student, or is more than plain data."""
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        absent = sorted(key for key, kind in KEYS.items() if not isinstance(card.get(key), kind))
+        if absent := absent or sorted({"num_classes", "in_chans"} - set(card["model_args"])):
+            raise ValueError(f"no {absent[0]}")
+        if absent := sorted({"mean", "std"} - set(card["pretrained_cfg"])):
+            raise ValueError(f"no {absent[0]}")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not describe a student ({error})") from None
+    named = [f"{where}._target_" for where, _ in targets(card)] + interpolations(card)
+    if named:
+        raise ValueError(f"{path} has {named[0]}={{...}}, but a card is plain data from which nothing is built: do not use it")
+    return card
