@@ -45,7 +45,7 @@ def test_a_run_that_went_on_from_a_checkpoint_runs_again_from_its_start(
     first = train("first", "trainer.max_epochs=1")
     resumed = train("resumed", f"ckpt_path={first}/checkpoints/last.ckpt")
     _, out, _ = command("train", f"--config-dir={resumed}", "--config-name=rerun", "--cfg", "job")
-    assert "ckpt_path: null" in out
+    assert "ckpt_path: auto" in out
 
 
 def git(folder: Path, *arguments: str) -> None:
