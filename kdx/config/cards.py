@@ -8,6 +8,7 @@ from typing import Any
 
 from kdx.config.plugins import interpolations, targets
 
+REMEDY = "give the folder of a finished run, or copy student.json again"
 KEYS = {"architecture": str, "resolution": int, "model_args": dict, "pretrained_cfg": dict}
 
 
@@ -21,7 +22,7 @@ def read_card(path: Path) -> dict[str, Any]:
         if absent := sorted({"mean", "std"} - set(card["pretrained_cfg"])):
             raise ValueError(f"no {absent[0]}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a student ({error})") from None
+        raise ValueError(f"{path} does not describe a student ({error}): {REMEDY}") from None
     named = [f"{where}._target_" for where, _ in targets(card)] + interpolations(card)
     if named:
         raise ValueError(f"{path} has {named[0]}={{...}}, but a card is plain data from which nothing is built: do not use it")

@@ -14,7 +14,7 @@ from kdx.config.cards import read_card
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import Source
-from kdx.evaluation.request import FINISHED, EvaluationRequest
+from kdx.evaluation.request import EvaluationRequest
 from kdx.experiment import build
 from kdx.experiment.assemble import load_teacher, make_network, normalizations
 from kdx.experiment.students import weights_of_card
@@ -148,7 +148,7 @@ def student_card(path: Path) -> dict[str, Any]:
     try:
         return read_card(path)
     except ValueError as error:
-        raise ConfigError(f"{error}: {FINISHED}, or copy student.json again") from None
+        raise ConfigError(str(error)) from None
 
 
 def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any], key: str | None = None) -> MeasuredNetworks:
