@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from kdx.cli import compare, evaluate, evidence, export, prepare, report, train, views
+from kdx.cli import compare, evaluate, evidence, export, prepare, report, sweep_status, train, views
 
 GUIDES = (train.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE)
 PURPOSES = {
     **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},
     "kdx-compare": compare.PURPOSE,
     "kdx-report": report.PURPOSE,
+    "kdx-sweep": sweep_status.PURPOSE,
 }
 
 

@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   kdx-sweep retry outputs/sweeps/NAME      run the sweep's command again, with failed jobs counted as new
   kdx-sweep cancel outputs/sweeps/NAME     stop its running jobs, with checkpoints, and start no others
 """
+PURPOSE = "Show how far a sweep is, retry its failed jobs, or cancel it."
 SHOWN = 40  # jobs in a table on the terminal; --all for the others
 SECONDS = 5.0  # between two looks of watch
 
@@ -41,7 +42,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = run_folders.Parser(
-        prog="kdx-sweep", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="kdx-sweep", description=PURPOSE, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=("status", "watch", "retry", "cancel"))
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of a sweep, outputs/sweeps/NAME")
