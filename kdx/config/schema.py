@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Len
@@ -160,6 +161,11 @@ class RunConfig:
     on_conflict: Literal["refuse", "fork", "replace"] = "refuse"
     sweep: Text = AUTO
     max_attempts: Count = 3
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that `ckpt_path` names; None if it names none, or leaves it to the run's folder."""
+        return None if self.ckpt_path in (None, AUTO) else Path(str(self.ckpt_path))
 
     @cached_property
     def student_resolutions(self) -> list[int]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.identity import job_identity
 from kdx.config.plugins import check_targets
-from kdx.config.schema import AUTO, RunConfig, to_plain
+from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
 from kdx.experiment.channels import takes_channels, with_channels
@@ -181,8 +180,8 @@ def parts(config: RunConfig) -> Parts:
     observers(built, num_classes=2)
     _check_terms(built)
     _check_devices(config)
-    if config.ckpt_path not in (None, AUTO):
-        built.config = config = resume.from_good_checkpoint(config, Path(config.ckpt_path))
+    if config.checkpoint is not None:
+        built.config = config = resume.from_good_checkpoint(config, config.checkpoint)
     try:
         built.source.check()
     except ValueError as error:

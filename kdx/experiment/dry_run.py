@@ -35,12 +35,12 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
         students = _students(parts)
         teachers = _teachers(parts)
         learner = try_losses(parts, students["student"], teachers, train)
-    if config.ckpt_path is not None:
+    if config.checkpoint is not None:
         for name, tried in students.items():
             prefix = "distiller.student." if name == "student" else f"distiller.peers.{name}."
             learner |= {prefix + key: value for key, value in tried.network.state_dict().items()}
     length = cautions.training_length(config, len(train))
-    done = resume.check_fit(config, learner, length.total) if config.ckpt_path is not None else []
+    done = resume.check_fit(config, learner, length.total) if config.checkpoint is not None else []
     if rank() == 0:
         of_networks = [warning for tried in (*students.values(), *teachers.values()) for warning in tried.warnings]
         of_settings = [

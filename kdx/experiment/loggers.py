@@ -30,7 +30,7 @@ def run_info(config: RunConfig, folder: RunFolder) -> RunInfo:
     shown = [text for text in overrides if text.partition("=")[0].partition("@")[0].split(".")[0] not in QUIET]
     baseline = [config.baseline] if config.baseline else []
     experiments = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
-    checkpoint = Path(config.ckpt_path) if config.ckpt_path is not None else None
+    checkpoint = config.checkpoint
     return RunInfo(
         folder=folder.path,
         name=" ".join([config.name, *baseline, *map(mask, shown), f"s{config.seed}"]),

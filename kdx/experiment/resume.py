@@ -94,8 +94,8 @@ def check_fit(config: RunConfig, learner: Mapping[str, Tensor], total_steps: int
     Raises:
         ConfigError: If names or shapes of the checkpoint differ.
     """
-    assert config.ckpt_path is not None
-    path = Path(config.ckpt_path)
+    path = config.checkpoint
+    assert path is not None
     content = check_checkpoint(path)
     saved = {name: value for name, value in content["state_dict"].items() if name.startswith(LEARNER)}
     changed = _changes(path, config)
