@@ -35,7 +35,7 @@ UNRELATED = (
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
 )
-# Settings of the machine, on which weights and numbers depend by rounding only; and what is said of the data, whose pixels and
+# Settings of the machine, on which weights and numbers depend by rounding only; and the place of the data, whose pixels and
 # labels have a fingerprint of their own.
 PLACE = (
     "data.root",
