@@ -23,7 +23,7 @@ RECORDED_WITH = ["data=digits300", "optimizer.lr=0.001", "preflight=off"]
 @pytest.mark.parametrize("experiment", ["cqkd_digits", "ctkd_digits", "funmatch_digits", "supervised_digits"])
 def test_loss_curve_is_the_recorded_one(train: Callable[..., Path], tmp_path: Path, experiment: str) -> None:
     torch.manual_seed(0)
-    teacher = Network("cifar_resnet8", 10, 1)
+    teacher = Network("cifar_resnet8", 10, 1, mean=[0.3053], std=[0.376])  # those of digits, which its card then states
     weights.save(teacher.model, teacher.card, tmp_path / "teacher.safetensors")
     own = [f"teacher.checkpoint={tmp_path}/teacher.safetensors", "teacher.network.architecture=cifar_resnet8"]
     taught = [] if experiment == "supervised_digits" else own
