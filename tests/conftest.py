@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,29 @@ def command(
     monkeypatch.setenv("KDX_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.chdir(tmp_path)
     return run
+
+
+@contextmanager
+def signal_at_step(step: int, number: signal.Signals) -> Iterator[None]:
+    """Runs that train in this process receive the signal in the middle of that step."""
+    from kdx.training.module import DistillationModule
+
+    original = DistillationModule.training_step
+
+    def interrupted(self: DistillationModule, *args: Any) -> Any:
+        if self.global_step == step and self.distiller.teacher is not None:  # not in the training of the teacher
+            os.kill(os.getpid(), number)
+        return original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillationModule, "training_step", interrupted)
+        yield
+
+
+@pytest.fixture
+def interrupted() -> Callable[..., AbstractContextManager[None]]:
+    """`interrupted(step, signal)` is `signal_at_step`."""
+    return signal_at_step
 
 
 @pytest.fixture

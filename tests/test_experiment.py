@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -108,50 +109,39 @@ def test_the_time_of_a_run_is_without_its_teachers(train: Callable[..., Path], t
     assert metrics(teacher)["seconds"] <= first["teacher_seconds"]
 
 
-class Interrupted(Exception):
-    """Stands for a power cut at some step."""
-
-
-@pytest.mark.parametrize("at", [4, 6, 8], ids=["end of epoch", "mid-epoch", "end of second epoch"])
-def test_resumed_run_is_bitwise_the_uninterrupted_one(
+@pytest.mark.parametrize(
+    ("at", "number", "status"),
+    [(3, signal.SIGTERM, 143), (5, signal.SIGINT, 130), (7, signal.SIGTERM, 143), (11, signal.SIGINT, 130)],
+    ids=["end of epoch", "mid-epoch", "end of second epoch", "end of training"],
+)
+def test_a_run_that_was_stopped_goes_on_bitwise_as_if_it_had_not_been(
     train: Callable[..., Path],
     command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+    interrupted: Callable[..., AbstractContextManager[None]],
     teachers: Path,
     tmp_path: Path,
     tiny: tuple[str, ...],
     at: int,
+    number: signal.Signals,
+    status: int,
 ) -> None:
-    from kdx.training.module import DistillationModule
-
     options = [
         "experiment=ctkd_digits",
         "teacher.recipe.trainer.max_epochs=2",
         "+student.args.drop_rate=0.2",
         "trainer.max_epochs=3",
     ]
-    whole = train("whole", *options)
-    with monkeypatch.context() as patch:
-        original = DistillationModule.on_train_batch_start
-
-        def cut(self: DistillationModule, *args: Any) -> Any:
-            if self.global_step == at:
-                raise Interrupted
-            return original(self, *args)
-
-        patch.setattr(DistillationModule, "on_train_batch_start", cut)
-        part = tmp_path / "part"
-        code, _, _ = command("train", *tiny, f"outputs={teachers}", f"hydra.run.dir={part}", *options)
-        assert code == 1
-    resumed = train("part", *options, f"ckpt_path={part}/checkpoints/last.ckpt")
-    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (whole, resumed)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    ends = [[row for row in curve(f) if row["val/student/nll"]][-1] for f in (whole, resumed)]
-    assert ends[0] == ends[1]
-    means = [
-        [(row["step"], row["epoch"], row["train/loss"]) for row in curve(f) if row["train/loss"]] for f in (whole, resumed)
-    ]
-    assert means[0] == means[1]  # also of the window in which the run was cut
+    whole, part = train("whole", *options), tmp_path / "part"
+    with interrupted(at, number):
+        code, _, err = command("train", *tiny, f"outputs={teachers}", f"hydra.run.dir={part}", *options)
+    assert code == status and f"--config-name=rerun hydra.run.dir={part}" in err
+    saved = torch.load(part / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert saved == at + 1 and not (part / "metrics.json").exists()
+    assert train("part", *options) == part
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (whole, part)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (whole / "student.safetensors").read_bytes() == (part / "student.safetensors").read_bytes()
+    assert curve(whole) == curve(part)  # every row once, also of the window in which the run was stopped
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ import wandb
 
 from kdx.data.vision import indexed
 from kdx.training.datamodule import batches_begun
+from kdx.training.interruption import one_collective_less, stop
 from kdx.training.loggers.wandb import _use
 
 
@@ -19,6 +20,16 @@ def test_lightning_counts_the_batches_of_an_epoch() -> None:
     assert batches_begun(pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)) == 0
     with pytest.raises(RuntimeError, match=re.escape(f"pytorch_lightning {pl.__version__}")):
         batches_begun(SimpleNamespace(fit_loop=SimpleNamespace()))
+
+
+def test_lightning_leaves_training_for_a_signal_and_asks_for_one_before_every_batch() -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    one_collective_less(trainer)
+    stop(trainer)
+    assert trainer.received_sigterm
+    for use in (one_collective_less, stop):
+        with pytest.raises(RuntimeError, match=re.escape(f"pytorch_lightning {pl.__version__}")):
+            use(SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace())))
 
 
 @pytest.mark.parametrize("files", ["_image_files", "_images"])

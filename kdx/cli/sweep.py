@@ -34,6 +34,8 @@ from kdx.run.sweep_folder import PLAN, Plan, count, read_plan, shown, statuses, 
 
 log = logging.getLogger("kdx")
 
+LISTED = 20  # jobs without a result that are named at the end
+
 
 class Sweep(Callback):
     """Checks the baselines of a sweep before its jobs; runs them and writes the comparison after its jobs.
@@ -113,11 +115,11 @@ def _tell(folder: Path) -> bool:
         found = statuses(folder)
     except ValueError:
         return True
-    for status in found:
-        if status.state != "finished":
-            why = status.error or status.state
-            print(f"kdx: {status.folder.name} ({' '.join(shown(status.overrides))}): {why}", file=sys.stderr)
-    if any(status.state != "finished" for status in found):
+    unfinished = [status for status in found if status.state != "finished"]
+    for status in unfinished[:LISTED]:
+        why = status.error or status.state
+        print(f"kdx: {status.folder.name} ({' '.join(shown(status.overrides))}): {why}", file=sys.stderr)
+    if unfinished:
         told = ", ".join(f"{number} {state}" for state, number in count(found).items())
         print(f"kdx: {told}; the same command goes on with this sweep, kdx-sweep status {folder} shows it", file=sys.stderr)
     return not any(status.state == "failed" for status in found)

@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _main(arguments: Sequence[str] | None) -> None:
     given = _parser().parse_args(arguments)
-    {"status": status, "watch": watch, "retry": retry, "cancel": cancel}[given.action](given.folder, given.all)
+    if given.action in ("status", "watch"):
+        {"status": status, "watch": watch}[given.action](given.folder, given.all)
+    else:
+        {"retry": retry, "cancel": cancel}[given.action](given.folder)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +99,7 @@ def watch(folder: Path, everything: bool = False) -> None:
         time.sleep(SECONDS)
 
 
-def retry(folder: Path, everything: bool = False) -> None:
+def retry(folder: Path) -> None:
     """Run the sweep's command again, in the folder in which it was given; its failed jobs are counted as new."""
     plan = read_plan(folder)
     failed = [one for one in statuses(folder) if one.state == "failed"]
@@ -110,7 +113,7 @@ def retry(folder: Path, everything: bool = False) -> None:
     sys.exit(subprocess.run(words, cwd=plan.folder if Path(plan.folder).is_dir() else None, check=False).returncode)
 
 
-def cancel(folder: Path, everything: bool = False) -> None:
+def cancel(folder: Path) -> None:
     """Keep the sweep from starting further jobs, and stop those that run on this machine, with a checkpoint."""
     found = [one for one in statuses(folder) if one.state == "running"]
     (folder / CANCELED).touch()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdx.config.errors import ConfigError
 from kdx.config.plugins import interpolations, targets
 
 REMEDY = "give the folder of a finished run, or copy student.json again"
@@ -13,7 +14,7 @@ KEYS = {"architecture": str, "resolution": int, "model_args": dict, "pretrained_
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the content of a student.json. ValueError if it does not describe a student, or is more than plain data."""
+    """Return the content of a student.json. ConfigError if it does not describe a student, or is more than plain data."""
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         absent = sorted(key for key, kind in KEYS.items() if not isinstance(card.get(key), kind))
@@ -22,8 +23,8 @@ def read_card(path: Path) -> dict[str, Any]:
         if absent := sorted({"mean", "std"} - set(card["pretrained_cfg"])):
             raise ValueError(f"no {absent[0]}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a student ({error}): {REMEDY}") from None
+        raise ConfigError(f"{path} does not describe a student ({error}): {REMEDY}") from None
     named = [f"{where}._target_" for where, _ in targets(card)] + interpolations(card)
     if named:
-        raise ValueError(f"{path} has {named[0]}={{...}}, but a card is plain data from which nothing is built: do not use it")
+        raise ConfigError(f"{path} has {named[0]}={{...}}, but a card is plain data from which nothing is built: do not use it")
     return card

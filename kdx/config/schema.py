@@ -158,7 +158,7 @@ class RunConfig:
     preflight: Literal["strict", "warn", "off"] = "strict"
     rehearsal: bool = False
     ckpt_path: str | None = AUTO
-    on_conflict: Literal["refuse", "fork", "replace"] = "refuse"
+    on_conflict: Literal["refuse", "fork"] = "refuse"
     sweep: Text = AUTO
     max_attempts: Count = 3
 

@@ -69,7 +69,7 @@ def load_networks(request: EvaluationRequest, run: RunConfig | None, source: Sou
             networks = _of_run(request, run)
         elif request.student is not None:
             file = Path(request.student)
-            networks = student_of_card(file, student_card(file.with_suffix(".json")), {"student": request.student})
+            networks = student_of_card(file, read_card(file.with_suffix(".json")), {"student": request.student})
         else:
             networks = _of_architecture(request, source)
     except ConfigError:
@@ -99,7 +99,7 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
         )
     card_file = file.with_suffix(".json") if request.checkpoint is None else folder.student.with_suffix(".json")
     if card_file.is_file():
-        networks = student_of_card(file, student_card(card_file), {}, request.key)
+        networks = student_of_card(file, read_card(card_file), {}, request.key)
     else:  # a checkpoint of an interrupted run
         network = make_network(config.student, "student", parts.source, parts.num_classes)
         weights.load(network.model, file, request.key, "key")
@@ -141,14 +141,6 @@ def _names_of(source: Source) -> Sequence[str] | None:
         return source.names
     except (ValueError, OSError):
         return None
-
-
-def student_card(path: Path) -> dict[str, Any]:
-    """Return the content of a student.json. ConfigError if it does not describe a student."""
-    try:
-        return read_card(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def student_of_card(file: Path, card: Mapping[str, Any], of: dict[str, Any], key: str | None = None) -> MeasuredNetworks:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdx.config.cards import read_card
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
-from kdx.evaluation.measured_networks import load_run_teacher, student_card, student_of_card
+from kdx.evaluation.measured_networks import load_run_teacher, student_of_card
 from kdx.experiment import build
 from kdx.networks.network import Network
 from kdx.run.folder import RunFolder
@@ -96,7 +97,7 @@ def student_of(config: RunConfig, folder: RunFolder, weights: Path | None = None
     file = weights or folder.student
     if not file.is_file():
         raise ConfigError(f"{folder.path} has no {file.name}: the run is not finished")
-    networks = student_of_card(file, student_card(file.with_suffix(".json")), {})
+    networks = student_of_card(file, read_card(file.with_suffix(".json")), {})
     crop = build.make(config.data.eval_crop, "data.eval_crop")
     first, own, from_teacher = config.interpolation.in_evaluation
     via = (config.resolution.teacher, first) if from_teacher else None
@@ -107,7 +108,7 @@ def teacher_of(config: RunConfig, folder: RunFolder) -> Predictor:
     """Return the teacher of a finished run, calibrated as in the run. ConfigError if it had none."""
     if config.teacher is None:
         raise ConfigError(f"{folder.path} has no teacher: it was trained with teacher=none")
-    card = student_card(folder.student.with_suffix(".json"))
+    card = read_card(folder.student.with_suffix(".json"))
     parts = build.unchecked(config)
     teacher = load_run_teacher(parts, card["model_args"]["num_classes"], folder)
     if teacher is None:

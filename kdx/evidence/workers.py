@@ -6,7 +6,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -34,7 +33,7 @@ class Worker:
 
 
 def train(run: PlannedRun) -> None:
-    """Train a run from the beginning in this process, with one thread."""
+    """Train a run in this process, with one thread."""
     import torch
 
     from kdx.experiment import build
@@ -120,9 +119,7 @@ def _loop(pipe: Connection, log: Path, task: Train) -> None:
 
 def _attempt(run: PlannedRun, task: Train) -> str:
     try:
-        shutil.rmtree(run.folder, ignore_errors=True)  # files of an interrupted run
-        run.folder.mkdir(parents=True)
-        task(run)
+        task(run)  # a run that was cut off goes on
     except Exception as error:
         print(mask(traceback.format_exc()), file=sys.stderr, flush=True)
         return mask(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shlex
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from kdx.config.errors import ConfigError
@@ -27,58 +27,49 @@ log = logging.getLogger("kdx")
 ELSEWHERE = "use another folder (hydra.run.dir=FOLDER, sweep=new), or on_conflict=fork"
 
 
-@dataclass(frozen=True)
-class Begun:
-    """Where a run takes place, and whether its results are already there."""
-
-    folder: RunFolder
-    finished: bool
-
-
 @contextmanager
-def begun(parts: Parts, folder: RunFolder) -> Iterator[Begun]:
-    """Hold the folder of a run, and have `parts.config.ckpt_path` name the checkpoint from which it goes on, or None.
+def begun(parts: Parts, folder: RunFolder) -> Iterator[tuple[RunFolder, bool]]:
+    """Hold the folder in which a run takes place; yield it, and whether the run is finished there.
 
-    All ranks decide alike, because the files that they look at change only when all take part in the training.
+    `parts.config.ckpt_path` then names the checkpoint from which it goes on, or is None. All ranks decide alike, because the
+    files that they look at change only when all take part in the training.
 
     Raises:
         ConfigError: If the folder holds another run, or if another process works in it.
     """
-    folder = _settled(parts, folder)
-    try:
-        with job.held(folder.path) if rank() == 0 else nullcontext():
-            finished = job.state(folder.path) == "finished" and parts.config.ckpt_path == AUTO
-            if parts.config.ckpt_path == AUTO:
-                parts.config = replace(parts.config, ckpt_path=None if finished else _checkpoint(folder))
-            yield Begun(folder, finished)
-    except (KeyboardInterrupt, SystemExit):
-        if rank() == 0 and parts.config.name != TEACHER:
-            where = shlex.quote(str(folder.path))
-            log.warning("To go on: kdx-train --config-dir=%s --config-name=rerun hydra.run.dir=%s", where, where)
-        raise
-    except job.HeldError as error:
-        raise ConfigError(f"{error}: wait until it has ended, or {ELSEWHERE}") from None
+    with ExitStack() as stack:
+        folder = _settled(parts, folder, stack)
+        finished = job.state(folder.path) == "finished" and parts.config.ckpt_path == AUTO
+        if parts.config.ckpt_path == AUTO:
+            parts.config = replace(parts.config, ckpt_path=None if finished else _checkpoint(folder))
+        if rank() == 0 and not finished:
+            stack.enter_context(job.attempt(folder.path))
+        try:
+            yield folder, finished
+        except (KeyboardInterrupt, SystemExit):
+            if rank() == 0 and parts.config.name != TEACHER:
+                where = shlex.quote(str(folder.path))
+                log.warning("To go on: kdx-train --config-dir=%s --config-name=rerun hydra.run.dir=%s", where, where)
+            raise
 
 
-def _settled(parts: Parts, folder: RunFolder) -> RunFolder:
-    """Return the folder in which the run may take place: this one, or, after a conflict, as `on_conflict` says."""
-    conflict = conflict_of(parts.config, parts.identity, folder)
-    if conflict is None:
-        return folder
-    if parts.config.on_conflict == "refuse":
-        raise ConfigError(f"{folder.path} holds {conflict}; {ELSEWHERE}")
-    if parts.config.on_conflict == "replace":
-        if rank() == 0:
-            log.info("%s holds %s, and is replaced", folder.path, conflict.splitlines()[0])
-            shutil.rmtree(folder.path)
-        return folder
-    number = 2
-    while True:
-        other = replace(folder, path=folder.path.with_name(f"{folder.path.name}-{number}"))
-        if conflict_of(parts.config, parts.identity, other) is None:
-            log.info("%s holds %s; this run takes place in %s", folder.path, conflict.splitlines()[0], other.path)
-            return other
-        number += 1
+def _settled(parts: Parts, folder: RunFolder, stack: ExitStack) -> RunFolder:
+    """Return the folder in which the run may take place, held in `stack`: this one or, with on_conflict=fork, FOLDER-2, ..."""
+    for number in itertools.count(1):
+        place = folder if number == 1 else replace(folder, path=folder.path.with_name(f"{folder.path.name}-{number}"))
+        with ExitStack() as held:
+            try:
+                held.enter_context(job.held(place.path) if rank() == 0 else nullcontext())
+                conflict = conflict_of(parts.config, parts.identity, place)
+            except job.HeldError as error:
+                raise ConfigError(f"{error}: wait until it has ended, or {ELSEWHERE}") from None
+            if conflict is None:
+                stack.push(held.pop_all())
+                return place
+        if parts.config.on_conflict == "refuse":
+            raise ConfigError(f"{place.path} holds {conflict}; {ELSEWHERE}")
+        log.info("%s holds %s; on_conflict=fork takes another folder", place.path, conflict.splitlines()[0].rstrip(":"))
+    raise AssertionError("endless")
 
 
 def conflict_of(config: RunConfig, identity: str, folder: RunFolder) -> str | None:

@@ -63,7 +63,7 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger"))
     own: dict[str, Any] = {"name": NAME, "tags": [], "losses": {}, "metrics": {}}
     own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}
-    own |= {"ckpt_path": AUTO, "on_conflict": "replace"}  # a teacher whose training was cut off goes on
+    own |= {"ckpt_path": AUTO, "on_conflict": "refuse"}  # a teacher whose training was cut off goes on
     same = {key: run[key] for key in ("outputs", "test", "preflight", "rehearsal", "sweep", "max_attempts")}
     stated = {**without, **own, **same, **{key: value for key, value in recipe.items() if key not in taken}}
     stated |= {key: overlay(value, recipe[key]) if key in recipe else value for key, value in taken.items()}
@@ -113,11 +113,11 @@ def key(config: RunConfig, splits: Mapping[SplitName, Images], source: Node) -> 
         outputs = metadata.outputs_by_name(start, build.make(config.data.source, "data.source").names)
         if outputs is not None:
             counted["student.init_outputs"] = list(outputs)
-    code = code_of({name: value for name, value in plain.items() if name != "metrics"} | {"metrics": counted.get("metrics")})
+    code = code_of({**plain, "metrics": counted.get("metrics")})
     return digest({"config": counted, "code": code, "data": data_fingerprint(splits), "kdx": VERSION})
 
 
-Train = Callable[[RunConfig, Path], None]
+Train = Callable[[RunConfig, str, Path], None]  # a teacher's run, the key that is its identity, and its folder
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: 
 
     if rank() > 0:  # takes part in the training that rank 0 runs under the lock, then waits for the stored result
         if not store.has(name):
-            train(recipe, store.root / f"{name}.part")
+            train(recipe, name, store.root / f"{name}.part")
         while not store.has(name):
             time.sleep(0.1)
         return trained
@@ -177,5 +177,5 @@ def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: 
         network, layers = member.architecture["architecture"], "the last layer of " if recipe.trainable == "head" else ""
         start = recipe.student.get("init") or ("pretrained weights" if recipe.student.get("pretrained") else "random weights")
         log.info("Training %sthe teacher %s first, from %s; later runs load it from %s", layers, network, start, store.root)
-    store.obtain(name, functools.partial(train, recipe), log.info)
+    store.obtain(name, functools.partial(train, recipe, name), log.info)
     return trained

@@ -53,11 +53,10 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
         ConfigError: If data, networks or weights do not fit the config, or if the folder holds another run.
         NonFiniteLossError: If the loss is NaN or infinite.
     """
-    with begun(parts, folder) as run:
-        folder = run.folder
-        if run.finished:
+    with begun(parts, folder) as (folder, finished):
+        if finished:
             log.info("Finished already: %s", folder.path)
-        metrics = stored_metrics(folder) if run.finished else _train(parts, folder, describe)
+        metrics = stored_metrics(folder) if finished else _train(parts, folder, describe)
     if rank() == 0 and not quiet:
         show_result(parts.config, folder)
     return metrics
@@ -92,10 +91,10 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     duplicates = warn_of_duplicates(config.data, splits, found_in(config))
     teacher_seconds: list[float] = []  # of the members that are trained in this run
 
-    def train_member(config: RunConfig, member_folder: Path) -> None:
+    def train_member(config: RunConfig, key: str, member_folder: Path) -> None:
         began = time.perf_counter()
         try:
-            train_teacher(config, member_folder)
+            train_teacher(config, key, member_folder)
         except ConfigError as error:
             raise ConfigError(f"In the training of the teacher, of which it is the student: {error}") from None
         teacher_seconds.append(time.perf_counter() - began)
@@ -163,9 +162,11 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     return metrics
 
 
-def train_teacher(config: RunConfig, folder: Path) -> None:
-    """Train the teacher that `config` describes into `folder`."""
-    metrics = train(build.parts(config), RunFolder(folder), quiet=True, describe=False)
+def train_teacher(config: RunConfig, key: str, folder: Path) -> None:
+    """Train the teacher that `config` describes, and that has this key, into `folder`."""
+    parts = build.parts(config)
+    parts.identity = key
+    metrics = train(parts, RunFolder(folder), quiet=True, describe=False)
     name = config.student["architecture"]
     log.info("Teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kdx.config.schema import RunConfig
 from kdx.experiment import build
@@ -20,6 +22,7 @@ from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
 from kdx.training.callbacks.checkpoints import Last
 from kdx.training.checkpoint_files import WholeFiles
+from kdx.training.interruption import Interruption
 from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
@@ -51,9 +54,15 @@ def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None) -> 
     interruptions = [callback.interruption for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
     try:
         trainer.fit(experiment.module, datamodule=experiment.datamodule, ckpt_path=checkpoint, weights_only=True)
-    finally:  # also if the signal came after the last step
-        for interruption in interruptions:
-            interruption.act()
+    except SIGTERMException:
+        _act(interruptions)
+        raise  # another rank had received the signal
+    _act(interruptions)  # it came after the last step
+
+
+def _act(interruptions: Sequence[Interruption]) -> None:
+    for interruption in interruptions:
+        interruption.act()
 
 
 def check_trainer(config: RunConfig) -> None:

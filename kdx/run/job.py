@@ -76,9 +76,7 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the folder while this process works in it, and record how that ends.
-
-    The operating system releases the lock if the process is killed.
+    """Hold the folder, which is created if necessary. The operating system releases it if the process is killed.
 
     Raises:
         HeldError: If another process holds it.
@@ -90,9 +88,17 @@ def held(folder: Path) -> Iterator[None]:
     except Timeout:
         last = attempts(folder)
         raise HeldError(f"{folder} is in use by {last[-1] if last else 'another process'}") from None
-    begun = _now()
-    _append(folder, begun, None, None)
-    failure: str | None = None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def attempt(folder: Path) -> Iterator[None]:
+    """Record an attempt at the run in a folder that this process holds, and how it ends."""
+    began, failure = _now(), None
+    _append(folder, began, None, None)
     try:
         yield
     except Exception as error:
@@ -101,8 +107,7 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):  # a full disk must not hide why it ended
             _record(folder, attempts(folder)[:-1])
-            _append(folder, begun, _now(), failure)
-        lock.release()
+            _append(folder, began, _now(), failure)
 
 
 def fail(folder: Path, error: Exception) -> None:

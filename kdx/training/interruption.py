@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-
-log = logging.getLogger("kdx")
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,12 +39,16 @@ class Interruption:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = self.received or signal.Signals(number)
-        log.warning("%s: stopping after this step, with a checkpoint", signal.Signals(number).name)
+        name = signal.Signals(number).name.encode()
+        os.write(2, b"\nkdx: " + name + b": stopping after this step, with a checkpoint\n")  # logging might wait for itself
 
 
 def stop(trainer: pl.Trainer) -> None:
     """Have Lightning leave `fit` with a SIGTERMException as soon as this batch, or this epoch, is accounted for."""
-    _private(lambda: _set_received(trainer))
+    with _private():
+        connector = trainer._signal_connector
+        assert not connector.received_sigterm
+        connector.received_sigterm = True
 
 
 def one_collective_less(trainer: pl.Trainer) -> None:
@@ -53,26 +56,21 @@ def one_collective_less(trainer: pl.Trainer) -> None:
 
     The ranks agree on signals themselves, at the steps at which a checkpoint may be written.
     """
-    loop = trainer.fit_loop.epoch_loop
-    if not callable(getattr(loop, "_broadcast_sigterm_tensor", None)):
-        _private(lambda: loop._broadcast_sigterm_tensor)
-    loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+    with _private():
+        loop = trainer.fit_loop.epoch_loop
+        assert callable(loop._broadcast_sigterm_tensor)
+        loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]  # Lightning has no setting for it
 
 
 def _nothing() -> None:
     """Do nothing."""
 
 
-def _set_received(trainer: pl.Trainer) -> None:
-    connector = trainer._signal_connector
-    _ = connector.received_sigterm
-    connector.received_sigterm = True
-
-
-def _private(use: Callable[[], object]) -> None:
-    """Use a private attribute of Lightning; RuntimeError with its version if there is none."""
+@contextmanager
+def _private() -> Iterator[None]:
+    """Raise RuntimeError with the version of Lightning if it has not the private attributes that are used within."""
     try:
-        use()
+        yield
     except AttributeError as error:
         raise RuntimeError(
             f"pytorch_lightning {version('pytorch-lightning')} handles signals otherwise than 2.6 does: {error}"

@@ -101,9 +101,8 @@ class DistillationModule(pl.LightningModule):
             self.targets = self.store_targets(self)
 
     def on_train_start(self) -> None:
-        if self.preflight is not None:
-            numbers = {f"preflight/{name}": value for name, value in self.preflight.metrics.items()}
-            self.log_now(numbers, epoch=self.current_epoch)  # before the epoch begins; a resumed run knows its step here
+        if self.preflight is not None and self.global_step == 0:  # a resumed run has logged it
+            self.log_now({f"preflight/{name}": value for name, value in self.preflight.metrics.items()}, epoch=0)
         self.telemetry.start_clock()
 
     def on_test_start(self) -> None:

@@ -165,7 +165,7 @@ def test_the_status_of_a_sweep_is_a_table(capsys: pytest.CaptureFixture[str], tm
             (tmp_path / name / file).write_text('{"metrics": {"m": 0.5}, "selection": {"monitor": "m"}}')
     job.fail(tmp_path / "0-run", ValueError("it went wrong"))
     write_progress(tmp_path / "1-run", "3/60", 100.0, 0.25)
-    with job.held(tmp_path / "1-run"):
+    with job.held(tmp_path / "1-run"), job.attempt(tmp_path / "1-run"):
         sweep_status.status(tmp_path)
     out = " ".join(capsys.readouterr().out.split())
     for text in ("1 finished, 1 running, 1 failed, 1 pending", "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
@@ -177,7 +177,8 @@ def test_a_canceled_sweep_stops_its_jobs_and_starts_no_others(
     config: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     write_plan(tmp_path, Plan(("kdx-train",), str(tmp_path), {"0-run": ()}, 3))
-    hold = f"with job.held(Path({str(tmp_path)!r}, '0-run')): time.sleep(600)"
+    place = f"Path({str(tmp_path)!r}, '0-run')"
+    hold = f"with job.held({place}), job.attempt({place}): time.sleep(600)"
     code = f"import time; from pathlib import Path; from kdx.run import job\n{hold}"
     process = subprocess.Popen([sys.executable, "-c", code])
     while not job.is_held(tmp_path / "0-run") and process.poll() is None:

@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdx.evaluation.measured_networks import student_card, student_of_card
+from kdx.config.cards import read_card
+from kdx.evaluation.measured_networks import student_of_card
 from kdx.export import folder, formats, student
 from kdx.export.finished import read
 from kdx.export.parity import ExportError
@@ -190,7 +191,7 @@ def test_what_leaves_the_run_is_complete(make_run: Callable[..., Path], values: 
     model = timm.create_model(f"local-dir:{to}", pretrained=True)
     assert list(model.pretrained_cfg["label_names"]) == names
     assert of_file(to / "student.safetensors").names == names
-    measured = student_of_card(to / "student.safetensors", student_card(to / "student.json"), {})
+    measured = student_of_card(to / "student.safetensors", read_card(to / "student.json"), {})
     assert measured.names == names and measured.resizing == Resizing("area", "area")
 
 

@@ -22,7 +22,7 @@ def test_the_state_follows_the_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
-    with job.held(tmp_path):
+    with job.held(tmp_path), job.attempt(tmp_path):
         assert job.is_held(tmp_path)
         with pytest.raises(job.HeldError, match=r"in use by process \d+ on .+, since 2"), job.held(tmp_path):
             pass
@@ -33,7 +33,7 @@ def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
 
 def test_an_attempt_that_fails_is_told_apart_from_one_that_is_interrupted(tmp_path: Path) -> None:
     for error in (ValueError("a key\nand more"), OSError("disk of password=abc"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), job.held(tmp_path):
+        with pytest.raises(type(error)), job.attempt(tmp_path):
             raise error
     assert [attempt.error for attempt in job.failures(tmp_path)] == ["a key", "OSError: disk of password=******"]
     job.fail(tmp_path, ValueError("before it held the folder"))
@@ -47,7 +47,7 @@ def test_a_killed_process_holds_nothing_and_has_not_failed(tmp_path: Path) -> No
 import time
 from pathlib import Path
 from kdx.run import job
-with job.held(Path({str(tmp_path)!r})):
+with job.held(Path({str(tmp_path)!r})), job.attempt(Path({str(tmp_path)!r})):
     Path({str(tmp_path)!r}, "begun").touch()
     time.sleep(600)
 """
@@ -60,7 +60,7 @@ with job.held(Path({str(tmp_path)!r})):
     assert not job.is_held(tmp_path)
     (attempt,) = job.attempts(tmp_path)
     assert (attempt.pid, attempt.ended, attempt.error) == (process.pid, None, None)
-    with job.held(tmp_path):
+    with job.held(tmp_path), job.attempt(tmp_path):
         assert len(job.attempts(tmp_path)) == 2
 
 

@@ -89,13 +89,13 @@ class Last(Moving):
     def _write_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, since: float) -> None:
         """Write if it is time to, or a signal was received; all ranks together, as their clocks and signals differ."""
         anywhere = functools.partial(trainer.strategy.reduce_boolean_decision, all=False)
-        interrupted = anywhere(self.interruption.received is not None)
-        if interrupted or anywhere(time.monotonic() - since >= self.pause):
-            began = time.monotonic()
-            super().on_train_epoch_end(trainer, pl_module)  # Lightning's way to write one now
-            self.written = time.monotonic()
-            self.pause = max(self.seconds, (self.written - began) / SHARE) if self.seconds else 0.0
-        if interrupted:
+        interrupted, began = self.interruption.received is not None, time.monotonic()
+        if not anywhere(interrupted or began - since >= self.pause):
+            return
+        super().on_train_epoch_end(trainer, pl_module)  # Lightning's way to write one now
+        self.written = time.monotonic()
+        self.pause = max(self.seconds, (self.written - began) / SHARE) if self.seconds else 0.0
+        if anywhere(interrupted):
             stop(trainer)
 
 
