@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kdx.cli import run_folders
+from kdx.evidence.progress import duration
 from kdx.run import job
 from kdx.run.sweep_folder import CANCELED, JobStatus, count, read_plan, shown, statuses
 
@@ -126,13 +127,6 @@ def cancel(folder: Path) -> None:
         told = "stopped" if last.host == here else "runs on another machine, and stops after this job"
         print(f"{one.folder.name}: {last}: {told}")
     print(f"No further jobs of {folder} start; kdx-sweep retry {folder} goes on with it")
-
-
-def duration(seconds: float) -> str:
-    """Return a time as 42 s, 12 min or 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _seconds_left(found: Sequence[JobStatus]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kdx.config.errors import ConfigError
+from kdx.config.identity import digest
 from kdx.config.schema import DataConfig, RunConfig
 from kdx.data import class_map
 from kdx.data.corruptions import Shift, Step
@@ -65,8 +65,8 @@ def evaluate(
     networks = load_networks(request, run, source)
     outputs = outputs_of(request, source, networks)
     folder, name = results_path(request, data_name, split, list(shifts))
-    digest = fingerprint({str(split): images})
-    name = name if request.name else distinct(folder, name, networks.of["sha256"], digest)
+    of_data = fingerprint({str(split): images})
+    name = name if request.name else distinct(folder, name, networks.of["sha256"], of_data)
     crop = build.make(config.data.eval_crop, "data.eval_crop")
     metrics = added_metrics(run, len(outputs), labels=images.labels is not None)
     bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device(), metrics=metrics)
@@ -81,7 +81,7 @@ def evaluate(
         "data": {
             "name": data_name,
             "root": config.data.root,
-            "fingerprint": digest,
+            "fingerprint": of_data,
             "images": len(images),
         },
         "split": split,
@@ -246,4 +246,4 @@ def distinct(folder: Path, name: str, network: str, data: str) -> str:
         same = (there["of"]["sha256"], there["data"]["fingerprint"]) == (network, data)
     except (ValueError, KeyError, TypeError):  # none, or not of an evaluation
         same = True
-    return name if same else f"{name}-{hashlib.sha256(f'{network} {data}'.encode()).hexdigest()[:8]}"
+    return name if same else f"{name}-{digest([network, data])[:8]}"

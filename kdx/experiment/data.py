@@ -12,6 +12,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import DataConfig, RunConfig
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import MOST, stored_duplicates
+from kdx.data.layouts import shortened
 from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits, limit_pixels
 from kdx.data.splits import carve_configured, carved_from
 from kdx.data.verification import listed, verify
@@ -22,7 +23,6 @@ log = logging.getLogger("kdx")
 
 Splits = Mapping[SplitName, Images]
 COLORS = {1: "gray", 3: "RGB"}
-NAMED = 5  # classes in a warning
 
 
 def read_data(parts: Parts, *, describe: bool) -> tuple[Splits, dict[SplitName, Images]]:
@@ -165,9 +165,8 @@ def absent_classes(splits: Splits, names: Sequence[str] | None, num_classes: int
         if images.labels is None:
             continue
         absent = np.flatnonzero(np.bincount(images.labels, minlength=num_classes) == 0)
-        shown = [f"'{names[k]}'" if names is not None and k < len(names) else str(k) for k in absent[:NAMED]]
+        shown = [f"'{names[k]}'" if names is not None and k < len(names) else str(k) for k in absent]
         if len(absent):
             effect = "they cannot be learned from its labels" if split == "train" else "its metrics do not cover them"
-            more = ", ..." if len(absent) > NAMED else ""
-            texts.append(f"{split} has no image of {len(absent)} of {num_classes} classes ({', '.join(shown)}{more}): {effect}")
+            texts.append(f"{split} has no image of {len(absent)} of {num_classes} classes ({shortened(shown)}): {effect}")
     return texts
