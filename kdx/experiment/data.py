@@ -165,7 +165,7 @@ def absent_classes(splits: Splits, names: Sequence[str] | None, num_classes: int
         if images.labels is None:
             continue
         absent = np.flatnonzero(np.bincount(images.labels, minlength=num_classes) == 0)
-        shown = [f"'{names[k]}'" if names is not None and k < len(names) else str(k) for k in absent]
+        shown = [f"'{names[k]}'" if names is not None and k < len(names) else str(k) for k in absent.tolist()]
         if len(absent):
             effect = "they cannot be learned from its labels" if split == "train" else "its metrics do not cover them"
             texts.append(f"{split} has no image of {len(absent)} of {num_classes} classes ({shortened(shown)}): {effect}")
