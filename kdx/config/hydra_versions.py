@@ -1,8 +1,9 @@
-"""Arguments that differ between Hydra 1.3 and 1.4; `.ci/run` tests the release candidate of 1.4."""
+"""Arguments and names that differ between Hydra 1.3 and 1.4; `.ci/run` tests the release candidate of 1.4."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import hydra
@@ -37,3 +38,10 @@ def of_instantiate(node: Any) -> dict[str, list[str]]:
         return {}
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     return {"_execution_whitelist_": sorted({str(target["_target_"]) for _, target in targets(plain)})}
+
+
+def register_resolver(name: str, function: Callable[..., str]) -> None:
+    """Make a resolver known to OmegaConf, which renames the function for it in 2.4, the version of Hydra 1.4."""
+    is_old = hydra.__version__.startswith("1.3.")
+    register: Any = OmegaConf.register_new_resolver if is_old else OmegaConf.register_resolver
+    register(name, function, replace=True, use_cache=True)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
+from kdx.config.hydra_versions import register_resolver
 from kdx.config.influence import PLACE, UNRELATED
 
 INTERACTIVE = ("bash", "zsh", "sh", "interactive")  # names of Slurm jobs in which a person types commands
@@ -91,5 +90,5 @@ def _parent() -> str:
 
 def register() -> None:
     """Make the resolvers known to OmegaConf."""
-    OmegaConf.register_new_resolver("run_id", run_id, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("sweep_id", sweep_id, replace=True, use_cache=True)
+    register_resolver("run_id", run_id)
+    register_resolver("sweep_id", sweep_id)
