@@ -30,6 +30,7 @@ from kdx.config.errors import ConfigError, nearest
 from kdx.config.hydra_versions import of_context
 from kdx.config.run_names import what_it_computes
 from kdx.run.masking import mask, masked
+from kdx.run.ranks import own_rank
 from kdx.run.sweep_folder import PLAN, Plan, count, read_plan, shown, statuses, write_plan
 
 log = logging.getLogger("kdx")
@@ -46,9 +47,10 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _exit_on_error():
+            os.environ["KDX_SWEEP_DIR"] = str(Path(config.hydra.sweep.dir).absolute())  # for processes in which jobs run
             for batch in baseline_jobs(config).values():
                 check(job_config(config, batch[0]))
-            if _is_first_rank():
+            if own_rank() == 0:
                 _write_plan(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -64,15 +66,11 @@ class Sweep(Callback):
             baselines = [job for batch in baseline_jobs(config).values() for job in batch]
             if baselines:
                 _launch(config, baselines)
-        if _is_first_rank():
+        if own_rank() == 0:
             folder = Path(config.hydra.sweep.dir)
             compare(folder, next(iter(requested_baselines(config)), None))
             if not _tell(folder):
                 sys.exit(app.FAILED)
-
-
-def _is_first_rank() -> bool:
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def _write_plan(config: DictConfig) -> None:

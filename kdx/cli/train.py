@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -11,12 +10,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdx.cli import app
+from kdx.cli import app, launchers
 from kdx.cli.help import Guide
-from kdx.cli.sweep_job import NO_SCORE, run_job
+from kdx.cli.sweep_job import NO_SCORE, apart, has_ranks, recorded, run_job
 from kdx.config.check import check
 from kdx.config.schema import RunConfig
+from kdx.config.trainer import check_processes
 from kdx.run.folder import RunFolder
+from kdx.run.ranks import processes
+from kdx.run.sweep_folder import is_job
 
 MORE_GROUPS = {
     "crop": "crop@views.crop=OPTION: how training images are cropped; crop@data.eval_crop=OPTION: val and test images",
@@ -48,13 +50,15 @@ GUIDE = Guide(
 def train_job(cfg: DictConfig) -> float | None:
     """Train one run, or one job of a sweep. Return the monitored metric, which the sweep optimizes."""
     config = check(cfg)
+    check_processes(config.trainer, processes())
     settings = HydraConfig.get()
     path, overrides = Path(settings.runtime.output_dir), tuple(settings.overrides.task)
-    if settings.mode != RunMode.MULTIRUN:
+    if settings.mode != RunMode.MULTIRUN and not is_job(path):
         return train(config, RunFolder(path, None, overrides))
-    os.environ.setdefault("KDX_SWEEP_DIR", str(settings.sweep.dir))  # inherited by the ranks that Lightning starts
     config = replace(config, baselines=[])  # a sweep runs them as separate jobs, once per seed
-    return run_job(config, RunFolder(path, Path(settings.sweep.dir).name, overrides), train)
+    if settings.mode != RunMode.MULTIRUN:
+        return recorded(config, RunFolder(path, path.absolute().parent.name, overrides), train)
+    return run_job(config, RunFolder(path, Path(settings.sweep.dir).name, overrides), apart if has_ranks(config) else train)
 
 
 def train(config: RunConfig, folder: RunFolder) -> float:
@@ -69,6 +73,7 @@ def train(config: RunConfig, folder: RunFolder) -> float:
 
 def main() -> NoReturn:
     """Run kdx-train."""
+    launchers.register()
     app.run(app.Command(GUIDE, check, train_job))
 
 

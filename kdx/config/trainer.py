@@ -75,6 +75,20 @@ def _check_length(trainer: Mapping[str, Any], path: str) -> None:
         )
 
 
+def check_processes(trainer: Mapping[str, Any], started: int) -> None:
+    """Raise ConfigError if torchrun, srun or the like started another number of processes than the trainer is to have.
+
+    Each of them would train on its own, and they would write to the same folder.
+    """
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    per_node = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else None
+    if started > 1 and per_node is not None and per_node * nodes != started:
+        raise ConfigError(
+            f"{started} processes were started together (torchrun, srun), and trainer.devices={per_node} with "
+            f"trainer.num_nodes={nodes} has {per_node * nodes}: set trainer.devices to the number of processes on each node"
+        )
+
+
 def check_callbacks(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> None:
     """Raise ConfigError for a callback of Lightning that kdx does not support, or that the trainer excludes."""
     for name, node in (callbacks or {}).items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kdx.config.schema import RunConfig
@@ -37,11 +38,16 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
         "trainer",
         default_root_dir=str(folder.path),
         # Lightning applies the first if there are several processes, however the strategy is called.
-        plugins=[GlobalBatchNorm(), WholeFiles()],
+        plugins=[GlobalBatchNorm(), WholeFiles(), *_slurm()],
         use_distributed_sampler=False,
         **arguments,
     )
     return trainer
+
+
+def _slurm() -> list[SLURMEnvironment]:
+    """Return Lightning's plug-in for a job of Slurm, if this is one: without its own way to queue the job again."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None) -> None:

@@ -86,6 +86,15 @@ def read_plan(folder: Path) -> Plan:
         ) from None
 
 
+def is_job(folder: Path) -> bool:
+    """Return whether a folder is that of a job in the plan of a sweep."""
+    folder = folder.absolute()
+    try:
+        return folder.name in read_plan(folder.parent).jobs
+    except ValueError:
+        return False
+
+
 def statuses(folder: Path, monitor: str | None = None) -> list[JobStatus]:
     """Return the status of each job of a sweep, in the order of the plan; `monitor` names the metric that is the score."""
     plan = read_plan(folder)

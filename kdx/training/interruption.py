@@ -1,19 +1,27 @@
-"""SIGINT and SIGTERM in training: it stops at the next state from which it can go on exactly, between two steps."""
+"""Signals in training: it stops at the next state from which it can go on exactly, between two steps."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-HANDLED = (signal.SIGINT, signal.SIGTERM)
+from kdx.training.ranks import rank
+
+log = logging.getLogger("kdx")
+
+STOP = (signal.SIGINT, signal.SIGTERM)
+REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm tells a job in time that it ends; it is queued again, and goes on
 
 
 class Interruption:
@@ -21,17 +29,25 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.before: dict[int, Any] = {}
 
     def listen(self) -> None:
         """Handle signals from now on. Lightning puts the earlier handlers back when it has finished."""
-        if threading.current_thread() is threading.main_thread():
-            for number in HANDLED:
-                signal.signal(number, self._note)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (*STOP, *(REQUEUE if "SLURM_JOB_ID" in os.environ else ())):
+            self.before[number] = signal.signal(number, self._note)
 
     def act(self) -> None:
-        """Raise KeyboardInterrupt or SIGTERMException if a signal was received."""
+        """Queue the job again if that is what a signal was for. Raise KeyboardInterrupt or SIGTERMException after a signal."""
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt from None
+        if self.received in REQUEUE:
+            earlier = self.before[self.received]  # submitit's, which queues the job again and exits
+            if callable(earlier):
+                earlier(self.received, None)
+            elif rank() == 0:
+                _queue_again()
         if self.received is not None:
             raise SIGTERMException from None
 
@@ -41,6 +57,17 @@ class Interruption:
         self.received = self.received or signal.Signals(number)
         name = signal.Signals(number).name.encode()
         os.write(2, b"\nkdx: " + name + b": stopping after this step, with a checkpoint\n")  # logging might wait for itself
+
+
+def _queue_again() -> None:
+    """Have Slurm start this job again, in the same folder."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{task}"
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if done.returncode:
+        log.warning("Slurm did not queue job %s again (%s): the same command goes on with its run", job, done.stderr.strip())
+    else:
+        log.info("Slurm has queued job %s again; it goes on then", job)
 
 
 def stop(trainer: pl.Trainer) -> None:
