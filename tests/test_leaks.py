@@ -89,7 +89,7 @@ def test_the_caveat_stands_in_the_results_and_is_inherited(
         assert ("may have been trained on images of test" in out + err) == (name == "outside")
     by_run = {name: ["teacher=run", f"teacher.run={tmp_path / name}", "calibration=none"] for name in ("outside", "own")}
     parts = build.parts(config(*by_run["outside"]))
-    [inherited] = leaks(parts, read_splits(parts.source))
+    [inherited] = leaks(parts, read_splits(parts.config.data, parts.source))
     assert inherited.kind == OF_RUN_SAW_TEST and f"on that run's test images ({tmp_path / 'outside'})" in inherited.text
     assert "data set has no" not in inherited.text  # which is that of the other run
     assert kinds(config(*by_run["own"])) == set()

@@ -189,3 +189,23 @@ def test_a_canceled_sweep_stops_its_jobs_and_starts_no_others(
     assert process.wait() == -signal.SIGTERM and f"process {process.pid}" in capsys.readouterr().out
     run = config("experiment=supervised_digits")
     assert math.isnan(run_job(run, RunFolder(tmp_path / "1-run"), lambda *_: pytest.fail("it was started")))
+
+
+def test_retry_gives_the_command_again_in_its_folder_and_counts_no_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "sweeps" / "mine"
+    write_plan(sweep, Plan(("kdx-train", "-m", "seed=0,1"), str(tmp_path), {"0-run": (), "1-run": ()}, 3))
+    (sweep / "canceled").touch()
+    job.fail(sweep / "0-run", ValueError("it went wrong"))
+    given: list[tuple[list[str], str]] = []
+
+    def run(words: list[str], cwd: str, check: bool) -> subprocess.CompletedProcess[str]:
+        given.append((words[1:], cwd))
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(sweep_status.subprocess, "run", run)
+    with pytest.raises(SystemExit) as left:
+        sweep_status.retry(sweep)
+    assert left.value.code == 0 and given == [(["-m", "seed=0,1", "sweep=mine"], str(tmp_path))]
+    assert not job.failures(sweep / "0-run") and not (sweep / "canceled").exists()

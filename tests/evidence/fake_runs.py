@@ -15,6 +15,7 @@ def write_numbers(run: PlannedRun, **metrics: float) -> None:
     numbers = {"seconds": 1.0, "test/student/accuracy": 0.5 + 0.01 * run.seed + 0.02 * temperature, **metrics}
     hardware = {"cpu_cores": 2, "platform": "here"}
     source = {"git_commit": "abc", "git_dirty": False, "hardware": hardware, "versions": {"torch": "2", "kdx": "0"}}
+    run.folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(f"{epoch},{10 - epoch},\n,,{epoch}\n" for epoch in range(3))
     (run.folder / "metrics.csv").write_text("epoch,train/loss,val/kl\n" + rows.replace("\n,,", "\n0,,"))
     report = {"metrics": numbers, "selection": {"rule": "last"}, "provenance": source}
@@ -23,6 +24,7 @@ def write_numbers(run: PlannedRun, **metrics: float) -> None:
 
 def succeed(run: PlannedRun) -> None:
     """Write numbers; count how often this run was trained."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
     with (run.folder.parent / f"{run.key}.times").open("a") as file:
         file.write(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}\n")
     write_numbers(run)
@@ -39,6 +41,7 @@ def some_fail(run: PlannedRun) -> None:
 
 def hang(run: PlannedRun) -> None:
     """Never ends by itself."""
+    run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "began").touch()
     time.sleep(600)
 

@@ -48,11 +48,11 @@ def test_a_run_without_numbers_failed(runs: list[PlannedRun], tmp_path: Path) ->
     assert "without metrics.json" in next(work(runs[:1], 1, tmp_path, fake_runs.leave_nothing))[1]
 
 
-def test_what_a_cut_off_run_left_is_gone(runs: list[PlannedRun], tmp_path: Path) -> None:
+def test_what_a_cut_off_run_left_is_kept_so_that_it_goes_on(runs: list[PlannedRun], tmp_path: Path) -> None:
     runs[0].folder.mkdir()
     (runs[0].folder / "rest").touch()
     list(work(runs[:1], 1, tmp_path, fake_runs.succeed))
-    assert runs[0].finished and not (runs[0].folder / "rest").exists()
+    assert runs[0].finished and (runs[0].folder / "rest").exists()
 
 
 def test_leaving_early_ends_the_processes(runs: list[PlannedRun], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.networks.network import Network
+from kdx.networks.normalization import Normalization
 from kdx.teachers.class_order import Classes
 from kdx.teachers.teacher import OnlineTeacher
 from kdx.training.preflight import inspect
@@ -30,7 +31,7 @@ def faults(mean: float, sign: float = 1.0, other: float | None = None) -> list[s
     """The kinds of faults of a teacher with this normalization, for dark images of class 0 and bright ones of class 1."""
     network = Network("cifar_resnet8", 2, 1, mean=[mean], std=[0.5])
     network.model = Brightness(sign)
-    teacher = OnlineTeacher(network, other_normalization=None if other is None else ((other,), (0.5,)))
+    teacher = OnlineTeacher(network, alternatives=[] if other is None else [Normalization((other,), (0.5,), "elsewhere")])
     images = (0.2 + 0.6 * LABEL)[:, None, None, None].expand(-1, 1, 8, 8)
     batch = Batch(images, images, LABEL)
     found = inspect(teacher, [batch], None, 2, classes={"teacher": Classes(None, str)})
