@@ -167,6 +167,8 @@ def _missing_option(error: MissingConfigException, overrides: Sequence[str], con
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     if not group:
         return f"Config '{option}' not found: check --config-name and --config-dir"
+    if group == "hydra/launcher" and option in other_words.PLUGINS:
+        return f"launcher={option} requires additional packages: pip install {other_words.PLUGINS[option]}"
     root = next((name for name in (group, group.partition("/")[0]) if names(name, config_dirs)), None)
     if root is None:
         available = groups(config_dirs)

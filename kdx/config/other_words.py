@@ -49,6 +49,12 @@ KEYS: Mapping[str, str] = {
     **dict.fromkeys(("control",), "baseline"),  # 0.1
     **dict.fromkeys(("controls",), "baselines"),  # 0.1
 }
+# Launchers of Hydra that are packages of their own, and what to install.
+PLUGINS: Mapping[str, str] = {
+    "joblib": "kdx[joblib]",
+    **dict.fromkeys(("submitit_slurm", "submitit_local"), "kdx[slurm]"),
+    "ray": "hydra-ray-launcher",
+}
 # Settings of other tools that kdx does not have, and what there is instead.
 UNSUPPORTED: Mapping[str, str] = {
     **dict.fromkeys(
