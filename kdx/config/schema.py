@@ -222,7 +222,9 @@ def hydra_schema(config: type) -> type:
             items.append((item.name, kind, field(default_factory=item.default_factory)))
         else:
             items.append((item.name, kind, field(default=default)))
-    return make_dataclass(config.__name__, items, namespace={"__module__": __name__})
+    name = f"Mergeable{config.__name__}"
+    made = globals()[name] = make_dataclass(name, items, namespace={"__module__": __name__})  # found by name in other processes
+    return made
 
 
 def _mergeable(hint: Any) -> Any:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
+import cloudpickle
 import pytest
+from hydra import compose, initialize_config_dir
 
+from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
 from kdx.config.monitor import possible_names
 from kdx.config.overrides import checked_overrides
@@ -115,3 +120,11 @@ WORDS = {
 @pytest.mark.parametrize(("word", "read"), WORDS.items())
 def test_none_of_python_is_read_as_null(word: str, read: str) -> None:
     assert checked_overrides([word]) == [read]
+
+
+def test_a_composed_config_travels_to_other_processes() -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = cloudpickle.dumps(compose("train", ["seed=3"]))  # as joblib and submitit do
+    code = "import pickle, sys; config = pickle.load(sys.stdin.buffer)\nfrom kdx.config.check import check\nprint(check(config).seed)"
+    done = subprocess.run([sys.executable, "-c", code], input=config, capture_output=True, check=False)
+    assert done.stdout == b"3\n", done.stderr.decode()
