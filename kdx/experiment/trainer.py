@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,11 +30,17 @@ from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
 
+OBSERVER = "lightning_fabric.strategies.launchers.subprocess_script"  # of the ranks that Lightning has started
+
 
 def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
     """Return the Lightning trainer of this config. Of Lightning's messages, only warnings and errors are logged."""
     for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
+    observer = logging.getLogger(OBSERVER)
+    observer.setLevel(logging.INFO)
+    if not any(isinstance(one, _OfRank) for one in observer.filters):
+        observer.addFilter(_OfRank())
     trainer: pl.Trainer = build.make(
         config.trainer,
         "trainer",
@@ -43,6 +51,18 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
         **arguments,
     )
     return trainer
+
+
+class _OfRank(logging.Filter):
+    """Words the message with which Lightning kills all ranks after one of them has ended."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        found = re.search(r"\[rank: (\d+)\].* PID (\d+) terminated with code (-?\d+)", record.getMessage())
+        if found is not None:
+            rank, process, code = found.groups()
+            ended = f"was ended by {signal.Signals(-int(code)).name}" if int(code) < 0 else f"ended with exit status {code}"
+            record.msg, record.args = f"Rank {rank} (process {process}) {ended}, so all ranks end: see what it printed", ()
+        return True
 
 
 def _slurm() -> list[SLURMEnvironment]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kdx.run.sweep_folder import status_of
+
+HEARTBEAT, PATIENCE = 60.0, 3600.0  # seconds between two messages while waiting, and without an epoch until it is given up
 WEIGHTS = "student.safetensors"  # a teacher is trained as the student of its own run
 
 
@@ -41,7 +45,7 @@ class Store:
             lock.acquire(timeout=0)
         except Timeout:
             say(f"Waiting for another process that trains teacher {key}")
-            lock.acquire()
+            self._wait(lock, key, say)
         try:
             if not self.has(key):
                 draft = self.root / f"{key}.part"
@@ -56,3 +60,23 @@ class Store:
         finally:
             lock.release()
         return folder
+
+    def _wait(self, lock: FileLock, key: str, say: Callable[[str], None]) -> None:
+        """Acquire the lock; tell now and then how far the process is that has it. TimeoutError if it makes no progress."""
+        draft, seen, since = self.root / f"{key}.part", "", time.monotonic()
+        while True:
+            try:
+                lock.acquire(timeout=HEARTBEAT)
+                return
+            except Timeout:
+                status = status_of(draft)
+                who = str(status.attempts[-1]) if status.attempts else "another process"
+                if status.epoch != seen:
+                    seen, since = status.epoch, time.monotonic()
+                elif time.monotonic() - since > PATIENCE:
+                    minutes = f"{PATIENCE / 60:.0f} min"
+                    raise TimeoutError(
+                        f"{who} holds {lock.lock_file} and has made no progress with teacher {key} for {minutes}: end "
+                        "it, and the same command goes on with the teacher"
+                    ) from None
+                say(f"Still waiting for teacher {key}, epoch {seen or 'not known'}: {who}")

@@ -125,6 +125,6 @@ def test_none_of_python_is_read_as_null(word: str, read: str) -> None:
 def test_a_composed_config_travels_to_other_processes() -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = cloudpickle.dumps(compose("train", ["seed=3"]))  # as joblib and submitit do
-    code = "import pickle, sys; config = pickle.load(sys.stdin.buffer)\nfrom kdx.config.check import check\nprint(check(config).seed)"
+    code = "import pickle, sys\nfrom kdx.config.check import check\nprint(check(pickle.load(sys.stdin.buffer)).seed)"
     done = subprocess.run([sys.executable, "-c", code], input=config, capture_output=True, check=False)
     assert done.stdout == b"3\n", done.stderr.decode()

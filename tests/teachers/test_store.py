@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from kdx.config.identity import digest
+from kdx.run.sweep_folder import write_progress
 from kdx.teachers.store import WEIGHTS, Store
 
 PARTS: dict[str, Any] = {"config": {"lr": 0.1, "steps": [1, 2]}, "data": "abc", "kdx": "0.1.0"}
@@ -74,6 +76,23 @@ def test_threads_that_ask_at_once_train_it_once_and_the_other_is_told_to_wait(st
         thread.join(20)
     assert len(trained) == 1 and len(said) == 1 and "Waiting for another process" in said[0]
     assert found == [store.folder("key")] * 2
+
+
+def test_who_waits_is_told_how_far_it_is_and_gives_up_without_progress(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdx.teachers.store.HEARTBEAT", 0.01)
+    monkeypatch.setattr("kdx.teachers.store.PATIENCE", 0.1)
+    draft, said = store.root / "key.part", []
+    draft.mkdir(parents=True)
+    (draft / "run.json").touch()
+
+    def say(message: str) -> None:
+        said.append(message)
+        if len(said) < 5:
+            write_progress(draft, f"{len(said)}/60", 10.0, None)
+
+    with FileLock(store.root / "key.lock"), pytest.raises(TimeoutError, match=r"no progress with teacher key .* end it"):
+        Store(store.root).obtain("key", graduate, say)
+    assert "epoch 1/60" in said[1] and "epoch 4/60" in said[-1]
 
 
 def test_processes_that_ask_at_once_train_it_once(store: Store, tmp_path: Path) -> None:
