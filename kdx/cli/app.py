@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -29,6 +30,11 @@ from kdx.run.masking import masked_output, secrets_in
 from kdx.run.provenance import VERSION
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+# What to do when a folder cannot be written, by the number of the error.
+DISK = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some, and the same command goes on"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES), "outputs=FOLDER (KDX_OUTPUTS) chooses another folder"),
+}
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,9 @@ def report(error: Exception, parsed: Arguments | None = None) -> int:
     if is_mistake(error):
         print(f"kdx: {explain(error, parsed.overrides, parsed.config_dirs)}", file=sys.stderr)
         return MISUSED
+    if isinstance(error, OSError) and error.errno in DISK:
+        print(f"kdx: {error.filename or 'output'}: {os.strerror(error.errno)}; {DISK[error.errno]}", file=sys.stderr)
+        return FAILED
     bug = isinstance(error, (AttributeError, TypeError, NameError, LookupError))  # in code, perhaps the user's own
     hint = " (HYDRA_FULL_ERROR=1 prints the traceback)" if bug else ""
     print(f"kdx: {type(error).__name__}: {error}{hint}", file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 T = TypeVar("T")
+FULL = 2**16  # bytes that may be free on a disk onto which a file did not fit
 
 
 @contextmanager
@@ -19,6 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a draft beside `path`, which takes the place of `path` at the end; nothing is left after an exception.
 
     The draft is on the disk before it is renamed, so neither a killed process nor a crash leaves half a file.
+
+    Raises:
+        OSError: With ENOSPC if the disk is full, also if a library says it in another way.
     """
     draft = path.with_name(f".{path.name}.part")
     try:
@@ -26,6 +32,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
+    except Exception as error:
+        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
