@@ -78,6 +78,7 @@ class DataConfig:
     num_workers: Number
     resident_budget_mb: Number
     cache: str | None = None
+    shuffle_buffer: Count | None = None
     max_megapixels: Positive = 100.0
     on_bad_image: Literal["raise", "skip"]
     teacher_view: Literal["full", "student"]

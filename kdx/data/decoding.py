@@ -52,16 +52,25 @@ def decode_image(path: str, channels: int, max_pixels: int | None = None) -> NDA
     Raises BadImageError if the file cannot be read, is not an image, has more than `max_pixels`, is truncated, or contains
     floats or 32-bit integers.
     """
+    return _decoded(path, path, channels, max_pixels)
+
+
+def decode_bytes(encoded: bytes, name: str, channels: int, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Decode the content of an image file, as `decode_image` does; a message calls it `name`."""
+    return _decoded(BytesIO(encoded), name, channels, max_pixels)
+
+
+def _decoded(source: str | BytesIO, name: str, channels: int, max_pixels: int | None) -> NDArray[np.uint8]:
     assert channels in (1, 3)
     try:
-        with opened(path, max_pixels) as image:
+        with opened(source, max_pixels) as image:
             image.load()
             return _pixels(_upright(image), channels)
     except MemoryError:
         raise
     except Exception as error:  # damaged files can raise any exception in PIL
         raise BadImageError(
-            f"{path} cannot be decoded ({_reason(path, error)}): copy it again, or use data.on_bad_image=skip"
+            f"{name} cannot be decoded ({_reason(source, error)}): copy it again, or use data.on_bad_image=skip"
         ) from error
 
 
@@ -141,9 +150,10 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     return np.array(np.asarray(unpacked.convert("RGB")).transpose(2, 0, 1), order="C")
 
 
-def _reason(path: str, error: Exception) -> str:
+def _reason(source: str | BytesIO, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image" if os.path.getsize(path) else "the file is empty"
+        size = os.path.getsize(source) if isinstance(source, str) else source.getbuffer().nbytes
+        return "not an image" if size else "the file is empty"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from kdx.random import permutation
 
+RUNS = 16  # of consecutive examples in a buffer
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -17,7 +19,8 @@ class Sampler:
 
     Training shuffles and drops the last, incomplete batch; then every rank has the same number of equal batches. Evaluation
     sees every example exactly once: ranks get consecutive stretches, which may differ in length by one. `halo` = 1 puts in
-    front of a rank's share the example that precedes it in the global batch (cyclically): its partner in mixing.
+    front of a rank's share the example that precedes it in the global batch (cyclically): its partner in mixing. With a
+    `buffer`, training shuffles only within so many examples, which come from RUNS runs of consecutive ones.
     """
 
     size: int
@@ -27,6 +30,7 @@ class Sampler:
     halo: int = 0
     rank: int = 0
     world: int = 1
+    buffer: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world:
@@ -56,7 +60,19 @@ class Sampler:
             for number in range(first, len(self)):
                 yield number, stretch[number * local : (number + 1) * local]
             return
-        order = permutation(self.seed, "order", epoch, self.size)
+        order = self._order(epoch)
         place = np.arange(self.rank * local - self.halo, (self.rank + 1) * local) % self.batch_size
         for number in range(first, len(self)):
             yield number, order[number * self.batch_size + place]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the examples in the order of this epoch, [size]."""
+        order = permutation(self.seed, "order", epoch, self.size)
+        if self.buffer is None or self.buffer >= self.size:
+            return order
+        length = max(self.buffer // RUNS, 1)
+        starts = permutation(self.seed, "runs", epoch, -(-self.size // length)) * length
+        runs = (starts[:, None] + np.arange(length)).ravel()
+        windows = np.arange(self.size) // self.buffer
+        shuffled: NDArray[np.int64] = runs[runs < self.size][np.lexsort((order, windows))]
+        return shuffled

@@ -187,6 +187,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         num_workers=config.data.num_workers,
         budget=config.data.resident_budget_mb << 20,
         on_bad_image=config.data.on_bad_image,
+        shuffle_buffer=config.data.shuffle_buffer,
     )
 
     def inspect_teacher(module: DistillationModule) -> preflight.Preflight:

@@ -20,7 +20,7 @@ class DataModule(pl.LightningDataModule):
     """Loaders for Lightning, and the observers that define how each split is rendered.
 
     `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels, on one canvas of
-    the size of the largest image, have at most `budget` bytes.
+    the size of the largest image, have at most `budget` bytes. `shuffle_buffer` is that of the `Sampler`.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         budget: int = 2 << 30,
         on_bad_image: OnBadImage = "raise",
+        shuffle_buffer: int | None = None,
     ) -> None:
         super().__init__()
+        self.shuffle_buffer = shuffle_buffer
         for name, images in splits.items():
             check_labels(images, observers[name].num_classes)
         self.splits, self.observers = splits, observers
@@ -64,6 +66,7 @@ class DataModule(pl.LightningDataModule):
             halo=observer.halo if train else 0,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
+            buffer=self.shuffle_buffer,
         )
         held = self.held(split)
         loader: Loader = (

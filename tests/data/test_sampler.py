@@ -85,3 +85,15 @@ def test_resuming_at_a_batch_gives_the_tail_of_the_epoch_with_its_numbers(first:
 def test_a_batch_that_cannot_be_made_is_refused_with_the_remedy(arguments: dict[str, int], remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         Sampler(**arguments)
+
+
+def test_a_buffer_shuffles_within_runs_of_consecutive_examples() -> None:
+    for size, buffer in ((1000, 160), (1003, 160), (50, 7), (20, 100)):
+        order = Sampler(size, 1, seed=3, train=True, buffer=buffer)._order(2)
+        assert sorted(order) == list(range(size))
+        assert (order == Sampler(size, 1, seed=3, train=True, buffer=buffer)._order(2)).all()
+        assert (order != Sampler(size, 1, seed=3, train=True, buffer=buffer)._order(3)).any()
+    first = np.sort(Sampler(100_000, 1, train=True, buffer=1600)._order(0)[:1600])
+    assert (np.diff(first) > 1).sum() <= 16  # a buffer is read in few runs
+    whole = Sampler(20, 1, seed=3, train=True)
+    assert (whole._order(2) == Sampler(20, 1, seed=3, train=True, buffer=100)._order(2)).all()
