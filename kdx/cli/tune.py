@@ -47,6 +47,10 @@ NOT_HERE = {
     "hydra/sweeper": "kdx-tune has a sweeper of its own: use sampler=tpe, gp, nsgaii or random",
     "hydra.run.dir": "kdx-tune chooses the folders of its trials: use sweep=NAME, or hydra.sweep.dir=FOLDER",
 }
+OTHER_LAUNCHER = (
+    "kdx-tune starts its trials itself: use launcher=gpus, or start the same command several times, "
+    "such as in several jobs of Slurm; they share the trials"
+)
 
 
 def start(parsed: Arguments) -> None:
@@ -63,10 +67,11 @@ def start(parsed: Arguments) -> None:
         from kdx.cli.tuning.search import Search
         from kdx.cli.tuning.worker import Worker
 
+        gpus = _gpus(base)
         plan = Plan((Path(sys.argv[0]).name, *sys.argv[1:]), str(Path.cwd()), {}, config.max_attempts)
         search = Search(folder, found, objectives(own, config), own, plan, config.name, config.seed)
         try:
-            Worker(search, _gpus(base)).work()
+            Worker(search, gpus).work()
         except (KeyboardInterrupt, SystemExit):
             ending.interrupted()
             ending.conclude(search)
@@ -80,6 +85,9 @@ def _composed(parsed: Arguments) -> tuple[Settings, Path, DictConfig, Space, Run
     for key, message in NOT_HERE.items():
         if any(word.lstrip("+~").partition("=")[0] == key for word in parsed.overrides):
             raise ConfigError(message)
+    launcher = next((word for word in parsed.overrides if word.startswith("launcher=")), "launcher=basic")
+    if launcher not in ("launcher=basic", "launcher=gpus"):
+        raise ConfigError(OTHER_LAUNCHER)
     name = parsed.config_name or "train"
     words = [word for word in parsed.overrides if not is_own(word)]
     base = sweep.multirun_config(name, words)
@@ -102,17 +110,16 @@ def _folder(base: DictConfig, words: list[str], goals: Any) -> Path:
 
 
 def _gpus(base: DictConfig) -> GpuLauncher | None:
-    """Return the launcher of GPUs if it is selected. ConfigError for another one."""
+    """Return the launcher of GPUs if it is selected. ConfigError for another one, or without enough GPUs."""
     node = base.hydra.launcher
     target = str(node._target_)
     if target.endswith("BasicLauncher"):
         return None
     if not target.endswith("GpuLauncher"):
-        raise ConfigError(
-            "kdx-tune starts its trials itself: use launcher=gpus, or start the same command several times, "
-            "such as in several jobs of Slurm; they share the trials"
-        )
-    return GpuLauncher(**{str(key): value for key, value in node.items() if key != "_target_"})
+        raise ConfigError(OTHER_LAUNCHER)
+    launcher = GpuLauncher(**{str(key): value for key, value in node.items() if key != "_target_"})
+    launcher.names()
+    return launcher
 
 
 def _print(base: DictConfig, found: Space) -> None:

@@ -45,13 +45,13 @@ def _mend(file: Path) -> None:
 
 
 def pruner(name: PrunerName, startup: int, warmup: int) -> Any:
-    """Return a pruner by its name; `startup` is a number of trials, `warmup` of epochs."""
+    """Return a pruner by its name; `startup` is a number of trials, `warmup` of epochs, which are counted from 1."""
     from optuna import pruners
 
     if name == "median":
-        return pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
+        return pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
     if name == "hyperband":
-        return pruners.HyperbandPruner(min_resource=max(warmup, 1))
+        return pruners.HyperbandPruner(min_resource=warmup + 1)
     return pruners.NopPruner()
 
 
