@@ -27,7 +27,7 @@ from kdx.run.sweep_folder import Plan
 GUIDE = Guide(
     name="tune",
     config="tune",
-    purpose="Search for good values of settings by Optuna, selected on val; several processes may share a search.",
+    purpose="Search for good settings by Optuna, selected on val, in one or several processes.",
     result=(
         "OUTPUTS/sweeps/NAME/ with a run folder per trial, study.log (the study), study.json (history, importances), "
         "comparison.md and report.html; and the best trial as a command of kdx-train."

@@ -21,8 +21,6 @@ from optuna.trial import TrialState, create_trial
 from kdx.cli.tuning.search import Search
 from kdx.cli.tuning.settings import Settings
 from kdx.cli.tuning.space import Space, space
-from kdx.compare.page import search as charts
-from kdx.compare.runs import find_runs
 from kdx.config.errors import ConfigError
 from kdx.run import job
 from kdx.run.study import NAME, Reporter, storage
@@ -94,10 +92,16 @@ def test_without_optuna_the_extra_is_named(command: Command, monkeypatch: pytest
     assert code == 2 and "pip install kdx[tune]" in err
 
 
-def test_options_of_hparams_search_give_values_and_settings(command: Command) -> None:
-    code, out, err = command("tune", "hparams_search=digits_optuna", "temperature.value=interval(2,8)", "--cfg", "job")
+@pytest.mark.parametrize(("option", "number"), [("digits_optuna", 3), ("digits_pareto", 3)])
+def test_options_of_hparams_search_give_values_and_settings(command: Command, option: str, number: int) -> None:
+    code, out, err = command("tune", f"hparams_search={option}", "temperature.value=interval(2,8)", "--cfg", "job")
     assert code == 0, err
-    assert "# temperature.value: 2.0 to 8.0\n" in out and "# optimizer.lr: 0.001 to 0.02, log\n" in out and "\nname: " in out
+    comments = [line for line in out.splitlines() if line.startswith("# ")]
+    assert len(comments) == number and comments[0] == "# temperature.value: 2.0 to 8.0" and "\nname: cqkd_digits" in out
+    code, _, err = command("tune", f"hparams_search={option}", "n_trials=0", "--cfg", "job")
+    assert code == 2 and "n_trials=0" in err  # a word of the command replaces that of the option
+    code, _, err = command("train", "-m", f"hparams_search={option}")
+    assert code == 2 and "kdx-tune" in err
 
 
 def begun(folder: Path, **changes: object) -> Search:
@@ -187,42 +191,6 @@ def test_an_epoch_is_reported_once_and_the_pruner_decides(tmp_path: Path) -> Non
     assert one.trials[trial.number].intermediate_values == {1: 0.2, 2: 0.1}
     (tmp_path / "study.log").write_text("no journal\n")
     assert not Reporter(trial.folder, about)(3, 0.1)  # a study that cannot be read ends no training
-
-
-def test_the_page_draws_a_search(tmp_path: Path) -> None:
-    from fake import fake_run
-    from plotly import graph_objects
-
-    folder = fake_run(tmp_path / "0-run").parent
-    trials = [
-        {"number": n, "state": state, "params": {"a": 0.5, "b": "<x>"}, "values": values, "last": [3, 0.25], "seconds": 1.0}
-        for n, (state, values) in enumerate([("finished", [0.5, 2.0]), ("pruned", None), ("finished", [0.75, 3.0])])
-    ]
-    goals = {"val/student/accuracy": "max", "student/latency_ms_1": "min"}
-    content = {
-        "objectives": goals,
-        "trials": trials,
-        "best": [0, 2],
-        "importances": {"val/student/accuracy": {"a": 0.7, "b": 0.3}},
-    }
-    (folder / "study.json").write_text(json.dumps(content))
-    material = charts_of(folder)
-    drawn = [build(material) for build in (charts.history, charts.importance, charts.front)]
-    for chart in drawn:
-        assert chart is not None
-        for figure in chart.figures.values():
-            graph_objects.Figure(figure)  # raises for what Plotly does not know
-    line = drawn[0].figures["0"]["data"][0]
-    assert line["y"] == [0.5, 0.75] and drawn[0].figures["1"]["data"][0]["y"] == [2.0, 2.0]
-    assert "<x>" not in json.dumps(drawn[0].as_data())
-    (folder / "study.json").write_text('{"objectives": [], "trials": 3}')
-    assert charts.history(charts_of(folder)) is None
-
-
-def charts_of(folder: Path):
-    from kdx.compare.page.material import gather
-
-    return gather(find_runs([folder]))
 
 
 def environment() -> dict[str, str]:
