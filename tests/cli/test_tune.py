@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -18,6 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from kdx.cli.launchers import GpuLauncher
+from kdx.cli.tuning import worker
 from kdx.cli.tuning.search import Search
 from kdx.cli.tuning.settings import Settings
 from kdx.cli.tuning.space import Space, space
@@ -193,6 +196,68 @@ def test_an_epoch_is_reported_once_and_the_pruner_decides(tmp_path: Path) -> Non
     assert not Reporter(trial.folder, about)(3, 0.1)  # a study that cannot be read ends no training
 
 
+class FakeChild:
+    """A process of a trial that ends at once, as the first of `ends` says: a value, an error, or a signal."""
+
+    ends: list[object]
+
+    def __init__(self, words: object, folder: Path, environment: dict[str, str], inherits: object) -> None:
+        assert environment["KDX_TRIAL"] == str(folder) and len(inherits) == 1 + ("CUDA_VISIBLE_DEVICES" in environment)
+        self.folder, self.seconds, end = folder, 1.0, FakeChild.ends.pop(0)
+        self.process = SimpleNamespace(returncode=0, poll=lambda: 0, wait=lambda: 0)
+        if isinstance(end, float):
+            with job.held(folder), job.attempt(folder):
+                finish(folder, end)
+        elif isinstance(end, Exception):
+            job.fail(folder, end)
+            self.process.returncode = 1
+        else:
+            self.process.returncode = -end
+            if end == signal.SIGKILL:
+                job.fail(folder, ValueError("killed"))
+
+    def ended(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("gpus", [None, GpuLauncher(gpus=[0, 1])], ids=["one at a time", "two"])
+def test_killed_trials_are_tried_again_and_failed_ones_stop_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, gpus: GpuLauncher | None
+) -> None:
+    monkeypatch.setattr(worker, "Child", FakeChild)
+    monkeypatch.setattr(sys, "argv", ["kdx-tune"])
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)  # where the slots of GPUs are
+    kill = signal.SIGKILL
+    FakeChild.ends = (
+        [kill, 0.5, kill, kill, kill, ValueError("no memory"), 0.75, float("nan"), 0.25] if gpus is None else [0.5] * 6
+    )
+    one = begun(tmp_path / "study")
+    worker.Worker(one, gpus).work()
+    err = capsys.readouterr().err
+    values = [trial.value for trial in one.trials]
+    if gpus is not None:
+        assert values == [0.5] * 6 and "on GPU 0" in err and "on GPU 1" in err
+        return
+    assert values == [0.5, None, None, 0.75, None, 0.25], err
+    reasons = [trial.user_attrs.get("reason") for trial in one.trials]
+    assert reasons[1:5] == ["killed", "no memory", None, "val/student/accuracy: no finite number in metrics.json"]
+    assert "trial 3 finished: val/student/accuracy 0.75; best: trial 3, 0.75; 4 of 6 trials ended" in err
+    assert "trial 2 failed: no memory" in err and err.count("was killed (SIGKILL), and is tried again") == 3
+
+
+def test_what_stops_one_trial_stops_the_search_which_goes_on_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(worker, "Child", FakeChild)
+    monkeypatch.setattr(sys, "argv", ["kdx-tune"])
+    FakeChild.ends = [0.5, signal.SIGTERM, *[0.75] * 5]
+    one = begun(tmp_path)
+    with pytest.raises(SystemExit, match="143"):
+        worker.Worker(one).work()
+    assert [trial.state for trial in one.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
+    worker.Worker(begun(tmp_path)).work()
+    assert [trial.value for trial in one.trials] == [0.5, *[0.75] * 5]
+
+
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("KDX_", "HYDRA_"))}
 
@@ -217,8 +282,8 @@ def test_a_trial_on_two_ranks_is_pruned_on_both_and_is_no_failure(tmp_path: Path
 @pytest.mark.long
 def test_two_processes_on_one_study_go_on_after_kill_9(tmp_path: Path) -> None:
     words = [
-        *FAST, "trainer.max_epochs=20", "optimizer.lr=tag(log,interval(1e-5,1e-1))", "optimizer.weight_decay=0.01,0.1",
-        "n_trials=12", "pruner_startup=2", "callbacks.last.seconds=0", f"outputs={tmp_path}", "sweep=mine",
+        *FAST, "trainer.max_epochs=12", "optimizer.lr=tag(log,interval(1e-5,1e-1))", "optimizer.weight_decay=0.01,0.1",
+        "n_trials=12", "pruner_startup=2", "callbacks.last.seconds=0.5", f"outputs={tmp_path}", "sweep=mine",
     ]  # fmt: skip
     study = tmp_path / "sweeps" / "mine"
 
