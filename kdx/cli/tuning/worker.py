@@ -151,8 +151,9 @@ class Worker:
 
     def _left(self, trials: Sequence[object], ended: int) -> float:
         """Return the seconds until the end, if each trial takes as long as those of this process, and as many run as now."""
-        at_a_time = max(len(trials) - ended, 1)
-        return sum(self.took) / len(self.took) * max(self.search.settings.n_trials - ended, 0) / at_a_time
+        left = max(self.search.settings.n_trials - ended, 0)
+        at_a_time = len(trials) - ended + 1  # with the next one of this process
+        return sum(self.took) / len(self.took) * left / min(at_a_time, max(left, 1))
 
 
 def say(text: str) -> None:
