@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +17,7 @@ from kdx.cli.compose import opened
 from kdx.cli.help import Guide
 from kdx.cli.launchers import GpuLauncher
 from kdx.cli.sweep_job import own_words
-from kdx.cli.tuning.settings import Settings, is_own, objectives, settings
+from kdx.cli.tuning.settings import Mode, Settings, is_own, objectives, settings
 from kdx.cli.tuning.space import Space, space
 from kdx.config.check import check
 from kdx.config.errors import ConfigError
@@ -59,17 +61,17 @@ def start(parsed: Arguments) -> None:
     if not preview and importlib.util.find_spec("optuna") is None:
         raise ConfigError("kdx-tune needs Optuna 5: pip install kdx[tune]")
     with opened(parsed):
-        own, folder, base, found, config = _composed(parsed)
+        it = _composed(parsed)
         if preview:
-            _print(base, found)
+            _print(it)
             return
         from kdx.cli.tuning import ending
         from kdx.cli.tuning.search import Search
         from kdx.cli.tuning.worker import Worker
 
-        gpus = _gpus(base)
-        plan = Plan((Path(sys.argv[0]).name, *sys.argv[1:]), str(Path.cwd()), {}, config.max_attempts)
-        search = Search(folder, found, objectives(own, config), own, plan, config.name, config.seed)
+        gpus = _gpus(it.base)
+        plan = Plan((Path(sys.argv[0]).name, *sys.argv[1:]), str(Path.cwd()), {}, it.config.max_attempts)
+        search = Search(it.folder, it.space, it.objectives, it.own, plan, it.config.name, it.config.seed)
         try:
             Worker(search, gpus).work()
         except (KeyboardInterrupt, SystemExit):
@@ -80,8 +82,21 @@ def start(parsed: Arguments) -> None:
             sys.exit(app.FAILED)
 
 
-def _composed(parsed: Arguments) -> tuple[Settings, Path, DictConfig, Space, RunConfig]:
-    """Return own settings, the folder of the study, the config of the sweep, the space, and the config of a first trial."""
+@dataclass(frozen=True)
+class Composed:
+    """What the words say: own settings, folder, config of the sweep, space, a first trial (unchecked, checked), objectives."""
+
+    own: Settings
+    folder: Path
+    base: DictConfig
+    space: Space
+    first: DictConfig
+    config: RunConfig
+    objectives: Mapping[str, Mode]
+
+
+def _composed(parsed: Arguments) -> Composed:
+    """Return what the words of the command say. ConfigError if a trial cannot be trained with them."""
     for key, message in NOT_HERE.items():
         if any(word.lstrip("+~").partition("=")[0] == key for word in parsed.overrides):
             raise ConfigError(message)
@@ -95,12 +110,14 @@ def _composed(parsed: Arguments) -> tuple[Settings, Path, DictConfig, Space, Run
     own = settings([word for word in [*params, *parsed.overrides] if is_own(word)])
     ours = [word for word in own_words([*params, *words]) if not is_own(word) and not word.startswith("hparams_search=")]
     found = space(sweep.parse(ours))
-    first, _ = [check(sweep.job_config(base, corner)) for corner in found.corners()]
+    elsewhere = [word for word in words if word not in ours]  # Hydra's own words may need them, as launcher=gpus
+    corners = [sweep.job_config(base, [*elsewhere, *corner]) for corner in found.corners()]
+    first, _ = [check(corner) for corner in corners]
     goals = objectives(own, first)
-    return own, _folder(base, words, goals), base, found, first
+    return Composed(own, _folder(base, words, goals), base, found, corners[0], first, goals)
 
 
-def _folder(base: DictConfig, words: list[str], goals: Any) -> Path:
+def _folder(base: DictConfig, words: list[str], goals: Mapping[str, Mode]) -> Path:
     """Return the folder of the study: the same for the same words and objectives, whatever the number of trials."""
     if any(word.startswith("hydra.sweep.dir=") for word in words):
         return Path(str(base.hydra.sweep.dir))
@@ -122,12 +139,12 @@ def _gpus(base: DictConfig) -> GpuLauncher | None:
     return launcher
 
 
-def _print(base: DictConfig, found: Space) -> None:
+def _print(it: Composed) -> None:
     """Print the space as comments, and the config of the trial at its first values."""
-    for key, values in found.swept.items():
+    for key, values in it.space.swept.items():
         told = ", ".join(values["choices"]) if "choices" in values else f"{values['low']} to {values['high']}"
         print(f"# {key}: {told}{', log' if values.get('log') else ''}")
-    plain: Any = OmegaConf.to_container(sweep.job_config(base, found.corners()[0]))
+    plain: Any = OmegaConf.to_container(it.first)
     print(OmegaConf.to_yaml(OmegaConf.create(masked(plain))), end="")
 
 

@@ -103,6 +103,8 @@ def test_options_of_hparams_search_give_values_and_settings(command: Command, op
     assert len(comments) == number and comments[0] == "# temperature.value: 2.0 to 8.0" and "\nname: cqkd_digits" in out
     code, _, err = command("tune", f"hparams_search={option}", "n_trials=0", "--cfg", "job")
     assert code == 2 and "n_trials=0" in err  # a word of the command replaces that of the option
+    gpus = ("launcher=gpus", "hydra.launcher.gpus=[0,1]", "--cfg", "job")
+    assert command("tune", f"hparams_search={option}", *gpus)[0] == 0
     code, _, err = command("train", "-m", f"hparams_search={option}")
     assert code == 2 and "kdx-tune" in err
 
