@@ -43,8 +43,9 @@ def test_commands_that_are_not_run_are_in_a_page() -> None:
 
 
 def marked(lines: list[str]) -> list[object]:
-    """Sweeps are long."""
-    return [pytest.param(line, marks=pytest.mark.long) if " -m " in line else line for line in lines]
+    """Sweeps and searches are long."""
+    long = [" -m " in line or line.startswith("kdx-tune ") for line in lines]
+    return [pytest.param(line, marks=pytest.mark.long) if takes else line for line, takes in zip(lines, long, strict=True)]
 
 
 @pytest.mark.parametrize("line", marked(OTHERS))
@@ -87,7 +88,9 @@ def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str
         for long, brief in fewer.items():
             words = [word.replace(long, brief) for word in words]
         words.append(f"hydra.sweep.dir={teachers}/readme")
-    if name == "train" and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):
+    if name == "tune":
+        words += ["n_trials=2", "sweep=new"]
+    if name in ("train", "tune") and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):
         words.append("teacher.recipe.trainer.max_epochs=2")
     if "trainer=ddp" in words:
         words += ["--cfg", "job"]  # tests/test_ddp.py runs it

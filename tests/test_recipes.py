@@ -273,7 +273,10 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("search", [name for name in names("hparams_search") if name != "none"])
+SEARCHES = {"digits_optuna", "digits_pareto"}  # of kdx-tune: tests/cli/test_tune.py
+
+
+@pytest.mark.parametrize("search", [name for name in names("hparams_search") if name not in {"none", *SEARCHES}])
 def test_a_grid_has_as_many_runs_as_it_says(command: Command, plain_config: Config, search: str) -> None:
     experiment, size = SWEEPS[search]
     shown = ("--cfg", "hydra", "--package", "hydra.sweeper.params")

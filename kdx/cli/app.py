@@ -39,11 +39,15 @@ DISK = {
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the guide for its help, the check that `--cfg job` runs, and the job, a function of the composed config."""
+    """A command: the guide for its help, the check that `--cfg job` runs, and the job, a function of the composed config.
+
+    With `start`, the command does what follows the help itself, as a function of the arguments: Hydra runs no job.
+    """
 
     guide: Guide
     check: Callable[[DictConfig], Any]
     job: Callable[[DictConfig], Any]
+    start: Callable[[Arguments], None] | None = None
 
 
 def run(command: Command) -> NoReturn:
@@ -102,6 +106,9 @@ def _execute(command: Command, parsed: Arguments) -> None:
         return
     if arguments.INFO in parsed.options and group not in arguments.HYDRA_INFO:
         print(info_text(command.guide, group, parsed.config_dirs))
+        return
+    if command.start is not None:
+        command.start(parsed)
         return
     if parsed.options.get("--cfg") == "job":
         config_name = parsed.config_name or command.guide.config

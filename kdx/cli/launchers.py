@@ -52,7 +52,7 @@ class GpuLauncher(Launcher):
         """Return the results of all jobs, in their order, once the last one has ended."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        names, folder = self._names(), Path(str(self.config.hydra.sweep.dir)).absolute()
+        names, folder = self.names(), Path(str(self.config.hydra.sweep.dir)).absolute()
         waiting = deque((number, list(words)) for number, words in enumerate(job_overrides, initial_job_idx))
         places: list[Path] = []
         took: list[float] = []
@@ -67,7 +67,7 @@ class GpuLauncher(Launcher):
                 time.sleep(SECONDS)
         return [_result(words, place) for words, place in zip(job_overrides, places, strict=True)]
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         """Return the names of the GPUs as in CUDA_VISIBLE_DEVICES. ConfigError if there are fewer than a job needs."""
         names = visible_gpus() if self.gpus == "auto" else [str(gpu) for gpu in self.gpus]
         if len(names) < self.gpus_per_job:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kdx.cli import compare, evaluate, evidence, export, prepare, report, sweep_status, train, views
+from kdx.cli import compare, evaluate, evidence, export, prepare, report, sweep_status, train, tune, views
 
-GUIDES = (train.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE)
+GUIDES = (train.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE)
 PURPOSES = {
     **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},
     "kdx-compare": compare.PURPOSE,

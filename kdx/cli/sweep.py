@@ -69,7 +69,7 @@ class Sweep(Callback):
         if own_rank() == 0:
             folder = Path(config.hydra.sweep.dir)
             compare(folder, next(iter(requested_baselines(config)), None))
-            if not _tell(folder):
+            if not tell(folder):
                 sys.exit(app.FAILED)
 
 
@@ -107,13 +107,13 @@ def _name(config: DictConfig, words: Sequence[str]) -> str:
     return f"{name}-{own['baseline']}" if "baseline" in own and "hydra.sweep.subdir" in own else name
 
 
-def _tell(folder: Path) -> bool:
+def tell(folder: Path) -> bool:
     """Print which jobs have no result, and why. Return whether none has failed."""
     try:
         found = statuses(folder)
     except ValueError:
         return True
-    unfinished = [status for status in found if status.state != "finished"]
+    unfinished = [status for status in found if status.state not in ("finished", "pruned")]
     for status in unfinished[:LISTED]:
         why = status.error or status.state
         print(f"kdx: {status.folder.name} ({' '.join(shown(status.overrides))}): {why}", file=sys.stderr)
@@ -158,7 +158,7 @@ def baseline_jobs(config: DictConfig) -> dict[str, list[list[str]]]:
             raise ConfigError(f"Unknown baseline '{baseline}'.{hint} Available: {', '.join(DETERMINED)}")
         kept = [override for override in overrides if not _fixes(baseline, override)]
         folder = f"hydra.sweep.subdir=${{hydra.job.num}}-${{name}}-{baseline}"
-        settings = _parse([f"baseline={baseline}", "baselines=[]", folder])
+        settings = parse([f"baseline={baseline}", "baselines=[]", folder])
         try:
             (batch,) = BasicSweeper.split_arguments([*kept, *settings], None)
         except HydraException as error:
@@ -180,7 +180,7 @@ def compare(folder: Path, against: str | None) -> None:
 def _sweep_overrides(config: DictConfig) -> list[Override]:
     """Return all overrides of the sweep, those of hparams_search first."""
     params = config.hydra.sweeper.get("params") or {}
-    return _parse([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
+    return parse([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
 
 
 def _overrides(config: DictConfig) -> list[Override]:
@@ -188,7 +188,8 @@ def _overrides(config: DictConfig) -> list[Override]:
     return [override for override in _sweep_overrides(config) if override.key_or_group not in ("baselines", "baseline")]
 
 
-def _parse(texts: Sequence[str]) -> list[Override]:
+def parse(texts: Sequence[str]) -> list[Override]:
+    """Return overrides in Hydra's grammar; the config must be open."""
     hydra: Any = GlobalHydra.instance().hydra
     parsed: list[Override] = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(texts))
     return parsed

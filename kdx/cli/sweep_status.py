@@ -18,6 +18,7 @@ from typing import NoReturn
 from kdx.cli import run_folders
 from kdx.evidence.progress import duration
 from kdx.run import job
+from kdx.run.study import LOG
 from kdx.run.sweep_folder import CANCELED, JobStatus, count, read_plan, shown, statuses
 
 EXAMPLES = """examples:
@@ -101,9 +102,13 @@ def watch(folder: Path, everything: bool = False) -> None:
 
 
 def retry(folder: Path) -> None:
-    """Run the sweep's command again, in the folder in which it was given; its failed jobs are counted as new."""
+    """Run the sweep's command again, in the folder in which it was given; its failed jobs are counted as new.
+
+    Failed trials of kdx-tune stay failed, because the search has learned from them.
+    """
     plan = read_plan(folder)
-    failed = [one for one in statuses(folder) if one.state == "failed"]
+    is_sweep = not (folder / LOG).is_file()
+    failed = [one for one in statuses(folder) if one.state == "failed" and is_sweep]
     for one in failed:
         job.forget_failures(one.folder)
     (folder / CANCELED).unlink(missing_ok=True)

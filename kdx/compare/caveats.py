@@ -115,7 +115,9 @@ def of_states(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[str]:
         untested = [run for run in group.finished.values() if not any(name.startswith("test/") for name in run.metrics)]
         if untested and tested:
             caveats.append(f"{group.label}: {len(untested)} of {len(group.finished)} runs were not tested (test=false)")
-    return damaged + few(caveats)
+    pruned = sum(run.state == "pruned" for run in runs)
+    ended_early = [f"excluded: {pruned} trials of a search that were pruned"] if pruned else []
+    return damaged + ended_early + few(caveats)
 
 
 def _seeds(group: Group) -> str:

@@ -20,8 +20,9 @@ from kdx.compare.index import FILE, Index
 from kdx.compare.records import FILES, Record, read_record
 from kdx.config.influence import flat
 from kdx.run import job
+from kdx.run.study import PRUNED
 
-State = Literal["finished", "running", "stopped", "damaged"]
+State = Literal["finished", "running", "pruned", "stopped", "damaged"]
 Curves = dict[str, list[tuple[int, int, float]]]  # name -> (epoch, step, value)
 
 STOPPED_AFTER = 600.0  # seconds since the last write after which an unfinished run counts as stopped
@@ -205,6 +206,8 @@ def _run(folder: Path, record: Record, now: float) -> RunRecord:
     values = dict(record)
     finished = values.pop("finished")
     state: State = "finished" if finished else "running" if _is_running(folder, now) else "stopped"
+    if state == "stopped" and (folder / PRUNED).is_file():
+        state = "pruned"
     if values["problem"]:
         state = "damaged"
     if values["group"] is None and (folder.parent / "multirun.yaml").exists():  # a sweep of an older version

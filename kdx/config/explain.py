@@ -197,6 +197,8 @@ def _of_hydra(text: str, config_dirs: Sequence[Path]) -> str:
         override = lines[0].split("argument '")[1].rstrip("'")
         key, _, values = override.partition("=")
         return f"{override} has several values: add -m for one run per value, or write {key}=[{values}] for a list"
+    if "does not support sweep type" in lines[0]:
+        return "A sweep (-m) needs a grid of values, such as seed=range(3); for intervals, use kdx-tune, without -m"
     numeric = re.search(r"Key (\S+) \((int|float|bool)\) is incompatible", " ".join(lines))
     if numeric:
         where = lines[0].partition(":")[0]

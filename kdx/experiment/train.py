@@ -29,6 +29,8 @@ from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views
 from kdx.report.summary import show
 from kdx.run.folder import RunFolder, forget_peak_memory, peak_memory_mb
+from kdx.run.study import PRUNED
+from kdx.training.callbacks.pruning import pruned, pruning
 from kdx.training.ranks import rank
 from kdx.training.telemetry import NonFiniteLossError
 
@@ -47,7 +49,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
         describe: Whether to log what the data set contains.
 
     Returns:
-        The final metrics by flat name, as in metrics.json.
+        The final metrics by flat name, as in metrics.json; empty for a trial of a search that was pruned.
 
     Raises:
         ConfigError: If data, networks or weights do not fit the config, or if the folder holds another run.
@@ -57,7 +59,7 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
         if finished:
             log.info("Finished already: %s", folder.path)
         metrics = stored_metrics(folder) if finished else _train(parts, folder, describe)
-    if rank() == 0 and not quiet:
+    if rank() == 0 and not quiet and metrics:
         show_result(parts.config, folder)
     return metrics
 
@@ -110,6 +112,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     module = experiment.module
     picture = save_panel(parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    callbacks += pruning(folder.path)
     info = loggers.run_info(config, folder)
     opened = loggers.open_loggers(config, folder, info)
     if picture is not None:
@@ -122,6 +125,12 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     failed = True
     try:
         fit(trainer, experiment, config.ckpt_path)
+        if (at := pruned(trainer)) is not None:
+            log.info("Pruned after epoch %d: %s %.4f", at["epoch"], at["metric"], at["value"])
+            if trainer.is_global_zero:
+                folder.write(PRUNED, at)
+            failed = False
+            return {}
         selected, last = select(parts, trainer, experiment, folder)
         metrics = {**count_parameters(experiment), **final_metrics(parts, experiment, trainer, folder)}
         metrics["seconds"] = time.perf_counter() - start

@@ -8,22 +8,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kdx.run import job
 from kdx.run.files import replacing
 from kdx.run.masking import mask
+from kdx.run.study import PRUNED
 
 PLAN, PROGRESS, CANCELED = "sweep.json", "progress.json", "canceled"
 HIDDEN = ("hydra.", "baselines=")  # overrides that every job has
-State = Literal["finished", "running", "failed", "stopped", "pending"]
-STATES: tuple[State, ...] = (
-    "finished",
-    "running",
-    "failed",
-    "stopped",
-    "pending",
-)  # stopped: begun, and no process works on it
+State = Literal["finished", "pruned", "running", "failed", "stopped", "pending"]  # stopped: begun, and no process works on it
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -112,6 +107,9 @@ def status_of(folder: Path, overrides: Sequence[str] = (), max_attempts: int = 1
         return JobStatus(
             folder, tuple(overrides), "finished", attempts, score=metrics.get(name), seconds=metrics.get("seconds")
         )
+    pruned = _json(folder / PRUNED)
+    if pruned and not failed and not job.is_held(folder):
+        return JobStatus(folder, tuple(overrides), "pruned", attempts, str(pruned.get("epoch", "")), score=pruned.get("value"))
     shown: State = "running" if job.is_held(folder) else "failed" if failed else "stopped" if attempts else "pending"
     progress = _json(folder / PROGRESS) if state == "begun" else {}
     left = progress.get("seconds_left") if shown == "running" else None

@@ -119,6 +119,24 @@ def shifted(folder: Path) -> None:
     (folder / "evaluations" / "shift.json").write_text(json.dumps({"of": "student", "clean": clean, "shift": entries}))
 
 
+def study(root: Path) -> None:
+    """A search, as `kdx-tune` writes it, with two objectives, so that it has every chart."""
+    goals = {"val/student/accuracy": "max", "val/student/ece": "min"}
+    kinds = [
+        ("finished", [0.5, 0.2], None),
+        ("pruned", None, [3, 0.25]),
+        ("failed", None, None),
+        ("finished", [0.75, 0.3], None),
+    ]
+    trials = [
+        {"number": number, "state": state, "params": {TAU: 2.0 * number + 1, "x": "<b>"}, "values": values, "last": last}
+        for number, (state, values, last) in enumerate(kinds)
+    ]
+    shares = {name: {TAU: 0.7, "x": 0.3} for name in goals}
+    content = {"objectives": goals, "trials": trials, "best": [0, 3], "importances": shares}
+    (root / "study.json").write_text(json.dumps(content))
+
+
 def sweep(root: Path, seeds: int = 3, epochs: int = 40) -> Path:
     """Temperatures, resolutions, lengths and the baseline; and a run that goes on, one that was stopped, one damaged."""
     for i, point in enumerate(POINTS):
@@ -129,4 +147,5 @@ def sweep(root: Path, seeds: int = 3, epochs: int = 40) -> Path:
     rich_run(root / "running", {TAU: 4.0, "seed": seeds}, "running", epochs=epochs)
     rich_run(root / "stopped", {TAU: 1.0, "seed": seeds}, "stopped", epochs=epochs)
     rich_run(root / "damaged", {"seed": seeds}, "damaged", epochs=epochs)
+    study(root)
     return root

@@ -11,10 +11,10 @@ import pytest
 from fake import fake_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from page_runs import TAU, rich_run, shifted, sweep
+from page_runs import TAU, rich_run, shifted, study, sweep
 
 from kdx.compare.metric_names import direction, finite, ordered, short, titled
-from kdx.compare.page import influences
+from kdx.compare.page import influences, search
 from kdx.compare.page.charts import COLORS, DARK, look, name_of, rounded
 from kdx.compare.page.curves import average, thin
 from kdx.compare.page.material import Material, gather, per_epoch
@@ -207,7 +207,27 @@ def test_every_figure_is_one_that_plotly_knows(material: Material) -> None:
             for figure in chart.figures.values():
                 go.Figure(figure)  # ValueError for a property that Plotly does not have
                 assert figure["data"], chart.key
-    assert len(keys) == 10
+    assert len(keys) == 13
+
+
+def test_a_search_is_drawn_from_its_file_and_from_nothing_else(tmp_path: Path) -> None:
+    study(fake_run(tmp_path / "0-run").parent)
+    material = gather(find_runs([tmp_path]))
+    history = search.history(material)
+    assert history is not None
+    line, finished, pruned = history.figures["0"]["data"]
+    assert (line["y"], finished["y"], pruned["x"], pruned["y"]) == ([0.5, 0.75], [0.5, 0.75], [1], [0.25])
+    assert history.figures["1"]["data"][0]["y"] == [0.2, 0.2]  # the smallest so far
+    assert "<b>" not in json.dumps([history.as_data(), search.front(material).as_data()])
+    assert [len(part["x"]) for part in search.front(material).figures["0"]["data"]] == [0, 2]
+    for content in (
+        "{",
+        "[]",
+        '{"objectives": [], "trials": 3}',
+        '{"objectives": {}, "trials": [3], "best": [], "importances": {}}',
+    ):
+        (tmp_path / "study.json").write_text(content)
+        assert search.history(gather(find_runs([tmp_path]))) is None
 
 
 def test_without_finished_runs_nothing_is_drawn_that_needs_them(tmp_path: Path) -> None:

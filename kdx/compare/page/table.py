@@ -114,9 +114,8 @@ def group_table(material: Material, against_baseline: BaselineDifferences) -> Ta
         ]
         cells += [_mean(system, column.key, against_baseline) for column in metrics]
         target = material.id(system.group.runs[0])
-        state = (
-            "finished" if not system.others else "running" if any(r.state == "running" for r in system.others) else "stopped"
-        )
+        states = [run.state for run in system.others]
+        state = "finished" if not states else next((one for one in ("running", "stopped") if one in states), "pruned")
         rows.append(
             TableRow(f"group-{index}", target, marked(system.short, *system.done), state, system.look, cells, full=system.label)
         )

@@ -15,7 +15,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from kdx.compare.page import curves, influences, reliability, scatter, shift
+from kdx.compare.page import curves, influences, reliability, scatter, search, shift
 from kdx.compare.page.baseline_differences import BaselineDifferences, baseline_differences
 from kdx.compare.page.charts import DARK, SHAPES, templates
 from kdx.compare.page.details import details, hardware
@@ -28,6 +28,7 @@ SIZE = 7_900_000  # maximum number of characters of a page; pictures beyond it a
 REST = 6_000  # characters per run for its table rows, config and facts
 SECTIONS = (
     ("results", "Results", (scatter.seeds, scatter.pareto)),
+    ("search", "Search", (search.history, search.importance, search.front)),
     ("training", "Training", (curves.training, curves.temperatures)),
     ("calibration", "Calibration", (reliability.chart, scatter.entropy)),
     ("influences", "Effect of settings", (influences.resolution, influences.temperature, influences.patience)),
