@@ -19,8 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kdx.cli.child import CONSOLE, Child, forwarding
-from kdx.cli.sweep_job import NO_SCORE, options, own_words, reason_to_skip
-from kdx.config.check import check
+from kdx.cli.sweep_job import NO_SCORE, checked, options, own_words, reason_to_skip
 from kdx.config.errors import ConfigError
 from kdx.evidence.progress import duration
 from kdx.run.folder import RunFolder
@@ -85,7 +84,8 @@ class GpuLauncher(Launcher):
             composed.hydra.job.id = composed.hydra.job.num = number
         folder = sweep / str(composed.hydra.sweep.subdir)
         job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        reason = reason_to_skip(check(job), RunFolder(folder, sweep.name))
+        config = checked(job, folder)
+        reason = "its config is invalid" if config is None else reason_to_skip(config, RunFolder(folder, sweep.name))
         if reason is not None:
             _say("Skipped %s: %s", folder.name, reason)
         else:

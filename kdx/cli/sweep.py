@@ -35,6 +35,7 @@ from kdx.run.sweep_folder import PLAN, Plan, count, read_plan, shown, statuses, 
 
 log = logging.getLogger("kdx")
 
+CHECKED = 20  # jobs that are checked before the first one starts
 LISTED = 20  # jobs without a result that are named at the end
 
 
@@ -51,6 +52,7 @@ class Sweep(Callback):
             for batch in baseline_jobs(config).values():
                 check(job_config(config, batch[0]))
             if own_rank() == 0:
+                _check_words(config)
                 _write_plan(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -71,6 +73,21 @@ class Sweep(Callback):
             compare(folder, next(iter(requested_baselines(config)), None))
             if not tell(folder):
                 sys.exit(app.FAILED)
+
+
+def _check_words(config: DictConfig) -> None:
+    """Raise ConfigError if a value of the sweep is invalid, before the first job trains; of many values, the first ones."""
+    try:
+        planned = jobs(config)
+    except ConfigError:  # a sweeper that draws values
+        return
+    seen: set[str] = set()
+    looked_at = 0
+    for words in planned:
+        if not seen.issuperset(words) and looked_at < CHECKED:
+            seen.update(words)
+            looked_at += 1
+            check(job_config(config, words))
 
 
 def _write_plan(config: DictConfig) -> None:

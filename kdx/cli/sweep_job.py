@@ -6,10 +6,14 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from kdx.cli import arguments
 from kdx.cli.child import Child, forwarding
+from kdx.config.check import check
 from kdx.config.identity import job_identity
 from kdx.config.schema import RunConfig, to_plain
 from kdx.run import job
@@ -26,6 +30,16 @@ Train = Callable[[RunConfig, RunFolder], float]
 
 class FailedError(ValueError):
     """A job failed in a process of its own, which has recorded and printed why."""
+
+
+def checked(composed: DictConfig, folder: Path) -> RunConfig | None:
+    """Return the checked config of a job; None if it is invalid, which is logged and recorded, and stops no other job."""
+    try:
+        return replace(check(composed), baselines=[])  # a sweep runs them as separate jobs, once per seed
+    except Exception as error:
+        job.fail(folder, error)
+        log.error("%s failed (%s)", folder.name, job.attempts(folder)[-1].error)
+        return None
 
 
 def run_job(config: RunConfig, folder: RunFolder, train: Train) -> float:

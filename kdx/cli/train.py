@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from kdx.cli import app, launchers
 from kdx.cli.help import Guide
-from kdx.cli.sweep_job import NO_SCORE, apart, has_ranks, recorded, run_job
+from kdx.cli.sweep_job import NO_SCORE, apart, checked, has_ranks, recorded, run_job
 from kdx.config.check import check
 from kdx.config.schema import RunConfig
 from kdx.config.trainer import check_processes
@@ -49,16 +49,18 @@ GUIDE = Guide(
 
 def train_job(cfg: DictConfig) -> float | None:
     """Train one run, or one job of a sweep. Return the monitored metric, which the sweep optimizes."""
-    config = check(cfg)
-    check_processes(config.trainer, processes())
     settings = HydraConfig.get()
     path, overrides = Path(settings.runtime.output_dir), tuple(settings.overrides.task)
-    if settings.mode != RunMode.MULTIRUN and not is_job(path):
+    if settings.mode == RunMode.MULTIRUN:
+        job = checked(cfg, path)
+        if job is None:
+            return NO_SCORE
+        return run_job(job, RunFolder(path, Path(settings.sweep.dir).name, overrides), apart if has_ranks(job) else train)
+    config = check(cfg)
+    check_processes(config.trainer, processes())
+    if not is_job(path):
         return train(config, RunFolder(path, None, overrides))
-    config = replace(config, baselines=[])  # a sweep runs them as separate jobs, once per seed
-    if settings.mode != RunMode.MULTIRUN:
-        return recorded(config, RunFolder(path, path.absolute().parent.name, overrides), train)
-    return run_job(config, RunFolder(path, Path(settings.sweep.dir).name, overrides), apart if has_ranks(config) else train)
+    return recorded(replace(config, baselines=[]), RunFolder(path, path.absolute().parent.name, overrides), train)
 
 
 def train(config: RunConfig, folder: RunFolder) -> float:

@@ -209,3 +209,16 @@ def test_retry_gives_the_command_again_in_its_folder_and_counts_no_failures(
         sweep_status.retry(sweep)
     assert left.value.code == 0 and given == [(["-m", "seed=0,1", "sweep=mine"], str(tmp_path))]
     assert not job.failures(sweep / "0-run") and not (sweep / "canceled").exists()
+
+
+def test_a_value_that_cannot_be_is_said_before_the_first_job(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("train", "-m", "temperature.value=1,4,-1", "seed=0,1", f"outputs={tmp_path}", "logger=none")
+    assert code == 2 and "temperature.value=-1: Input should be greater than 0" in err
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_job_whose_config_is_invalid_fails_alone(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    from kdx.cli.sweep_job import checked
+
+    assert checked(OmegaConf.create({"seed": -1}), tmp_path / "0-run") is None
+    assert len(job.failures(tmp_path / "0-run")) == 1
