@@ -90,4 +90,5 @@ def write(path: Path, names: Names, outputs: Sequence[int]) -> None:
 
 
 def _keys(names: Names, num_classes: int) -> list[str]:
-    return list(names) if names is not None else [str(label) for label in range(num_classes)]
+    names = list(names or ())[:num_classes]
+    return [*names, *map(str, range(len(names), num_classes))]  # data.num_classes may be more than the names

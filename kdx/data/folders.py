@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from kdx.data import layouts
 from kdx.data.decoding import ImageFiles, channels_of
@@ -28,17 +30,23 @@ def labeled(folder: Path, classes: Sequence[str], channels: int, *, complete: bo
 
     Raises ValueError if a class has no image; without `complete`, only if no class has one.
     """
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        images = list(image_paths(folder / name)) if complete or (folder / name).is_dir() else []
-        if complete and not images:
-            raise ValueError(f"{folder / name} contains no image ({' '.join(ENDINGS)}): put images there, or remove the class")
-        paths += images
-        labels += [label] * len(images)
-    if not paths:
+    counts: list[int] = []
+
+    def found() -> Iterator[str]:
+        for name in classes:
+            images = list(image_paths(folder / name)) if complete or (folder / name).is_dir() else []
+            if complete and not images:
+                raise ValueError(
+                    f"{folder / name} contains no image ({' '.join(ENDINGS)}): put images there, or remove the class"
+                )
+            counts.append(len(images))
+            yield from images
+
+    files = ImageFiles(found(), None, channels)
+    files.labels = np.repeat(np.arange(len(classes)), counts)
+    if not len(files):
         raise ValueError(f"{folder} contains no image ({' '.join(ENDINGS)}): put images into its class folders, or remove it")
-    return ImageFiles(paths, labels, channels)
+    return files
 
 
 def same_classes(train: Path, other: Path) -> None:
@@ -239,4 +247,4 @@ class UnlabeledImages(Source):
     def splits(self) -> Mapping[SplitName, Images]:
         self.check()
         root = Path(str(self.root)).expanduser()
-        return {"train": ImageFiles(list(image_paths(root)), None, self.channels)}
+        return {"train": ImageFiles(image_paths(root), None, self.channels)}

@@ -26,6 +26,6 @@ def worst(per_class: PerClass, names: Sequence[str] | None, most: int = 10) -> T
         table.add_column(name, justify="right")
     for label in sorted(present, key=lambda label: correct[label] / count[label])[:most]:
         fractions = (sums[row][label] / count[label] for sums in per_class.values() for row in (2, 1))
-        name = str(label) if names is None else names[label]
+        name = names[label] if names is not None and label < len(names) else str(label)
         table.add_row(name, str(int(count[label])), *(f"{fraction:.4f}" for fraction in fractions))
     return table

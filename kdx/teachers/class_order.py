@@ -63,7 +63,7 @@ def judge_order(predicted: Tensor, label: Tensor, num_classes: int, name: str, c
 def _tried(answers: Numbers, truth: Numbers, num_classes: int, names: Sequence[str] | None) -> Iterator[_Order]:
     """Yield the natural order of the names, and the one that fits half of the images best, which the other half judges."""
     if names is not None:
-        place = natural_order(names)
+        place = [*natural_order(names), *range(len(names), num_classes)]  # data.num_classes may be more than the names
         first = next((k for k in range(num_classes) if place[k] != k), None)
         if first is not None:
             example = f"{names[place.index(first)]} before {names[first]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
 from kdx.data import shards
-from kdx.data.decoding import ImageFiles, decode_image, fault, header_fault
+from kdx.data.decoding import ImageFiles, Paths, decode_image, fault, header_fault
 from kdx.data.source import BadImageError, Joined, Subset, limit_pixels
 from kdx.types import View
 from kdx.views.render import render
@@ -281,3 +282,11 @@ def test_a_file_with_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch:
         with pytest.raises(BadImageError, match=r"more pixels than data.max_megapixels allows"):
             decode_image(str(tmp_path / "big.png"), 1)
     assert decode_image(str(tmp_path / "big.png"), 1, 3000).shape == (1, 50, 60)  # data.max_megapixels may exceed PIL's
+
+
+def test_paths_are_kept_as_they_are(tmp_path: Path) -> None:
+    given = ["a/b/1.png", "1.png", "a/b/ü 2.png", "/root/c/.jpg", "a/1.png", os.fsdecode(b"a/\xff.png")]
+    paths = Paths(iter(given))
+    assert [os.fsdecode(path) for path in paths] == given and paths[-1] == b"a/\xff.png" and paths[np.int64(1)] == b"1.png"
+    with pytest.raises(IndexError):
+        paths[len(given)]

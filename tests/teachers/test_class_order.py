@@ -108,3 +108,11 @@ def test_a_run_refuses_a_permuted_teacher_and_writes_its_class_map(
     remedy = f"teacher.class_map={tmp_path / 'run' / 'teacher.class_map.json'}"
     assert code == 2 and f"as timm's (class_2 before class_10): set {remedy}; or" in err
     assert json.loads(Path(remedy.partition("=")[2]).read_text()) == {f"class_{number}": k for k, number in enumerate(numbers)}
+
+
+def test_classes_may_be_more_than_their_names() -> None:
+    label = torch.arange(40) % 2
+    classes = Classes(["b", "a"], lambda order: "rename them")
+    assert judge_order(label, label, 10, "The teacher", classes) == []
+    (fault,) = judge_order(1 - label, label, 10, "The teacher", Classes(["a10", "a9"], lambda order: f"{order}"))
+    assert fault.kind == "teacher_class_order"
