@@ -109,7 +109,10 @@ def visible_gpus() -> list[str]:
 
 
 def register() -> None:
-    """Make the launchers known to Hydra, which instantiates plug-ins only if they are in a module of `hydra_plugins`."""
+    """Make launcher and sweeper known to Hydra, which instantiates plug-ins only if they are in a module of `hydra_plugins`."""
+    plugins = Plugins.instance()  # looks for plug-ins, for which it loads the modules of Hydra's own ones anew
+    from kdx.cli.grid_sweeper import GridSweeper
+
     package, _, name = MODULE.partition(".")
     try:
         parent = importlib.import_module(package)
@@ -117,9 +120,10 @@ def register() -> None:
         parent = sys.modules[package] = ModuleType(package)
         parent.__path__ = []
     module = sys.modules[MODULE] = ModuleType(MODULE)
-    module.GpuLauncher = GpuLauncher  # type: ignore[attr-defined]
     setattr(parent, name, module)
-    Plugins.instance().register(GpuLauncher)
+    for plugin in (GpuLauncher, GridSweeper):
+        setattr(module, plugin.__name__, plugin)
+        plugins.register(plugin)
 
 
 def _environment(slots: Sequence[Slot]) -> Mapping[str, str]:
