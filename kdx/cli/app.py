@@ -8,9 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -141,8 +139,6 @@ def _carrying(job: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
-            with suppress(OSError):  # if nothing was written; Hydra creates it first of all
-                Path(HydraConfig.get().runtime.output_dir).rmdir()
             raise _JobFailedError(error) from error
 
     return carrying

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -56,11 +59,28 @@ def train_job(cfg: DictConfig) -> float | None:
         if job is None:
             return NO_SCORE
         return run_job(job, RunFolder(path, Path(settings.sweep.dir).name, overrides), apart if has_ranks(job) else train)
-    config = check(cfg)
-    check_processes(config.trainer, processes())
+    with _no_empty_folder(path, settings.overrides.hydra):
+        config = check(cfg)
+        check_processes(config.trainer, processes())
     if not is_job(path):
         return train(config, RunFolder(path, None, overrides))
     return recorded(replace(config, baselines=[]), RunFolder(path, path.absolute().parent.name, overrides), train)
+
+
+@contextmanager
+def _no_empty_folder(path: Path, hydra_words: Sequence[str]) -> Iterator[None]:
+    """Remove the folder of a run that is refused, which Hydra creates first of all; not one that the user has named."""
+    try:
+        yield
+    except Exception:
+        if not any(word.startswith("hydra.run.dir=") for word in hydra_words):
+            for handler in [one for one in logging.root.handlers if isinstance(one, logging.FileHandler)]:
+                if Path(handler.baseFilename).parent == path.absolute():
+                    logging.root.removeHandler(handler)
+                    handler.close()
+            with suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
 
 
 def train(config: RunConfig, folder: RunFolder) -> float:
