@@ -56,10 +56,10 @@ def test_every_chart_is_drawn_when_it_comes_into_sight(page: Path, opened: Opene
     seen = opened(page)
     plots = seen.page.locator(".chart .plot")
     drawn = "document.querySelectorAll('.plot[data-drawn]').length"
-    assert plots.count() == 10
-    assert seen.page.evaluate(drawn) < 10
+    assert plots.count() == 13
+    assert seen.page.evaluate(drawn) < 13
     seen.scroll_through()
-    assert seen.page.evaluate(drawn) == 10
+    assert seen.page.evaluate(drawn) == 13
     for plot in plots.all():
         marks = plot.locator("svg .trace path.js-line, svg .trace .points path, svg .bars path")
         assert marks.count() > 0, plot.evaluate("(it) => it.closest('.chart').dataset.chart")
