@@ -76,7 +76,7 @@ def test_processes_that_were_started_together_must_be_those_of_the_trainer(monke
         check_processes({"devices": 1, "num_nodes": 1}, ranks.processes())
 
 
-@pytest.mark.long
+@pytest.mark.minutes
 def test_jobs_at_a_time_have_gpus_of_their_own_and_a_killed_one_is_tried_again(
     tmp_path: Path, teachers: Path, tiny: tuple[str, ...]
 ) -> None:

@@ -281,7 +281,7 @@ def test_a_trial_on_two_ranks_is_pruned_on_both_and_is_no_failure(tmp_path: Path
     assert one.tell(trial) == "pruned" and statuses(tmp_path)[0].state == "pruned"
 
 
-@pytest.mark.long
+@pytest.mark.minutes
 def test_two_processes_on_one_study_go_on_after_kill_9(tmp_path: Path) -> None:
     words = [
         *FAST, "trainer.max_epochs=12", "optimizer.lr=tag(log,interval(1e-5,1e-1))", "optimizer.weight_decay=0.01,0.1",
