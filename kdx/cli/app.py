@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -31,7 +32,8 @@ FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 # What to do when a folder cannot be written, by the number of the error.
 DISK = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some, and the same command goes on"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES), "outputs=FOLDER (KDX_OUTPUTS) chooses another folder"),
+    errno.EROFS: "outputs=FOLDER (KDX_OUTPUTS) chooses another folder",
+    errno.EACCES: "give permission, or choose another folder: outputs=FOLDER (KDX_OUTPUTS) for what is written",
 }
 
 
@@ -164,7 +166,7 @@ def report(error: Exception, parsed: Arguments | None = None) -> int:
 def _print_report_command() -> None:
     """Print the kdx-report command for the finished runs of an interrupted sweep, which has no comparison."""
     sweep = os.environ.get("KDX_SWEEP_DIR")  # set when its first job starts
-    if sweep is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+    if sweep is not None and any(Path(sweep).glob("*/job.json")) and os.environ.get("LOCAL_RANK", "0") == "0":
         print(
             f"kdx: sweep incomplete; the same command goes on with it. For a report of its finished runs: kdx-report {sweep}",
             file=sys.stderr,

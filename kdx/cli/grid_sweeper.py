@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+from kdx.cli.launchers import MODULE
+
 
 class GridSweeper(BasicSweeper):
     """Hydra's sweeper, which would compose every job once before the first one starts: 10,000 of them for half an hour.
@@ -13,7 +15,7 @@ class GridSweeper(BasicSweeper):
     `kdx.cli.sweep` checks the values of a sweep instead, of which there are fewer than jobs.
     """
 
-    __module__ = "hydra_plugins.kdx"
+    __module__ = MODULE
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         pass

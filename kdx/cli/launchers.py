@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kdx.cli.child import CONSOLE, Child, forwarding
 from kdx.cli.sweep_job import NO_SCORE, checked, options, own_words, reason_to_skip
 from kdx.config.errors import ConfigError
-from kdx.evidence.progress import duration
+from kdx.run.durations import duration
 from kdx.run.folder import RunFolder
 from kdx.run.slots import Slot, take
 from kdx.run.sweep_folder import JobStatus as Status

@@ -16,9 +16,10 @@ from kdx.cli.child import Child, forwarding
 from kdx.config.check import check
 from kdx.config.identity import job_identity
 from kdx.config.schema import RunConfig, to_plain
+from kdx.config.trainer import check_processes
 from kdx.run import job
 from kdx.run.folder import RunFolder
-from kdx.run.ranks import own_rank, started_together
+from kdx.run.ranks import own_rank, processes, started_together
 from kdx.run.sweep_folder import CANCELED
 
 log = logging.getLogger("kdx")
@@ -35,7 +36,9 @@ class FailedError(ValueError):
 def checked(composed: DictConfig, folder: Path) -> RunConfig | None:
     """Return the checked config of a job; None if it is invalid, which is logged and recorded, and stops no other job."""
     try:
-        return replace(check(composed), baselines=[])  # a sweep runs them as separate jobs, once per seed
+        config = check(composed)
+        check_processes(config.trainer, processes())
+        return replace(config, baselines=[])  # a sweep runs them as separate jobs, once per seed
     except Exception as error:
         job.fail(folder, error)
         log.error("%s failed (%s)", folder.name, job.attempts(folder)[-1].error)

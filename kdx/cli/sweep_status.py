@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from kdx.cli import run_folders
-from kdx.evidence.progress import duration
 from kdx.run import job
+from kdx.run.durations import duration
 from kdx.run.study import LOG
 from kdx.run.sweep_folder import CANCELED, JobStatus, count, read_plan, shown, statuses
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kdx.data.cache import key
 from kdx.data.decoding import ImageFiles
 from kdx.data.source import ArrayImages, Images
-from kdx.run.files import remembered
+from kdx.run.files import remembered_json
 
 MOST = 200_000  # images of both splits that are searched unless it is asked for
 PROBE = 4096  # bytes
@@ -30,7 +30,7 @@ def stored_duplicates(train: Images, test: Images, folder: Path) -> int | None:
     if not all(isinstance(reader, ImageFiles) for images in (train, test) for reader, _ in _readers(images)):
         return count()
     file = folder / f"duplicates-{key(train, 'train')}-{key(test, 'test')}.json"
-    return remembered(file, count, lambda stored: stored, lambda found: found)
+    return remembered_json(file, count, lambda stored: stored, lambda found: found)
 
 
 def count_duplicates(train: Images, test: Images) -> int | None:

@@ -16,7 +16,7 @@ import numpy as np
 from kdx.data.cache import key
 from kdx.data.decoding import ImageFiles, fault, header_fault
 from kdx.data.source import Images, SplitName
-from kdx.run.files import remembered
+from kdx.run.files import remembered_json
 
 DECODED = 20_000  # of more files, only size and header are checked
 HEADERS = 20_000  # of more files, only every so many-th
@@ -47,7 +47,7 @@ def verify(splits: Mapping[SplitName, Images], folder: Path, say: Callable[[str]
     readers = [reader for images in splits.values() for reader, _ in images.origins(np.arange(len(images)))]
     for images in {id(reader): reader for reader in readers if isinstance(reader, ImageFiles)}.values():
         file = folder / f"{key(images, f'verified {images.max_pixels}')}.json"
-        found = remembered(file, partial(_check, images, say), lambda stored: Findings(**stored), asdict)
+        found = remembered_json(file, partial(_check, images, say), lambda stored: Findings(**stored), asdict)
         total.images, total.checked = total.images + found.images, total.checked + found.checked
         total.colored += found.colored if images.channels == 1 else 0
         total.damaged |= found.damaged

@@ -8,18 +8,17 @@ import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from kdx.data.decoding import decode_bytes
 from kdx.data.layouts import existing
 from kdx.data.source import SPLITS, BadImageError, Images, Source, SplitName
 from kdx.ranges import Count, validated
-from kdx.run.files import replacing
+from kdx.run.files import remembered
 
 LAYOUT = "ROOT/train-000000.tar, ... and val-000000.tar, ..., or ROOT/train/*.tar, with 00012.jpg and 00012.cls for each image"
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm")
@@ -90,28 +89,20 @@ class Places:
 
 
 def places(path: Path, cache: Path) -> Places:
-    """Return where the images of a tar file are, from `cache` if it is known there. ValueError for a file that is no such tar.
-
-    Of several processes, one searches the file and the others wait.
-    """
+    """Return where the images of a tar file are, from `cache` if it is known there. ValueError if it is no such tar."""
     state = path.stat()
     name = hashlib.sha256(os.fsencode(f"{path.absolute()} {state.st_size} {state.st_mtime_ns}")).hexdigest()
-    known = cache / f"{name}.npz"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache / f"{name}.lock")
-        lock.acquire()
-    except OSError:  # the folder is read-only
-        return search(path)
-    with lock:
-        try:
-            with np.load(known, allow_pickle=False) as arrays:
-                return Places(arrays["offsets"], arrays["sizes"], arrays["labels"])
-        except (OSError, ValueError, KeyError):
-            found = search(path)
-        with replacing(known) as draft, draft.open("wb") as file:
-            np.savez(file, offsets=found.offsets, sizes=found.sizes, labels=found.labels)
-        return found
+    return remembered(cache / f"{name}.npz", lambda: search(path), _read, _write)
+
+
+def _read(file: Path) -> Places:
+    with np.load(file, allow_pickle=False) as arrays:
+        return Places(**{item.name: arrays[item.name] for item in fields(Places)})
+
+
+def _write(found: Places, file: Path) -> None:
+    with file.open("wb") as stream:
+        np.savez(stream, **vars(found))
 
 
 def search(path: Path) -> Places:

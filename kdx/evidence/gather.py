@@ -12,10 +12,11 @@ from kdx.evidence.declaration import Declaration
 from kdx.evidence.evidence_results import EvidenceResults
 from kdx.evidence.plan import Compose, plan
 from kdx.evidence.planned_run import PlannedRun
-from kdx.evidence.progress import Board, Forecast, duration
+from kdx.evidence.progress import Board, Forecast
 from kdx.evidence.verdicts import show
 from kdx.evidence.workers import Train, train, work
 from kdx.evidence.writeup import summary, write
+from kdx.run.durations import duration
 
 log = logging.getLogger("kdx")
 

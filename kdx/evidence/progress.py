@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from kdx.evidence.planned_run import PlannedRun
+from kdx.run.durations import duration
 
 log = logging.getLogger("kdx")
 
@@ -90,11 +91,3 @@ class Board:
             self.bar.console.print(text, highlight=False)
         else:
             log.info(text)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text: "40 s", "7 min", "1 h 05 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -15,7 +15,7 @@ from kdx.evidence.declaration import Declaration, Family
 from kdx.evidence.evidence_results import EvidenceResults
 from kdx.evidence.findings import Finding
 from kdx.evidence.forest import forest
-from kdx.evidence.progress import duration
+from kdx.run.durations import duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,8 +169,7 @@ def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: 
     if rank() > 0:  # takes part in the training that rank 0 runs under the lock, then waits for the stored result
         if not store.has(name):
             train(recipe, name, store.root / f"{name}.part")
-        while not store.has(name):
-            time.sleep(0.1)
+        store.arrival(name, log.info)
         return trained
     if not store.has(name):
         network, layers = member.architecture["architecture"], "the last layer of " if recipe.trainable == "head" else ""

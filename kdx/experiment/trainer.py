@@ -59,9 +59,9 @@ class _OfRank(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         found = re.search(r"\[rank: (\d+)\].* PID (\d+) terminated with code (-?\d+)", record.getMessage())
         if found is not None:
-            rank, process, code = found.groups()
+            number, process, code = found.groups()
             ended = f"was ended by {signal.Signals(-int(code)).name}" if int(code) < 0 else f"ended with exit status {code}"
-            record.msg, record.args = f"Rank {rank} (process {process}) {ended}, so all ranks end: see what it printed", ()
+            record.msg, record.args = f"Rank {number} (process {process}) {ended}, so all ranks end: see what it printed", ()
         return True
 
 

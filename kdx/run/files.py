@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 from filelock import FileLock
 
@@ -40,10 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def remembered(file: Path, make: Callable[[], T], load: Callable[[Any], T], dump: Callable[[T], Any]) -> T:
-    """Return what `make` returned when `file` was written, or now, and keep it there as JSON; one process makes, others wait.
+def remembered(file: Path, make: Callable[[], T], read: Callable[[Path], T], write: Callable[[T, Path], object]) -> T:
+    """Return what `make` returned when `file` was written, or now, and keep it there; one process makes, others wait.
 
-    If the folder cannot be written, it is made each time. `load` raises ValueError or TypeError for content of another form.
+    If the folder cannot be written, it is made each time. `read` raises OSError, ValueError, KeyError or TypeError for content
+    of another form.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +55,21 @@ def remembered(file: Path, make: Callable[[], T], load: Callable[[Any], T], dump
         return make()
     try:
         try:
-            return load(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return read(file)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile):
             made = make()
         with replacing(file) as draft:
-            draft.write_text(json.dumps(dump(made), indent=1) + "\n", encoding="utf-8")
+            write(made, draft)
         return made
     finally:
         lock.release()
+
+
+def remembered_json(file: Path, make: Callable[[], T], load: Callable[[Any], T], dump: Callable[[T], Any]) -> T:
+    """Return the same, kept as JSON: `dump` returns plain data, from which `load` returns it again."""
+    return remembered(
+        file,
+        make,
+        lambda path: load(json.loads(path.read_text(encoding="utf-8"))),
+        lambda made, draft: draft.write_text(json.dumps(dump(made), indent=1) + "\n", encoding="utf-8"),
+    )

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -45,7 +46,7 @@ class Store:
             lock.acquire(timeout=0)
         except Timeout:
             say(f"Waiting for another process that trains teacher {key}")
-            self._wait(lock, key, say)
+            self._wait(partial(_acquired, lock), key, say)
         try:
             if not self.has(key):
                 draft = self.root / f"{key}.part"
@@ -61,22 +62,40 @@ class Store:
             lock.release()
         return folder
 
-    def _wait(self, lock: FileLock, key: str, say: Callable[[str], None]) -> None:
-        """Acquire the lock; tell now and then how far the process is that has it. TimeoutError if it makes no progress."""
+    def arrival(self, key: str, say: Callable[[str], None]) -> None:
+        """Wait until another rank has put the teacher in its place. TimeoutError if it makes no progress."""
+
+        def arrived(seconds: float) -> bool:
+            until = time.monotonic() + seconds
+            while not self.has(key) and time.monotonic() < until:
+                time.sleep(0.1)
+            return self.has(key)
+
+        self._wait(arrived, key, say)
+
+    def _wait(self, done: Callable[[float], bool], key: str, say: Callable[[str], None]) -> None:
+        """Wait until `done`, which takes at most the given seconds; tell now and then how far the teacher is.
+
+        Raises:
+            TimeoutError: If it makes no progress.
+        """
         draft, seen, since = self.root / f"{key}.part", "", time.monotonic()
-        while True:
-            try:
-                lock.acquire(timeout=HEARTBEAT)
-                return
-            except Timeout:
-                status = status_of(draft)
-                who = str(status.attempts[-1]) if status.attempts else "another process"
-                if status.epoch != seen:
-                    seen, since = status.epoch, time.monotonic()
-                elif time.monotonic() - since > PATIENCE:
-                    minutes = f"{PATIENCE / 60:.0f} min"
-                    raise TimeoutError(
-                        f"{who} holds {lock.lock_file} and has made no progress with teacher {key} for {minutes}: end "
-                        "it, and the same command goes on with the teacher"
-                    ) from None
-                say(f"Still waiting for teacher {key}, epoch {seen or 'not known'}: {who}")
+        while not done(HEARTBEAT):
+            status = status_of(draft)
+            who = str(status.attempts[-1]) if status.attempts else "another process"
+            if status.epoch != seen:
+                seen, since = status.epoch, time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                minutes = f"{PATIENCE / 60:.0f} min"
+                raise TimeoutError(
+                    f"{who} has made no progress with teacher {key} in {draft} for {minutes}: end it and repeat the command"
+                )
+            say(f"Still waiting for teacher {key}, epoch {seen or 'not known'}: {who}")
+
+
+def _acquired(lock: FileLock, seconds: float) -> bool:
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True

@@ -14,8 +14,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums in another order are no fa
 import pytorch_lightning  # noqa: F401 - what a run imports late, so that forked processes need not
 import timm  # noqa: F401
 import torch._dynamo  # noqa: F401
+from checking import run
 
 import kdx
 from kdx.experiment import with_baselines  # noqa: F401
@@ -146,19 +145,19 @@ def check(name: str, root: Path, signals: int, seed: int) -> bool:
     return not found
 
 
-def main() -> None:
+def variants(root: Path, given: argparse.Namespace) -> bool:
     """Check the chosen variants."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    equal = [check(name, root, given.signals, given.seed) for name in given.variants]  # all of them, also after a difference
+    return all(equal)
+
+
+def main() -> None:
+    """Check them as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variants", nargs="*", default=list(VARIANTS), metavar="VARIANT", help=", ".join(VARIANTS))
     parser.add_argument("--signals", type=int, default=20, help="per variant")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--folder", type=Path, help="where the runs are kept; by default a temporary one")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        root = arguments.folder or Path(temporary)
-        root.mkdir(parents=True, exist_ok=True)
-        equal = [check(name, root, arguments.signals, arguments.seed) for name in arguments.variants]
-    sys.exit(0 if all(equal) else 1)
+    run(parser, variants)
 
 
 if __name__ == "__main__":

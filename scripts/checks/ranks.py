@@ -12,12 +12,11 @@ import random
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
+from checking import run, start
 from faults import differences
 from safetensors.torch import load_file
 
@@ -27,24 +26,21 @@ SHORT = "experiment=cqkd_digits logger=none trainer=cpu trainer.max_epochs=20 te
 WORDS = (*SHORT.split(), "baselines=[]", "callbacks.last.seconds=0.2", "data.batch_size=20")
 
 
-def start(root: Path, *words: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[bytes]:
-    """Start kdx-train; what it prints goes to a file."""
-    command = [sys.executable, "-m", *launcher, "kdx.cli.train", *WORDS, f"outputs={root}/outputs", *words]
-    with (root / "ranks.log").open("ab") as log:
-        own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        return subprocess.Popen(command, stdout=log, stderr=log, env=own, start_new_session=True)
+def train(root: Path, *words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start a run."""
+    return start([*WORDS, f"outputs={root}/outputs", *words], root / "ranks.log", *launcher)
 
 
-def killed(root: Path, kills: int) -> bool:
+def killed(root: Path, given: argparse.Namespace) -> bool:
     """Kill a rank at random moments, repeat the command, and compare with a run that was not killed."""
     whole, broken = root / "whole", root / "broken"
     began = time.monotonic()
-    if start(root, "trainer.devices=2", f"hydra.run.dir={whole}").wait():
+    if train(root, "trainer.devices=2", f"hydra.run.dir={whole}").wait():
         print(f"failed: see {root}/ranks.log")
         return False
     seconds, draw, ended = time.monotonic() - began, random.Random(0), []
-    for number in range(kills):
-        process = start(root, "trainer.devices=2", f"hydra.run.dir={broken}")
+    for number in range(given.kills):
+        process = train(root, "trainer.devices=2", f"hydra.run.dir={broken}")
         while process.poll() is None and not (broken / "checkpoints").is_dir():
             time.sleep(0.05)
         wait = time.monotonic() + draw.uniform(0.55, 0.9) * seconds
@@ -60,7 +56,7 @@ def killed(root: Path, kills: int) -> bool:
             while _group_lives(process.pid) and time.monotonic() < began + 60:
                 time.sleep(0.2)
             ended[-1] += f" ({time.monotonic() - began:.0f} s until all had ended)"
-    status = start(root, "trainer.devices=2", f"hydra.run.dir={broken}").wait()
+    status = train(root, "trainer.devices=2", f"hydra.run.dir={broken}").wait()
     found = differences(whole, broken) if status == 0 else [f"exit status {status}"]
     told = f"{len(job.attempts(broken))} attempts; killed: {', '.join(ended)}"
     print(f"2 ranks: {f'DIFFERENT {found}' if found else 'equal'} after {told}; unbroken {seconds:.0f} s", flush=True)
@@ -75,16 +71,16 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def nodes(root: Path) -> bool:
+def nodes(root: Path, given: argparse.Namespace) -> bool:
     """Train on two nodes of torchrun and in one process, and compare the weights."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torchrun = ("torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
     two = ("trainer.num_nodes=2", "name=nodes", "trainer.strategy=ddp")
-    ranks = [start(root, *two, launcher=(*torchrun, f"--node-rank={rank}", "--rdzv-id=7", "-m")) for rank in range(2)]
+    ranks = [train(root, *two, launcher=(*torchrun, f"--node-rank={rank}", "--rdzv-id=7", "-m")) for rank in range(2)]
     codes = [rank.wait() for rank in ranks]
-    code = start(root, "name=one").wait()
+    code = train(root, "name=one").wait()
     folders = [sorted((root / "outputs" / name).glob("*/student.safetensors")) for name in ("nodes", "one")]
     if any(codes) or code or [len(found) for found in folders] != [1, 1]:
         print(f"nodes: exit status {codes}, {code}; folders {folders}; see {root}/ranks.log")
@@ -97,15 +93,9 @@ def nodes(root: Path) -> bool:
 
 def main() -> None:
     """Check both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the runs are kept; by default a temporary one")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        root = (given.folder or Path(temporary)).absolute()
-        root.mkdir(parents=True, exist_ok=True)
-        right = [killed(root, given.kills), nodes(root)]
-    sys.exit(0 if all(right) else 1)
+    run(parser, killed, nodes)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ python scripts/checks/slurm.py
 
 from __future__ import annotations
 
-import os
+import argparse
 import re
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
+
+from checking import run, start
 
 from kdx.run import job
 from kdx.run.sweep_folder import count, statuses
@@ -23,25 +23,23 @@ SHORT = "trainer=cpu teacher.recipe.trainer.max_epochs=3 preflight=off hydra.lau
 WORDS = (*SHORT.split(), "launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1")
 
 
-def start(root: Path, name: str, *words: str) -> subprocess.Popen[bytes]:
-    """Start a sweep on Slurm; what it prints goes to a file."""
-    command = [sys.executable, "-m", "kdx.cli.train", "-m", *words, *WORDS, f"sweep={name}", f"outputs={root}"]
-    with (root / f"{name}.log").open("ab") as log:
-        own = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-        return subprocess.Popen(command, stdout=log, stderr=log, env=own)
+def sweep(root: Path, name: str, *words: str) -> subprocess.Popen[bytes]:
+    """Start a sweep on Slurm."""
+    given = ["-m", *words, *WORDS, f"sweep={name}", f"outputs={root}"]
+    return start(given, root / f"{name}.log", WANDB_MODE="offline")
 
 
-def array(root: Path) -> bool:
+def array(root: Path, given: argparse.Namespace) -> bool:
     """Run four jobs."""
-    code = start(root, "array", "seed=range(4)", "trainer.max_epochs=3", "logger=none").wait()
+    code = sweep(root, "array", "seed=range(4)", "trainer.max_epochs=3", "logger=none").wait()
     found = count(statuses(root / "sweeps" / "array"))
     print(f"array: exit status {code}, {found}", flush=True)
     return code == 0 and found == {"finished": 4}
 
 
-def preempted(root: Path) -> bool:
+def preempted(root: Path, given: argparse.Namespace) -> bool:
     """Send SIGUSR2 to a job with two ranks in the middle of its training."""
-    process = start(root, "preempted", "seed=7", "trainer.max_epochs=150", "trainer.devices=2", "logger=wandb")
+    process = sweep(root, "preempted", "seed=7", "trainer.max_epochs=150", "trainer.devices=2", "logger=wandb")
     folder = root / "sweeps" / "preempted" / "0-cqkd_digits"
     while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
         time.sleep(0.5)
@@ -55,12 +53,5 @@ def preempted(root: Path) -> bool:
     return code == 0 and len(job.attempts(folder)) == 2 and bool(went_on) and len(runs) == 1
 
 
-def main() -> None:
-    """Check both."""
-    with tempfile.TemporaryDirectory() as folder:
-        right = [array(Path(folder)), preempted(Path(folder))]
-    sys.exit(0 if all(right) else 1)
-
-
 if __name__ == "__main__":
-    main()
+    run(argparse.ArgumentParser(description=__doc__), array, preempted)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+from checking import run, start
 
 from kdx.run import job
 from kdx.run.sweep_folder import count, statuses
@@ -59,14 +57,7 @@ def command(root: Path, name: str, jobs: int) -> list[str]:
     (root / "mine" / "losses" / "broken.yaml").write_text(OPTION, encoding="utf-8")
     (root / "mine" / "broken_loss.py").write_text(BROKEN, encoding="utf-8")
     grid = ["losses=[kl,broken]", f"losses.broken.loss.number=range({jobs})", "baselines=[scratch]", f"sweep={name}"]
-    words = ["-m", f"--config-dir={root}/mine", *grid, *SHORT, f"outputs={root}/outputs"]
-    return [sys.executable, "-m", "kdx.cli.train", *words]
-
-
-def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command, whose output goes to a file."""
-    with log.open("ab") as file:
-        return subprocess.Popen(words, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return ["-m", f"--config-dir={root}/mine", *grid, *SHORT, f"outputs={root}/outputs"]
 
 
 def finished(sweep: Path) -> int:
@@ -83,8 +74,9 @@ def _folders(sweep: Path) -> list[Path]:
     return [path.parent for path in sorted(sweep.glob("*/metrics.json"))]
 
 
-def killed_twice(root: Path, jobs: int) -> bool:
+def killed_twice(root: Path, given: argparse.Namespace) -> bool:
     """Kill the sweep at a third and at two thirds, repeat it, and tell whether each job that can is done once."""
+    jobs = given.jobs
     sweep, words = root / "outputs" / "sweeps" / "killed", command(root, "killed", jobs)
     for share in (1 / 3, 2 / 3):
         process = start(words, root / "killed.log")
@@ -109,9 +101,9 @@ def killed_twice(root: Path, jobs: int) -> bool:
     return status == 1 and kept and table and page and whole
 
 
-def shared(root: Path, jobs: int) -> bool:
+def shared(root: Path, given: argparse.Namespace) -> bool:
     """Give the command twice at the same time, and tell whether no job was done twice and both have worked."""
-    sweep, words = root / "outputs" / "sweeps" / "shared", command(root, "shared", jobs)
+    sweep, words = root / "outputs" / "sweeps" / "shared", command(root, "shared", min(given.jobs, 12))
     processes = [start(words, root / f"shared-{number}.log") for number in range(2)]
     statuses_of = [process.wait() for process in processes]
     workers = Counter(one.pid for path in _folders(sweep) for one in job.attempts(path))
@@ -123,16 +115,9 @@ def shared(root: Path, jobs: int) -> bool:
 
 def main() -> None:
     """Check both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=40)
-    parser.add_argument("--folder", type=Path, help="where the runs are kept; by default a temporary one")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        root = (given.folder or Path(temporary)).absolute()
-        root.mkdir(parents=True, exist_ok=True)
-        right = [killed_twice(root, given.jobs), shared(root, min(given.jobs, 12))]
-    print("as it should be" if all(right) else f"WRONG: {right}")
-    sys.exit(0 if all(right) else 1)
+    run(parser, killed_twice, shared)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,11 @@ def test_who_waits_is_told_how_far_it_is_and_gives_up_without_progress(store: St
     with FileLock(store.root / "key.lock"), pytest.raises(TimeoutError, match=r"no progress with teacher key .* end it"):
         Store(store.root).obtain("key", graduate, say)
     assert "epoch 1/60" in said[1] and "epoch 4/60" in said[-1]
+    with pytest.raises(TimeoutError, match="no progress"):
+        store.arrival("key", quiet)  # as another rank, whose first one has ended
+    store.folder("key").mkdir()
+    graduate(store.folder("key"))
+    store.arrival("key", pytest.fail)
 
 
 def test_processes_that_ask_at_once_train_it_once(store: Store, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from kdx.cli.child import CONSOLE, FORWARDED, Child, forwarding
 from kdx.cli.launchers import GpuLauncher
 from kdx.cli.sweep_job import options
 from kdx.cli.tuning.search import Search, Trial
-from kdx.evidence.progress import duration
 from kdx.run import job
+from kdx.run.durations import duration
 from kdx.run.slots import Slot, take
 from kdx.run.study import VARIABLE
 from kdx.run.sweep_folder import shown, status_of
