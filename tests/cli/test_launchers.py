@@ -32,7 +32,10 @@ def test_a_killed_process_is_a_failed_attempt(tmp_path: Path, monkeypatch: pytes
     child = Child([], tmp_path / "folder of é 'mine'")
     child.process.wait()
     assert child.ended() and job.attempts(child.folder) == []
-    monkeypatch.setattr(sys, "executable", "/usr/bin/yes")
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nexec sleep 600\n")
+    endless.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(endless))
     child = Child([], tmp_path)
     child.process.send_signal(signal.SIGKILL)
     child.process.wait()
