@@ -88,7 +88,7 @@ def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str
         fewer = {"supervised_digits": "ctkd_digits", "0,1,2,3,4": "0,1", "0,1,2": "0,1", "range(3)": "range(2)", "1,4,10": "4"}
         for long, brief in fewer.items():
             words = [word.replace(long, brief) for word in words]
-        words.append(f"hydra.sweep.dir={teachers}/readme")
+        words.append(f"hydra.sweep.dir={to}/sweep")
     if name == "tune":
         words += ["n_trials=2", "sweep=new"]
     if name in ("train", "tune") and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):

@@ -92,6 +92,8 @@ def _fitted(answers: Numbers, truth: Numbers, num_classes: int) -> Numbers:
 
 
 def _is_claimed(order: _Order, answers: Numbers, truth: Numbers) -> bool:
+    if not order.judged.any():  # no class has two images
+        return False
     answers, truth = answers[order.judged], truth[order.judged]
     present, size = np.unique(truth), len(order.outputs)
     counts = csr_array((np.ones(len(truth)), (truth, answers)), shape=(size, size))[present]

@@ -132,11 +132,9 @@ def test_a_run_writes_and_prints_no_secret_and_its_logger_has_it(tmp_path: Path,
     assert [path for path in files if b"hunter2" in path.read_bytes()] == []
 
     folder = tmp_path / "sweep" / "0-supervised_digits"
-    again = kdx_train(f"--config-dir={folder}", "--config-name=rerun")
-    assert (
-        again.returncode == 2
-        and "give those of tags, logger.wandb.tags, logger.remote.api_key, logger.remote.uri again" in again.stderr
-    )
+    again = kdx_train(f"--config-dir={folder}", "--config-name=rerun", "trust=[remote_logger]")
+    asked = "give those of tags, logger.wandb.tags, logger.remote.api_key, logger.remote.uri again"
+    assert again.returncode == 2 and asked in again.stderr
     shown = kdx_train(*overrides, "--cfg", "job")
     assert shown.returncode == 0 and MASK in shown.stdout and "hunter2" not in shown.stdout
 

@@ -81,6 +81,11 @@ def test_few_images_show_nothing() -> None:
     assert not found((LABEL[:9] + 1) % 12, LABEL[:9], NUMBERED)
 
 
+def test_one_image_of_each_class_shows_no_order_but_that_of_the_names() -> None:
+    label = torch.arange(40)
+    assert found((label + 1) % 40, label) == []
+
+
 def test_a_run_refuses_a_permuted_teacher_and_writes_its_class_map(
     command: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
