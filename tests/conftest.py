@@ -28,7 +28,7 @@ from kdx.config.schema import RunConfig, to_plain
 
 torch.set_num_threads(1)
 
-TINY = ("logger=none", "trainer=cpu", "trainer.max_epochs=2")
+TINY = ("logger=none", "trainer=cpu", "trainer.max_epochs=2", "baselines=[]")
 TINY_TEACHER = "teacher.recipe.trainer.max_epochs=2"
 
 
@@ -66,12 +66,21 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a kdx command in this process: (exit status, stdout, stderr)."""
+    """Run a kdx command in this process: (exit status, stdout, stderr).
+
+    What takes long and is not looked at is short: latency is measured briefly, diagrams are blank (tests/report draws them),
+    and Hydra does not compose the config once more to look up `hydra.mode`, which only its words could set.
+    """
+    from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
+    from matplotlib.figure import Figure
 
     from kdx.costs import latency
+    from kdx.report import reliability
 
-    monkeypatch.setattr(latency, "BUDGET", 0.02)  # seconds: tests look at how it is measured, not at how long it took
+    monkeypatch.setattr(latency, "BUDGET", 0.02)  # seconds
+    monkeypatch.setattr(reliability, "figure", lambda content: Figure((1, 1)))
+    monkeypatch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
 
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
