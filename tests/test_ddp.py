@@ -21,8 +21,13 @@ def losses(folder: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("two", [["trainer=ddp", "trainer.accelerator=cpu"], ["trainer=cpu"]], ids=["ddp", "devices alone"])
+@pytest.mark.parametrize(
+    "two",
+    [
+        pytest.param(["trainer=ddp", "trainer.accelerator=cpu"], marks=pytest.mark.minutes, id="ddp"),
+        pytest.param(["trainer=cpu"], marks=pytest.mark.long, id="devices alone"),
+    ],
+)
 def test_two_ranks_equal_one_and_share_folder_and_teacher(
     train: Callable[..., Path], tmp_path: Path, tiny: tuple[str, ...], two: list[str]
 ) -> None:

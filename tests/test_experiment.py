@@ -148,12 +148,12 @@ def test_a_run_that_was_stopped_goes_on_bitwise_as_if_it_had_not_been(
 def test_multirun_makes_a_run_per_job_and_trains_the_teacher_once(
     command: Command, tmp_path: Path, teachers: Path, tiny: tuple[str, ...]
 ) -> None:
-    jobs = "experiment=cqkd_digits,supervised_digits"
-    overrides = [*tiny[1:3], f"outputs={teachers}", f"hydra.sweep.dir={tmp_path}/sweep", jobs, "seed=0,1", "logger=wandb"]
+    jobs = ["experiment=cqkd_digits,ctkd_digits", "seed=0,1", "teacher.recipe.trainer.max_epochs=2"]
+    overrides = [*tiny, f"outputs={teachers}", f"hydra.sweep.dir={tmp_path}/sweep", *jobs, "logger=wandb"]
     code, _, err = command("train", "-m", *overrides)
     assert code == 0, err
     folders = sorted((tmp_path / "sweep").glob("*-*"))
-    assert [f.name for f in folders] == ["0-cqkd_digits", "1-cqkd_digits", "2-supervised_digits", "3-supervised_digits"]
+    assert [f.name for f in folders] == ["0-cqkd_digits", "1-cqkd_digits", "2-ctkd_digits", "3-ctkd_digits"]
     runs = [next(folder.glob("wandb/offline-run-*/run-*.wandb")) for folder in folders]
     assert len({run.name for run in runs}) == 4
     leet = Path(sys.executable).parent / "wandb"

@@ -11,7 +11,7 @@ import pytest
 from docpages import TUTORIALS, blocks
 
 
-@pytest.mark.long
+@pytest.mark.minutes
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_works(page: Path, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
