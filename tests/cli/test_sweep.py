@@ -39,7 +39,7 @@ def test_a_sweep_has_each_baseline_once_per_seed_and_ends_in_a_comparison_and_a_
 ) -> None:
     grid = ["temperature.value=1,4", "seed=range(2)", "baselines=[scratch,label_smoothing]"]
     short = [*tiny, "teacher.recipe.trainer.max_epochs=2", f"outputs={teachers}", f"hydra.sweep.dir={tmp_path}/sweep"]
-    code, out, err = command("train", "-m", "experiment=cqkd_digits", *grid, *short)
+    code, out, err = command("train", "-m", "experiment=cqkd_digits", *short, *grid)
     assert code == 0, err
     folders = sorted(
         (path.parent for path in (tmp_path / "sweep").glob("*/metrics.json")), key=lambda p: int(p.name.split("-")[0])
