@@ -45,8 +45,6 @@ def judge_order(predicted: Tensor, label: Tensor, num_classes: int, name: str, c
     the teacher: one with twice the accuracy of chance, 1/K, that answers most classes by their own output. The answers of an
     untrained network depend on the class too, but several classes share an answer.
     """
-    if len(label) < FEWEST:
-        return []
     answers, truth = predicted.cpu().numpy(), label.cpu().numpy()
     orders = [order for order in _tried(answers, truth, num_classes, classes.names) if _is_claimed(order, answers, truth)]
     if not orders:
@@ -92,9 +90,9 @@ def _fitted(answers: Numbers, truth: Numbers, num_classes: int) -> Numbers:
 
 
 def _is_claimed(order: _Order, answers: Numbers, truth: Numbers) -> bool:
-    if not order.judged.any():  # no class has two images
-        return False
     answers, truth = answers[order.judged], truth[order.judged]
+    if len(truth) < FEWEST:
+        return False
     present, size = np.unique(truth), len(order.outputs)
     counts = csr_array((np.ones(len(truth)), (truth, answers)), shape=(size, size))[present]
     distinct = counts[np.arange(len(present)), order.outputs[present]] == counts.max(axis=1).toarray().ravel()

@@ -82,8 +82,10 @@ def test_few_images_show_nothing() -> None:
 
 
 def test_one_image_of_each_class_shows_no_order_but_that_of_the_names() -> None:
-    label = torch.arange(40)
-    assert found((label + 1) % 40, label) == []
+    label, names = torch.arange(40), sorted(f"class_{k}" for k in range(40))
+    assert not found((label + 1) % 40, label)
+    [fault] = found(torch.tensor(natural_order(names)), label, names)
+    assert "in the natural order of their names" in fault.text
 
 
 def test_a_run_refuses_a_permuted_teacher_and_writes_its_class_map(

@@ -22,6 +22,7 @@ from torch import Tensor
 from kdx.metrics import functional
 from kdx.metrics.margin import Margin
 from kdx.metrics.overconfidence import ConfidenceWhenWrong
+from kdx.report.reliability import figure
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.types import Batch, Draw, Examples, Outputs, Pair
 from kdx.views.render import Resizing
@@ -221,6 +222,7 @@ def test_a_run_keeps_it_all_and_evaluate_says_the_same(
     assert furthest["split"] == "test" and len(furthest["examples"]) == 16
     assert furthest["examples"][0]["kl"] > metrics["test/kl"]
     assert {"reliability.png", "disagreement.png"} <= {path.name for path in folder.iterdir()}
+    figure(content).savefig(folder / "reliability.png")  # as a run outside of the tests does
 
     assert command("evaluate", f"run={folder}", "split=test")[0] == 0
     again = json.loads((folder / "evaluation-test.json").read_text())["metrics"]
