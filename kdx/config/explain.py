@@ -25,8 +25,8 @@ def is_mistake(error: BaseException) -> bool:
     """Return whether the error is in the configuration, as opposed to a failure while running."""
     if isinstance(error, AssertionError):
         return "Unexpected type" in str(error)  # raised by OmegaConf for a key inside None
-    if isinstance(error, ValueError) and "Config group override must be" in str(error):
-        return True  # raised by Hydra for temperature=4
+    if isinstance(error, ValueError) and re.match(r"Config group override must be|invalid literal for int\(\)", str(error)):
+        return "group" in str(error) or bool(_set_at(error)[0])  # raised by Hydra for temperature=4, and for tags.a=1
     return isinstance(error, (HydraException, OmegaConfBaseException, ConfigError, YAMLError))
 
 
@@ -54,7 +54,8 @@ def explain(error: BaseException, overrides: Sequence[str] = (), config_dirs: Se
     if isinstance(omegaconf, OmegaConfBaseException):
         return _of_omegaconf(omegaconf, overrides, config_dirs)
     if isinstance(error, ValueError):
-        return _number_for_group(overrides)
+        above = _set_at(error)[0].rpartition(".")[0]
+        return f"{above} expects a list: {above}=[VALUE]" if above else _number_for_group(overrides)
     return _of_hydra(str(error), config_dirs)
 
 
@@ -117,8 +118,11 @@ def _of_omegaconf(error: OmegaConfBaseException, overrides: Sequence[str], confi
     group = key.partition(".")[0]
     parent = error.parent_node
     empty = isinstance(parent, DictConfig) and (parent._is_none() or not len(parent))
-    if empty and "." in key and "not in struct" in str(error) and "none" in names(group, config_dirs):
-        return _inside_none(key, config_dirs)
+    if empty and "." in key and "not in struct" in str(error):
+        above = key.rpartition(".")[0]
+        return _inside_none(key, config_dirs) if "none" in names(above, config_dirs) else _without_keys(above)
+    if "of type 'dict'" in str(error) or "Cannot convert 'dict'" in str(error):
+        return _without_keys(key)
     if group == "resolution" and "is not a subclass" in str(error):
         return "Cannot set `resolution` itself: use resolution.student=PX resolution.teacher=PX"
     message = explain_omegaconf(error)
@@ -126,6 +130,10 @@ def _of_omegaconf(error: OmegaConfBaseException, overrides: Sequence[str], confi
         if override.startswith(f"{key}="):
             message = message.replace("[VALUE]", f"[{override.partition('=')[2]}]")
     return _with_value(ConfigError(message), overrides)
+
+
+def _without_keys(key: str) -> str:
+    return f"{key} is a value and has no keys: use {key}=VALUE"
 
 
 def _inside_none(key: str, config_dirs: Sequence[Path]) -> str:
