@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from kdx.config.errors import ConfigError
@@ -21,9 +20,6 @@ from kdx.config.plugins import check_targets
 from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
-from kdx.experiment.channels import takes_channels, with_channels
-from kdx.experiment.metrics import check_metrics
-from kdx.experiment.teacher_classes import own_classes
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
 from kdx.teachers.calibration import TemperatureScaling
@@ -50,7 +46,8 @@ def make(node: Any, path: str, **arguments: Any) -> Any:
         return instantiate(node, _convert_="all", **of_instantiate(node), **arguments)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if not isinstance(cause, (ValueError, TypeError, InstantiationException, MisconfigurationException)):
+        of_lightning = type(cause).__name__ == "MisconfigurationException"  # by name: Lightning's import takes seconds
+        if not of_lightning and not isinstance(cause, (ValueError, TypeError, InstantiationException)):
             raise
         where = re.search(r"full_key: (\S+)", str(error))
         raise ConfigError(f"{path}{'.' + where[1] if where else ''}: {str(cause).strip().splitlines()[0]}") from cause
@@ -99,6 +96,8 @@ class Parts:
         num_classes = getattr(self.source, "num_classes", None) or self.config.data.num_classes
         for member in self.config.members.values():
             if num_classes is None and (member.checkpoint is not None or member.architecture.get("pretrained")):
+                from kdx.experiment.teacher_classes import own_classes
+
                 num_classes = own_classes(member, 0)[0] or None
         if num_classes is None and self.source.labels:
             name = type(self.source).__name__
@@ -186,6 +185,9 @@ def parts(config: RunConfig) -> Parts:
         built.source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    from kdx.experiment.channels import takes_channels, with_channels  # timm and torchmetrics take seconds: what needs
+    from kdx.experiment.metrics import check_metrics  # neither was checked before
+
     if takes_channels(config):
         built.config = with_channels(config, built.source)
         built.source = make(built.config.data.source, "data.source")

@@ -13,7 +13,7 @@ from kdx.data import class_map
 from kdx.networks import metadata
 from kdx.networks.published import Published, published
 from kdx.networks.published import class_names as synsets
-from kdx.training.ranks import rank
+from kdx.run.ranks import own_rank
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def propose_map(order: Sequence[int] | None, *, path: str, own: Outputs, names: 
     if order is None:
         return f"give {option}=FILE.json, {class_map.FORMAT}"
     file = folder.absolute() / f"{option}.json"
-    if rank() == 0:
+    if own_rank() == 0:
         class_map.write(file, names, order if own.chosen is None else [own.chosen[place] for place in order])
     return f"set {option}={file}"
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 
 def everywhere(parts: Sequence[Tensor]) -> Tensor:
     """Return the parts [B,...] of all ranks as one tensor, in the order of the ranks, which may differ in rows."""
     whole = torch.cat(list(parts))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torchmetrics.utilities.distributed import gather_all_tensors  # takes seconds, in which mistakes are told
+
         return torch.cat(gather_all_tensors(whole))
     return whole
 
