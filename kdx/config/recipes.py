@@ -11,7 +11,10 @@ from kdx.config.schema import MemberConfig, Node, RunConfig
 from kdx.config.trainer import check_trainer
 
 # What a teacher's recipe may take from the run that needs the teacher.
-TAKES = ("data", "views", "augmentation", "interpolation", "mixing", "optimizer", "lr_schedule", "losses", "decay")
+TAKES = (
+    *("data", "views", "augmentation", "interpolation", "mixing", "optimizer", "lr_batch_size", "lr_schedule", "losses"),
+    "decay",
+)
 
 
 def members(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -144,6 +144,7 @@ class RunConfig:
     metrics: dict[str, Node] = field(default_factory=dict)
     optimizer: Node
     decay: Literal["kernels", "all"]
+    lr_batch_size: Count | None = None
     trainable: Literal["all", "head"] = "all"
     lr_schedule: Node
     trainer: Node

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from kdx.config.errors import ConfigError
 from kdx.config.hydra_versions import of_instantiate
 from kdx.config.identity import job_identity
+from kdx.config.learning_rate import optimizer_for_batch
 from kdx.config.plugins import check_targets
 from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
@@ -163,7 +164,7 @@ def unchecked(config: RunConfig) -> Parts:
         temperature=make(config.temperature, "temperature"),
         calibration=make(config.calibration, "calibration"),
         lr_schedule=make(config.lr_schedule, "lr_schedule"),
-        optimizer=make(config.optimizer, "optimizer"),
+        optimizer=make(optimizer_for_batch(config), "optimizer"),
         identity=job_identity(to_plain(config)),
         metrics={name: make(metric, f"metrics.{name}") for name, metric in config.metrics.items()},
     )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdx.config.learning_rate import optimizer_for_batch
 from kdx.config.schema import RunConfig
 from kdx.data.source import Images
 from kdx.experiment.build import Parts
@@ -75,7 +76,7 @@ def about_lr(parts: Parts, length: Length) -> Iterator[str]:
     reached = max(schedule(step, total, length.per_epoch) for step in steps)
     if warmup > LONG * total:
         key = "warmup_steps" if schedule.warmup_steps else "warmup_epochs"
-        lr = parts.config.optimizer.get("lr")
+        lr = optimizer_for_batch(parts.config).get("lr")
         value = f"{key}={getattr(schedule, key):g}"
         yield (
             f"lr_schedule.{value}: the warm-up takes {warmup} steps and the training {total}, so lr reaches {reached:.1%} of "

@@ -59,7 +59,9 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     taken = {key: run[key] for key in recipe.pop("takes", ())} | {"student": to_plain(member.network)}
     if "interpolation" in taken:  # in its own run, the teacher is in the place of the student
         taken["interpolation"] |= {"student": run["interpolation"]["teacher"], "student_from": "image"}
-    without = dict.fromkeys(("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger"))
+    without = dict.fromkeys(
+        ("teacher", "peers", "mixing", "augmentation", "calibration", "temperature", "logger", "lr_batch_size")
+    )
     own: dict[str, Any] = {"name": NAME, "tags": [], "losses": {}, "metrics": {}}
     own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}
     own |= {"ckpt_path": AUTO, "on_conflict": "refuse"}  # a teacher whose training was cut off goes on

@@ -69,6 +69,14 @@ def test_lr_follows_the_schedule_once_per_optimizer_step(
     )
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_lr_is_in_proportion_to_the_images_of_a_step(train: Callable[..., Path], batches: int) -> None:
+    words = ("lr_batch_size=32", "optimizer.lr=0.01", "data.batch_size=48", f"trainer.accumulate_grad_batches={batches}")
+    folder = train("run", *SHORT, "trainer.max_epochs=1", "trainer.limit_train_batches=4", *words, "lr_schedule=constant")
+    assert [rate for _, rate in rates(folder)] == pytest.approx([0.01 * 48 * batches / 32] * len(rates(folder)))
+    assert rates(folder)
+
+
 def test_two_accumulated_batches_are_the_mean_of_their_gradients(
     train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
