@@ -132,7 +132,7 @@ def train(
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     path = Path(folder) if folder is not None else Path(checked.outputs) / checked.name / name
     with _caller_state_kept(), _messages_shown(not quiet):
-        train_with_baselines(build.parts(checked), RunFolder(path, overrides=overrides), quiet)
+        train_with_baselines(build.parts(checked, probed=True), RunFolder(path, overrides=overrides), quiet)
     return Run(path)
 
 

@@ -87,7 +87,7 @@ def train(config: RunConfig, folder: RunFolder) -> float:
     """Train a run, and its baselines. Return the monitored metric."""
     from kdx.experiment import build
 
-    parts = build.parts(config)  # finds contradictions before the heavy imports
+    parts = build.parts(config, probed=True)  # finds contradictions before the heavy imports
     from kdx.experiment.with_baselines import train_with_baselines
 
     return train_with_baselines(parts, folder).get(config.monitor, NO_SCORE)

@@ -16,7 +16,8 @@ from kdx.config.schema import RunConfig
 from kdx.data.source import Source
 from kdx.evaluation.request import EvaluationRequest
 from kdx.experiment import build
-from kdx.experiment.assemble import load_teacher, make_network, normalizations
+from kdx.experiment.assemble import load_teacher
+from kdx.experiment.networks import make_network, normalizations
 from kdx.experiment.students import weights_of_card
 from kdx.networks import grids, metadata, weights
 from kdx.networks.network import Network

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
@@ -21,6 +21,7 @@ from kdx.config.plugins import check_targets
 from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
+from kdx.experiment.contradictions import check_devices, check_source, check_terms
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
 from kdx.teachers.calibration import TemperatureScaling
@@ -33,6 +34,9 @@ from kdx.views.mixing import Mixing
 from kdx.views.observer import Observer
 from kdx.views.policies import SharedView, ViewPolicy
 from kdx.views.render import Resizing
+
+if TYPE_CHECKING:
+    from kdx.experiment.probe import Probes
 
 
 def make(node: Any, path: str, **arguments: Any) -> Any:
@@ -107,6 +111,13 @@ class Parts:
             raise ConfigError("Number of classes unknown for unlabeled data; set data.num_classes=N")
         return int(num_classes)
 
+    @cached_property
+    def probes(self) -> Probes:
+        """All networks, built without weights and run once. ConfigError if one does not take images of its resolution."""
+        from kdx.experiment.probe import probe_networks
+
+        return probe_networks(self)
+
 
 def observers(parts: Parts, num_classes: int) -> dict[str, Observer]:
     """Return the observer of each split; val has no teacher view, because the preflight already stores its logits on val."""
@@ -170,89 +181,37 @@ def unchecked(config: RunConfig) -> Parts:
     )
 
 
-def parts(config: RunConfig) -> Parts:
-    """Return the parts of a run, checked against each other before data is read. ConfigError ends with the remedy."""
+def parts(config: RunConfig, *, probed: bool = False) -> Parts:
+    """Return the parts of a run, checked against each other before data is read, and `probed` networks, too.
+
+    ConfigError ends with the remedy.
+    """
     built = unchecked(config)
     try:
         built.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}") from None
     observers(built, num_classes=2)
-    _check_terms(built)
-    _check_devices(config)
+    check_terms(built)
+    check_devices(config)
     if config.checkpoint is not None:
         built.config = config = resume.from_good_checkpoint(config, config.checkpoint)
     try:
         built.source.check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    from kdx.experiment.channels import takes_channels, with_channels  # timm and torchmetrics take seconds: what needs
-    from kdx.experiment.metrics import check_metrics  # neither was checked before
+    from kdx.experiment.channels import takes_channels, with_channels  # timm takes seconds: the rest was checked before
 
     if takes_channels(config):
         built.config = with_channels(config, built.source)
         built.source = make(built.config.data.source, "data.source")
-    _check_source(built)
+    check_source(built)
     for name, term in built.objective.terms.items():
         if built.num_classes < term.loss.min_classes:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
+    if probed:
+        built.probes  # noqa: B018 - what they find is said before torchmetrics and Lightning are imported, which takes seconds
+    from kdx.experiment.metrics import check_metrics
+
     check_metrics(built)
     return built
-
-
-def _check_source(parts: Parts) -> None:
-    """Raise ConfigError if the data set has one class, or other channels than the config says."""
-    name, channels = type(parts.source).__name__, parts.config.data.channels
-    if channels is not None and channels != parts.source.channels:
-        raise ConfigError(
-            f"data.channels={channels}, but {name} has {parts.source.channels}: remove data.channels, which is for "
-            "images in folders"
-        )
-    if parts.num_classes < 2:
-        raise ConfigError(f"Need at least 2 classes, found {parts.num_classes} in {name}: use data with more classes")
-
-
-def _check_terms(parts: Parts) -> None:
-    """Raise ConfigError if a loss lacks what it needs, or if no loss uses the teacher or the peers."""
-    config, objective = parts.config, parts.objective
-    teacher_losses, temperature_losses = objective.needs_teacher, objective.needs_temperature
-    if teacher_losses and config.teacher is None and config.peers is None:
-        raise ConfigError(f"losses.{teacher_losses[0]} needs a teacher, but teacher=none: use losses=[ce], or teacher=online")
-    if temperature_losses and parts.temperature is None:
-        raise ConfigError(f"losses.{temperature_losses[0]} needs a distillation temperature: use temperature=constant")
-    label_losses = objective.needs_label
-    if label_losses and not parts.source.train_labels:
-        raise ConfigError(f"losses.{label_losses[0]} needs labels, but the data set is unlabeled: use losses=[kl]")
-    one_label_losses = objective.needs_one_label
-    if one_label_losses and parts.mixing is not None:
-        raise ConfigError(f"losses.{one_label_losses[0]} needs one class per image, but mixing gives two: use mixing=none")
-    if config.teacher is not None and not teacher_losses:
-        raise ConfigError(
-            "No loss uses the teacher: use losses=[kl], or teacher=none. Your own loss sets needs_teacher = True if it does"
-        )
-    if config.peers is not None and not teacher_losses:
-        raise ConfigError("No loss uses the peers: use losses=[kd], or peers=none")
-    feature_losses = [
-        name for name, term in objective.terms.items() if term.loss.teacher_features or term.loss.student_features
-    ]
-    if feature_losses and (config.peers is not None or config.is_ensemble):
-        raise ConfigError(f"losses.{feature_losses[0]} compares features, which needs one teacher: use teacher=online")
-    stored = getattr(parts.policy, "teacher_crops", 1) > 1
-    if stored and feature_losses:
-        raise ConfigError(f"losses.{feature_losses[0]} needs features, but a stored teacher has only logits: use views=ind_ic")
-    if stored and not parts.teacher_is_stored:
-        raise ConfigError(
-            "Stored teacher crops need a teacher with constant logits per image: "
-            "use augmentation=none, and combine=logits or probs in an ensemble"
-        )
-
-
-def _check_devices(config: RunConfig) -> None:
-    devices, accelerator = config.trainer.get("devices"), config.trainer.get("accelerator")
-    gpus = torch.cuda.device_count()
-    if accelerator in ("gpu", "cuda") and not gpus:
-        raise ConfigError("trainer.accelerator=gpu, but this machine has no GPU: use trainer=cpu")
-    if isinstance(devices, int) and (accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus)) and devices > gpus:
-        raise ConfigError(f"trainer.devices={devices}, but this machine has {gpus} GPUs; expected 1 to {gpus}")
-    if isinstance(devices, int) and accelerator == "auto" and not gpus and devices > 1:
-        raise ConfigError(f"trainer.devices={devices}, but this machine has no GPU: use trainer=ddp trainer.accelerator=cpu")

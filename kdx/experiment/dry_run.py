@@ -10,7 +10,6 @@ import torch
 from kdx.data.source import Images, SplitName
 from kdx.experiment import cautions, resume
 from kdx.experiment.build import Parts
-from kdx.experiment.probe import Probe, probe
 from kdx.experiment.teacher import NAME as TEACHER
 from kdx.experiment.trainer import check_trainer
 from kdx.experiment.try_losses import try_losses
@@ -31,9 +30,9 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
     """
     config, train = parts.config, splits["train"]
     check_trainer(config)
+    students, teachers = parts.probes
+    del parts.probes  # a network that reads values had to be built with them, and may be large
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not change
-        students = _students(parts)
-        teachers = _teachers(parts)
         learner = try_losses(parts, students["student"], teachers, train)
     if config.checkpoint is not None:
         for name, tried in students.items():
@@ -50,30 +49,3 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
         ]
         for warning in (*of_networks, *of_settings, *done):
             log.warning("%s%s", "teacher: " if config.name == TEACHER else "", warning)
-
-
-def _students(parts: Parts) -> dict[str, Probe]:
-    """Return the student, at its largest resolution, and its peers after a run at each of the student's resolutions."""
-    config, paths = parts.config, parts.objective.student_features
-    nodes = {"student": ("student", config.student)}
-    for name, node in config.peers.members.items() if config.peers is not None else ():
-        nodes[name] = (f"peers.members.{name}", node)
-    probes: dict[str, Probe] = {}
-    for name, (path, node) in nodes.items():
-        warnings: list[str] = []
-        for side in sorted(config.student_resolutions):
-            probes[name] = probe(parts, node, path, "resolution.student", side, paths if name == "student" else (), True)
-            warnings += probes[name].warnings
-        probes[name].warnings = warnings
-    return probes
-
-
-def _teachers(parts: Parts) -> dict[str, Probe]:
-    """Return the members of the teacher by config path, each after a run at its resolution."""
-    config, probes = parts.config, {}
-    for path, member in config.members.items():
-        key = "resolution.teacher" if member.resolution is None else f"{path}.resolution"
-        side = member.resolution or config.resolution.teacher
-        paths = () if config.is_ensemble else parts.objective.teacher_features
-        probes[path] = probe(parts, member.architecture, f"{path}.network", key, side, paths, False)
-    return probes

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import Node
-from kdx.experiment.assemble import make_network
 from kdx.experiment.build import Parts
+from kdx.experiment.networks import make_network
 from kdx.networks import weights
 from kdx.networks.features import FeatureTaps
 from kdx.networks.network import UNSUITABLE, Network, checked_logits
@@ -28,6 +29,46 @@ class Probe:
     network: Network
     shapes: dict[str, torch.Size] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+
+class Probes(NamedTuple):
+    """The student and its peers by name, and the members of the teacher by config path."""
+
+    students: dict[str, Probe]
+    teachers: dict[str, Probe]
+
+
+def probe_networks(parts: Parts) -> Probes:
+    """Return the networks of a run after one forward at each resolution. ConfigError, with the remedy, if one fails."""
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not change
+        return Probes(_students(parts), _teachers(parts))
+
+
+def _students(parts: Parts) -> dict[str, Probe]:
+    """Return the student, at its largest resolution, and its peers after a run at each of the student's resolutions."""
+    config, paths = parts.config, parts.objective.student_features
+    nodes = {"student": ("student", config.student)}
+    for name, node in config.peers.members.items() if config.peers is not None else ():
+        nodes[name] = (f"peers.members.{name}", node)
+    probes: dict[str, Probe] = {}
+    for name, (path, node) in nodes.items():
+        warnings: list[str] = []
+        for side in sorted(config.student_resolutions):
+            probes[name] = probe(parts, node, path, "resolution.student", side, paths if name == "student" else (), True)
+            warnings += probes[name].warnings
+        probes[name].warnings = warnings
+    return probes
+
+
+def _teachers(parts: Parts) -> dict[str, Probe]:
+    """Return the members of the teacher by config path, each after a run at its resolution."""
+    config, probes = parts.config, {}
+    for path, member in config.members.items():
+        key = "resolution.teacher" if member.resolution is None else f"{path}.resolution"
+        side = member.resolution or config.resolution.teacher
+        paths = () if config.is_ensemble else parts.objective.teacher_features
+        probes[path] = probe(parts, member.architecture, f"{path}.network", key, side, paths, False)
+    return probes
 
 
 def probe(parts: Parts, node: Node, path: str, key: str, side: int, paths: Sequence[str], training: bool) -> Probe:
@@ -49,7 +90,7 @@ def _run(parts: Parts, node: Node, path: str, side: int, paths: Sequence[str], t
     channels = parts.source.channels
     size = min(2, parts.config.data.batch_size) if training else 2
     with torch.device(device), torch.no_grad():
-        network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
+        network = _built(parts, node, path)
         if node.get("init") is not None and "architecture" in node:
             weights.take_size(network.model, Path(node["init"]))
         probe = Probe(network.train(training))
@@ -92,32 +133,25 @@ def _note_lost_pixels(probe: Probe, path: str, channels: int, side: int) -> Any:
 
 def _remedy(parts: Parts, node: Node, path: str, key: str, side: int, training: bool, reason: str) -> str:
     """Return what to change so that the network runs, found by trying."""
-
-    def runs(changed: Node, px: int) -> bool:
-        try:
-            _run(parts, changed, path, px, (), training, "meta")
-        except Exception:
-            return False
-        return True
-
     if "more than 1 value per channel" in reason:
         return "use data.batch_size=2 or more"
     args = dict(node.get("args") or {})
-    if runs({**node, "args": {**args, "img_size": side}}, side):
+    try:
+        _run(parts, {**node, "args": {**args, "img_size": side}}, path, side, (), training, "meta")
         return f"{'set' if 'img_size' in args else 'add'} {'' if 'img_size' in args else '+'}{path}.args.img_size={side}"
-    larger = side
-    while larger * 2 <= LARGEST:
-        larger *= 2
-        if runs(node, larger):
-            return f"use {key}={larger}, or another network"
-    if runs(node, native := _native(parts, node, path)):
-        return f"use {key}={native}, or another network"
+    except Exception:  # the network has no such argument
+        pass
+    with torch.device("meta"), torch.no_grad():
+        network = _built(parts, node, path).train(training)
+        listed: Any = getattr(network.model, "pretrained_cfg", None) or {}
+        native = int((listed.get("input_size") or (3, 224, 224))[-1])
+        doubled = (side << times for times in range(1, (LARGEST // side).bit_length()))
+        for px in (*doubled, native):
+            with suppress(Exception):
+                network(torch.zeros(2, parts.source.channels, px, px))
+                return f"use {key}={px}, or another network"
     return f"use another {key}, or another network"
 
 
-def _native(parts: Parts, node: Node, path: str) -> int:
-    """Return the resolution in px for which timm lists the architecture."""
-    with torch.device("meta"):
-        network = make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)
-    config: Any = getattr(network.model, "pretrained_cfg", None) or {}
-    return int((config.get("input_size") or (3, 224, 224))[-1])
+def _built(parts: Parts, node: Node, path: str) -> Network:
+    return make_network({**node, "pretrained": False, "init": None}, path, parts.source, parts.num_classes)

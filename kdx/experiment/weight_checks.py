@@ -9,8 +9,8 @@ import torch
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import Node
-from kdx.experiment.assemble import make_network
 from kdx.experiment.build import Parts
+from kdx.experiment.networks import make_network
 from kdx.experiment.teacher import existing
 from kdx.networks import downloads, weights
 

@@ -14,7 +14,7 @@ import torch
 from kdx.config.errors import ConfigError
 from kdx.config.schema import MemberConfig, RunConfig
 from kdx.experiment import build
-from kdx.experiment.assemble import make_network
+from kdx.experiment.networks import make_network
 from kdx.experiment.teacher_classes import Outputs, outputs, propose_map
 from kdx.networks import weights
 from kdx.networks.fitting import last_layers
