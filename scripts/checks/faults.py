@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
 }
 # What another run of the same command measures otherwise.
-TIMED = ("seconds", "images_per_second", "peak_memory_mb", "latency", "energy", "throughput")
+TIMED = ("seconds", "teacher_share", "images_per_second", "peak_memory_mb", "latency", "energy", "throughput")
 
 
 def train(overrides: tuple[str, ...], folder: Path) -> None:
