@@ -99,6 +99,20 @@ def test_a_checkpoint_is_compared_with_the_run(command: Command, base: Path, tmp
     assert code == 0 and "ckpt_path" not in err and "images/s" in out
 
 
+def test_losses_with_a_state_go_on_as_if_they_had_not_been_cut_off(train: Callable[..., Path], tmp_path: Path) -> None:
+    stateful = ("losses=[kl,crd,srrl,vid]", "data=digits300", "test=false", "preflight=off", "trainer.max_epochs=2")
+    whole = train("whole", *stateful, "callbacks.last.seconds=0")
+    first = torch.load(whole / "checkpoints" / "previous.ckpt", weights_only=True)
+    assert 0 < first["global_step"] < torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert any(not isinstance(value, torch.Tensor) for value in first["state_dict"].values())  # the bank of CRD
+    again = train("again", *stateful, f"ckpt_path={whole}/checkpoints/previous.ckpt")
+    one, other = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (whole, again)
+    )
+    tensors = [name for name, value in one.items() if isinstance(value, torch.Tensor)]
+    assert tensors and all(torch.equal(one[name], other[name]) for name in tensors)
+
+
 def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(command: Command, tmp_path: Path) -> None:
     every = ["trainer.max_epochs=3", "callbacks.last.seconds=0"]
     whole, again = tmp_path / "whole", tmp_path / "again"

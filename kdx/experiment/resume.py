@@ -83,7 +83,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def check_fit(config: RunConfig, learner: Mapping[str, Tensor], total_steps: int) -> list[str]:
+def check_fit(config: RunConfig, learner: Mapping[str, Any], total_steps: int) -> list[str]:
     """Return warnings if settings differ from those of the checkpoint's run, or if nothing is left to train.
 
     Args:
@@ -121,9 +121,9 @@ def check_fit(config: RunConfig, learner: Mapping[str, Tensor], total_steps: int
     return warnings
 
 
-def _differences(saved: Mapping[str, Tensor], learner: Mapping[str, Tensor]) -> list[str]:
-    """Return the difference of two states in at most three lines."""
-    both = [name for name in saved if name in learner]
+def _differences(saved: Mapping[str, Any], learner: Mapping[str, Any]) -> list[str]:
+    """Return the difference of two states in at most three lines. A state that is no tensor is its owner's to check."""
+    both = [name for name in saved if isinstance(saved[name], Tensor) and isinstance(learner.get(name), Tensor)]
     found = {
         "only in the checkpoint": [name for name in saved if name not in learner],
         "only in this run": [name for name in learner if name not in saved],
