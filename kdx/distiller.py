@@ -55,6 +55,7 @@ class Distiller(nn.Module):
         self.student_taps = features.FeatureTaps(student.model, student_paths) if student_paths else None
         self.teacher_taps: features.FeatureTaps | None = None
         if isinstance(teacher, OnlineTeacher) and teacher_paths:
+            teacher.tapped = True
             self.teacher_taps = features.FeatureTaps(teacher.network.model, teacher_paths)
 
     def forward(self, batch: Batch, teacher_logits: Tensor | None = None) -> Outputs:

@@ -38,6 +38,7 @@ UNRELATED = (
 # Settings of the machine, on which weights and numbers depend by rounding only; and the place of the data, whose pixels and
 # labels have a fingerprint of their own.
 PLACE = (
+    "speed",
     "data.root",
     "data.channels",
     "data.source.channels",

@@ -159,6 +159,7 @@ class RunConfig:
     test: bool
     preflight: Literal["strict", "warn", "off"] = "strict"
     rehearsal: bool = False
+    speed: Literal["safe", "exact"] = "safe"
     ckpt_path: str | None = AUTO
     on_conflict: Literal["refuse", "fork"] = "refuse"
     sweep: Text = AUTO

@@ -17,9 +17,10 @@ from kdx.data.source import Source
 from kdx.evaluation.request import EvaluationRequest
 from kdx.experiment import build
 from kdx.experiment.assemble import load_teacher
-from kdx.experiment.networks import make_network, normalizations
+from kdx.experiment.networks import channels_last, make_network, normalizations
 from kdx.experiment.students import weights_of_card
 from kdx.networks import grids, metadata, weights
+from kdx.networks.arithmetic import laid_out
 from kdx.networks.network import Network
 from kdx.networks.preprocessing import interpolation_of
 from kdx.networks.published import class_names, published
@@ -105,6 +106,8 @@ def _of_run(request: EvaluationRequest, config: RunConfig) -> MeasuredNetworks:
         network = make_network(config.student, "student", parts.source, parts.num_classes)
         weights.load(network.model, file, request.key, "key")
         networks = MeasuredNetworks("", {}, network, Pair(config.resolution.teacher, config.student_resolution))
+    if channels_last(config):  # as in the run, whose numbers come out again
+        laid_out(networks.student, config.student_resolution)
     networks.of = {"run": str(folder.path), "name": config.name, "weights": file.name}
     networks.text = config.name if file == folder.student else f"{config.name} · {file.name}"
     networks.resolution = Pair(config.resolution.teacher, networks.resolution.student)

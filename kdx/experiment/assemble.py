@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
+from kdx.config.schema import Node
 from kdx.data.source import Images, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
-from kdx.experiment.networks import make_network, normalizations
+from kdx.experiment.networks import channels_last, make_network, normalizations
 from kdx.experiment.teacher import MemberWeights
 from kdx.experiment.teacher_classes import propose_map
 from kdx.networks import weights
+from kdx.networks.arithmetic import laid_out
+from kdx.networks.network import Network
 from kdx.networks.normalization import others
 from kdx.teachers.class_order import Classes
 from kdx.teachers.ensemble import Ensemble
@@ -63,7 +66,8 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         except ValueError as error:
             raise ConfigError(f"{path}.checkpoint: {error}") from None
         alternatives = others(possible, *network.colors) if outside is not None else []
-        loaded[name] = OnlineTeacher(network, member.resolution, alternatives)
+        faster: dict[str, bool] = {"fold": parts.config.speed != "exact", "channels_last": channels_last(parts.config)}
+        loaded[name] = OnlineTeacher(network, member.resolution, alternatives, **faster)
     teacher = parts.config.teacher
     if teacher is None:
         return None
@@ -92,14 +96,19 @@ def classes_in_question(parts: Parts, files: Mapping[str, MemberWeights], folder
 def make_distiller(parts: Parts, teacher: Teacher | None) -> Distiller | Cohort:
     """Return the student with its teacher or its peers, as one module."""
     config, source, num_classes = parts.config, parts.source, parts.num_classes
-    student = make_network(config.student, "student", source, num_classes)
+
+    def own(node: Node, path: str) -> Network:
+        network = make_network(node, path, source, num_classes)
+        return laid_out(network, config.student_resolution) if channels_last(config) else network
+
+    student = own(config.student, "student")
     if config.trainable == "head":
         student.freeze_all_but_head()
     if parts.temperature is not None:
         parts.temperature.connect(num_classes)
     if config.peers is not None:
         nodes = config.peers.members.items()
-        peers = {name: make_network(node, f"peers.members.{name}", source, num_classes) for name, node in nodes}
+        peers = {name: own(node, f"peers.members.{name}") for name, node in nodes}
         return Cohort(student, peers, parts.temperature, config.peers.combine)
     features = parts.objective.student_features, parts.objective.teacher_features
     try:

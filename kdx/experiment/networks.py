@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdx.config.errors import ConfigError
-from kdx.config.schema import Node
+from kdx.config.schema import Node, RunConfig
 from kdx.config.signatures import signature
 from kdx.data.source import Source
 from kdx.experiment import build
@@ -51,3 +53,12 @@ def make_network(node: Node, path: str, source: Source, num_classes: int, expect
     if unset and (expected is not None or node.get("init") is not None):
         log.info("%s: images are normalized with %s", path, used)
     return network
+
+
+def channels_last(config: RunConfig) -> bool:
+    """Whether convolutions are faster in the layout [B,H,W,C]: measured on CPUs; on GPUs in mixed precision, as cuDNN says."""
+    if config.speed == "exact":
+        return False
+    accelerator, precision = config.trainer.get("accelerator"), str(config.trainer.get("precision"))
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    return on_cpu or "16-mixed" in precision

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.networks import weights
+from kdx.networks.arithmetic import folded, laid_out
 from kdx.networks.network import UNSUITABLE, Network, checked_logits
 from kdx.networks.normalization import Normalization
 
@@ -72,13 +73,34 @@ class OnlineTeacher(Teacher):
     """A teacher that runs one frozen network on every batch, always in eval mode (BatchNorm and dropout).
 
     With a `resolution` it uses the images of that resolution from `others`, if available. `alternatives` are the other
-    normalizations with which its weights may have been trained, for the preflight.
+    normalizations with which its weights may have been trained, for the preflight. With `fold` and `channels_last`, a copy of
+    `network` runs that has less arithmetic, equal up to rounding (see `kdx.networks.arithmetic`); `tapped` says that features
+    of `network` are captured, which the copy may lack.
     """
 
-    def __init__(self, network: Network, resolution: int | None = None, alternatives: Sequence[Normalization] = ()) -> None:
+    tapped = False
+
+    def __init__(
+        self,
+        network: Network,
+        resolution: int | None = None,
+        alternatives: Sequence[Normalization] = (),
+        *,
+        fold: bool = False,
+        channels_last: bool = False,
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.num_classes, self.resolution = network.num_classes, resolution
-        self.alternatives = tuple(alternatives)
+        self.alternatives, self.fold, self.channels_last = tuple(alternatives), fold, channels_last
+        self._runs: Network | None = None
+
+    def _running(self, side: int) -> Network:
+        """Return the network that runs, on the device of `network`."""
+        if self._runs is None or self._runs.mean.device != self.network.mean.device:
+            self._runs = folded(self.network, side) if self.fold and not self.tapped else self.network
+            if self.channels_last:
+                laid_out(self._runs, side)
+        return self._runs
 
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
         return super().each(self._own(images, others))
@@ -97,8 +119,9 @@ class OnlineTeacher(Teacher):
         return images if resized is None else resized
 
     def logits(self, images: Tensor) -> Tensor:
-        assert not any(module.training for module in self.network.modules()), "the teacher left eval mode"
-        return checked_logits(self.network(images), "teacher", self.network, (len(images), self.num_classes))
+        network = self._running(images.shape[-1])
+        assert not any(module.training for module in network.modules()), "the teacher left eval mode"
+        return checked_logits(network(images), "teacher", network, (len(images), self.num_classes))
 
     @torch.no_grad()
     def runs_at(self, side: int) -> bool:
