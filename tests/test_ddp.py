@@ -47,7 +47,8 @@ def test_two_ranks_equal_one_and_share_folder_and_teacher(
     one = train("one", *options[:-1], f"teacher.checkpoint={teacher}")  # the same weights, to the last bit
     found = [json.loads((f / "metrics.json").read_text())["metrics"] for f in (tmp_path / "two", one)]
     names = [name for name in found[1] if name.startswith(("val/", "test/", "preflight/"))]
-    assert {name: found[0][name] for name in names} == pytest.approx({name: found[1][name] for name in names}, abs=1e-5)
+    for name in names:  # AUROC counts pairs: one whose confidences differ by rounding alone changes it by a whole pair
+        assert found[0][name] == pytest.approx(found[1][name], abs=1e-4 if name.endswith("/auroc") else 1e-5), name
     assert losses(tmp_path / "two") == pytest.approx(losses(one), abs=1e-5)
     assert found[0]["teacher_seconds"] > 1 and "teacher_seconds" not in found[1]
     assert len(list((tmp_path / "outputs" / "teachers").glob("*/"))) == 1

@@ -1,0 +1,130 @@
+"""A bare PyTorch loop on the same work, in turn with a run's own steps, so that both see the same state of the machine."""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from kdx.teachers.teacher import OnlineTeacher
+from kdx.training.module import DistillationModule
+from kdx.types import Batch
+
+TEMPERATURE = 4.0  # of the bare loop's loss
+WARM_UP = 5  # steps that are not counted
+PHASES = ("data", "forward", "backward", "update")
+
+
+class BareLoop(Callback):
+    """Times each step of a run, and after it a step of a bare loop: teacher, student, KL divergence, backward, optimizer.
+
+    The bare loop has copies of the plain networks in PyTorch's own layout, the run's optimizer, and the first batch as its
+    only one: it loads, crops, logs and validates nothing. At the end of training, the numbers are written to `file`: medians
+    in ms, the median of ratios bare / kdx with its quartiles, and the run's phases: "data" is loading and rendering with
+    Lightning's overhead, "forward" includes the teacher, "update" the logging. First steps and those of a new epoch do not
+    count. For one process, and for one teacher or none.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+        self.step: Callable[[], Tensor] | None = None
+        self.began = 0.0
+        self.marks: list[float] = []
+        self.ours: list[float] = []
+        self.bare: list[float] = []
+        self.phases: list[list[float]] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
+        if self.step is None:
+            assert isinstance(pl_module, DistillationModule)
+            self.step = bare_step(pl_module, batch)
+        self.marks = [_now()]
+
+    def on_before_backward(self, *_: Any) -> None:
+        self.marks.append(_now())
+
+    def on_after_backward(self, *_: Any) -> None:
+        self.marks.append(_now())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        ended = _now()
+        assert self.step is not None
+        began = ended
+        self.step()
+        lasted = _now() - began
+        if self.began and batch_idx:
+            self.ours.append(ended - self.began)
+            self.bare.append(lasted)
+            marks = [self.began, *self.marks, ended]
+            self.phases.append([after - before for before, after in pairwise(marks)])
+        self.began = _now()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        ours, bare, phases = self.ours[WARM_UP:], self.bare[WARM_UP:], self.phases[WARM_UP:]
+        if len(ours) < 2:
+            raise ValueError(f"{len(self.ours)} steps are too few to be measured: train {WARM_UP + 3} or more in an epoch")
+        low, middle, high = statistics.quantiles((b / a for a, b in zip(ours, bare, strict=True)), n=4)
+        total = statistics.fmean(ours)
+        numbers = {
+            "steps": len(ours),
+            "kdx_ms": statistics.median(ours) * 1e3,
+            "bare_ms": statistics.median(bare) * 1e3,
+            "ratio": middle,
+            "quartiles": [low, high],
+            "shares": {
+                name: statistics.fmean(part) / total for name, part in zip(PHASES, zip(*phases, strict=True), strict=True)
+            },
+        }
+        self.file.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def bare_step(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
+    """Return one step of the bare loop on this batch, whose labels teach if there is no teacher."""
+    distiller = module.distiller
+    student = copy.deepcopy(distiller.student).to(memory_format=torch.contiguous_format).train()
+    teacher = (
+        copy.deepcopy(distiller.teacher.network).to(memory_format=torch.contiguous_format)
+        if isinstance(distiller.teacher, OnlineTeacher)
+        else None
+    )
+    optimizer = module.make_optimizer(student.parameters())
+    images = batch.student_images.clone()
+    seen = (
+        images if batch.teacher_images is None or batch.teacher_images is batch.student_images else batch.teacher_images.clone()
+    )
+    target = None if batch.target is None else batch.target.clone()
+
+    def step() -> Tensor:
+        logits = student(images) / TEMPERATURE
+        if teacher is not None:
+            with torch.no_grad():
+                taught = teacher(seen) / TEMPERATURE
+            loss = F.kl_div(logits.log_softmax(-1), taught.softmax(-1), reduction="batchmean") * TEMPERATURE**2
+        else:
+            assert target is not None
+            loss = F.cross_entropy(logits, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
