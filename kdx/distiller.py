@@ -59,12 +59,18 @@ class Distiller(nn.Module):
             self.teacher_taps = features.FeatureTaps(teacher.network.model, teacher_paths)
 
     def forward(self, batch: Batch, teacher_logits: Tensor | None = None) -> Outputs:
-        """Return both networks' float32 logits [B,K]. With `teacher_logits` [B,K] the teacher is not run."""
+        """Return both networks' float32 logits [B,K]. With `teacher_logits` the teacher is not run.
+
+        They are the calibrated logits [B,K] of the teacher, or [M,B,K] of its members.
+        """
         logits = _logits(self.student, "student", batch, self.student.num_classes)
-        outputs = Outputs(logits, teacher_logits, batch.label, batch.target, index=batch.index)
+        each = teacher_logits if teacher_logits is not None and teacher_logits.ndim == 3 else None
+        outputs = Outputs(logits, teacher_logits if each is None else None, batch.label, batch.target, index=batch.index)
         outputs.student_features = self.student_taps.take() if self.student_taps is not None else {}
         if teacher_logits is None and self.teacher is not None and batch.teacher_images is not None:
             each = self.teacher.each(batch.teacher_images, batch.other_images)
+        if each is not None:
+            assert self.teacher is not None, "logits of members, and no teacher"
             outputs.teacher_logits = self.teacher.combine(each)
             outputs.member_logits = each if self.teacher.separate else None
             outputs.disagreement = disagreement(each) if len(each) > 1 else None

@@ -131,7 +131,8 @@ def train(command: Callable[..., tuple[int, str, str]], teachers: Path, tmp_path
 
     def run(name: str, *overrides: str) -> Path:
         folder = tmp_path / name
-        taught = [] if {"experiment=supervised_digits", "experiment=dml_digits"} & set(overrides) else [TINY_TEACHER]
+        other = {"experiment=supervised_digits", "experiment=dml_digits", "teacher=ensemble"}  # than one teacher
+        taught = [] if other & set(overrides) else [TINY_TEACHER]
         code, _, err = command("train", *TINY, *taught, f"outputs={teachers}", f"hydra.run.dir={folder}", *overrides)
         assert code == 0, err
         return folder

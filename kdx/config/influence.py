@@ -39,6 +39,8 @@ UNRELATED = (
 # labels have a fingerprint of their own.
 PLACE = (
     "speed",
+    "teacher_cache",
+    "teacher_cache_bits",
     "data.root",
     "data.channels",
     "data.source.channels",

@@ -160,6 +160,8 @@ class RunConfig:
     preflight: Literal["strict", "warn", "off"] = "strict"
     rehearsal: bool = False
     speed: Literal["safe", "exact"] = "safe"
+    teacher_cache: str | None = None
+    teacher_cache_bits: Literal[16, 32] = 16
     ckpt_path: str | None = AUTO
     on_conflict: Literal["refuse", "fork"] = "refuse"
     sweep: Text = AUTO

@@ -16,6 +16,7 @@ from kdx.config.schema import Node
 from kdx.data.source import Images, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
+from kdx.experiment.answers import open_answers
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
 from kdx.experiment.networks import channels_last, make_network, normalizations
@@ -29,6 +30,7 @@ from kdx.teachers.class_order import Classes
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
+from kdx.training.answering import Answering
 from kdx.training.datamodule import DataModule
 from kdx.training.module import DistillationModule, seed_everything
 from kdx.types import LossContext, Pair
@@ -180,6 +182,10 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         passes = (datamodule.batches("train", look, module.device) for look in stored_views(parts, num_classes))
         return stored.table(teacher, passes, len(splits["train"]), module.device)
 
+    def opened(module: DistillationModule) -> Answering | None:
+        assert teacher is not None
+        return open_answers(parts, teacher, datamodule, module.device)
+
     if config.teacher is None and config.peers is None:
         for name, metric in parts.metrics.items():
             if metric.needs_teacher:
@@ -194,6 +200,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         added_metrics=parts.metrics,
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
+        open_answers=opened if teacher is not None else None,
     )
     return Experiment(module, datamodule, teacher, caveats)
 

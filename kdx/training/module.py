@@ -17,6 +17,7 @@ from kdx.losses.objective import Objective
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
+from kdx.training.answering import Answering
 from kdx.training.callbacks.checkpoints import after_bad_loss
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
@@ -43,9 +44,10 @@ class DistillationModule(pl.LightningModule):
     """Trains `distiller.student`, its peers, a learned temperature and the parameters of losses on the objective.
 
     `inspect_teacher` runs once before the first step and returns the Preflight. `store_targets` then returns the teacher's
-    logits on train, if its views never change, and the teacher is not run in training. Checkpoints hold the student, the
-    temperature and the parameters of losses; never the teacher. If `final_pass` is set, it receives the outputs of the next
-    split that is validated or tested, and `findings` is its result.
+    logits on train, if its views never change, and the teacher is not run in training; `open_answers` returns where those of
+    other views are read and kept. Checkpoints hold the student, the temperature and the parameters of losses; never the
+    teacher. If `final_pass` is set, it receives the outputs of the next split that is validated or tested, and `findings` is
+    its result.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class DistillationModule(pl.LightningModule):
         added_metrics: Mapping[str, EvaluationMetric] | None = None,
         inspect_teacher: Callable[[DistillationModule], Preflight] | None = None,
         store_targets: Callable[[DistillationModule], Tensor] | None = None,
+        open_answers: Callable[[DistillationModule], Answering | None] | None = None,
     ) -> None:
         super().__init__()
         self.distiller, self.objective = distiller, objective
         self.make_optimizer, self.lr_schedule, self.decay = optimizer, lr_schedule, decay
-        self.inspect_teacher, self.store_targets = inspect_teacher, store_targets
+        self.inspect_teacher, self.store_targets, self.open_answers = inspect_teacher, store_targets, open_answers
+        self.answering: Answering | None = None  # the teacher's answers that are kept for other runs
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
         self.preflight: Preflight | None = None
         peers = list(distiller.peers) if isinstance(distiller, Cohort) else []
@@ -99,6 +103,8 @@ class DistillationModule(pl.LightningModule):
             self.preflight = self.inspect_teacher(self)
         if self.store_targets is not None:
             self.targets = self.store_targets(self)
+        if self.open_answers is not None:
+            self.answering = self.open_answers(self)
 
     def on_train_start(self) -> None:
         if self.preflight is not None and self.global_step == 0:  # a resumed run has logged it
@@ -117,8 +123,7 @@ class DistillationModule(pl.LightningModule):
         self.telemetry.restart()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        stored = None if self.targets is None or batch.index is None else self.targets[batch.index]
-        result = step(self.distiller, self.objective, batch, self.progress, stored)
+        result = step(self.distiller, self.objective, batch, self.progress, self._known(batch))
         if (self.global_step + 1) % self.every == 0:
             logits, taught = result.outputs.student_logits, self.objective.needs_teacher
             self.gradient_norms = gradient_norms(result.weighted, logits, taught)
@@ -127,6 +132,16 @@ class DistillationModule(pl.LightningModule):
             numbers, loss = {name: value.mean() * share for name, value in numbers.items()}, loss * share
         self.telemetry.add(numbers, self.global_step, len(batch) * self.trainer.world_size)
         return loss
+
+    def _known(self, batch: Batch) -> Tensor | None:
+        """Return the teacher's logits if they are stored for all epochs, or are kept or to be kept for this one."""
+        if self.answering is not None:
+            return self.answering(self.current_epoch, batch)
+        return None if self.targets is None or batch.index is None else self.targets[batch.index]
+
+    def on_train_epoch_end(self) -> None:
+        if self.answering is not None:
+            self.answering.finish()
 
     def _share(self, batch: Batch) -> Tensor | None:
         """Return this rank's share of the global batch times the number of ranks; None: 1, because no image can be skipped.

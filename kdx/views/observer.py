@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class Observer:
         self.resizing, self.teacher_sees_students = resizing, teacher_sees_students
         self.other_resolutions = () if teacher_sees_students else tuple(other_resolutions)
         self.further_resolutions: tuple[int, ...] = ()
+        self.answered: Callable[[int], bool] | None = None  # whether the teacher's logits of an epoch are known without images
 
     @property
     def halo(self) -> int:
@@ -94,7 +95,7 @@ class Observer:
             student = self._image(examples, student_view, resolution, student_filter, "student")
             teacher: Tensor | None = None
             others: dict[int, Tensor] = {}
-            if self.teacher:
+            if self.teacher and (self.answered is None or not self.answered(draw.epoch)):
                 side = self.resolution.teacher
                 same = teacher_view is student_view and side == resolution and teacher_filter == student_filter
                 same = same or self.teacher_sees_students

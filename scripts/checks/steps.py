@@ -29,11 +29,11 @@ COMMON = (
 )
 PAIRED = (
     *("experiment=none", "losses=[kl]", "temperature=constant", "temperature.value=4", "optimizer=sgd"),
-    *("trainer.max_epochs=1", "trainer.limit_train_batches=40"),
+    "trainer.max_epochs=1",
 )
 CIFAR = (
-    *(*PAIRED, "data=glyphs", "data.source.size=32", "data.source.val=64", "data.source.test=64", "data.batch_size=64"),
-    *("resolution.teacher=32", "resolution.student=32"),
+    *(*PAIRED, "data=glyphs", "data.source.size=32", "data.source.train=2560", "data.batch_size=64"),
+    *("resolution.teacher=32", "resolution.student=32", "data.source.val=64", "data.source.test=64"),
 )
 SETTINGS: dict[str, list[str]] = {
     "digits": ["experiment=cqkd_digits", "data=digits", "trainer.max_epochs=15"],
@@ -41,9 +41,8 @@ SETTINGS: dict[str, list[str]] = {
     "resnet56": [*CIFAR, "network@student=cifar_resnet20", "teacher.network.architecture=cifar_resnet56"],
     "wrn": [*CIFAR, "student.architecture=cifar_wrn_16_2", "teacher.network.architecture=cifar_wrn_40_2"],
     "resnet34": [
-        *(*PAIRED, "data=folder", "student.architecture=resnet18", "teacher.network.architecture=resnet34"),
+        *(*PAIRED, "data=imagefolder", "student.architecture=resnet18", "teacher.network.architecture=resnet34"),
         *("resolution.teacher=224", "resolution.student=224", "data.batch_size=16", "data.num_workers=1"),
-        "trainer.limit_train_batches=20",
     ],
 }
 

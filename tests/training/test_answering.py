@@ -1,0 +1,159 @@
+"""Answers of a teacher that are kept for other runs: equal to the teacher's own, and never those of other views."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kdx.teachers.answers import Answers, rows
+
+SHORT = ("data=digits300", "trainer.max_epochs=2", "test=false", "preflight=off", "losses=[kl]", "baselines=[]")
+KEPT = "teacher_cache={root}"
+SAME = ("experiment=cqkd_digits", "views=same")
+SETTINGS = {
+    "same": SAME,
+    "ind": ("experiment=cqkd_digits", "views=ind"),
+    "mixup": ("experiment=funmatch_digits", "temperature=constant"),
+    "ensemble": (
+        *SAME,
+        "teacher=ensemble",
+        "teacher.members.a.recipe.trainer.max_epochs=1",
+        "teacher.members.b.recipe.trainer.max_epochs=1",
+    ),
+    "one loss per member": (
+        *(*SAME, "teacher=ensemble", "teacher.combine=losses"),
+        *("teacher.members.a.recipe.trainer.max_epochs=1", "teacher.members.b.recipe.trainer.max_epochs=1"),
+    ),
+    "calibrated": (*SAME, "calibration=temperature"),
+}
+
+
+def curves(folder: Path) -> list[dict[str, float]]:
+    """The numbers of metrics.csv that are continuous in the logits: no timings, and nothing that counts right answers."""
+    words = ("loss", "nll", "entropy", "brier")
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v and any(w in k for w in words)} for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that teachers saw."""
+    from kdx.teachers.teacher import OnlineTeacher
+
+    seen: list[int] = []
+    original = OnlineTeacher.logits
+
+    def logits(self: OnlineTeacher, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(OnlineTeacher, "logits", logits)
+    return seen
+
+
+@pytest.mark.parametrize(("name", "bits"), [("same", 16), *((name, 32) for name in SETTINGS)])
+def test_kept_answers_are_those_of_the_teacher(
+    train: Callable[..., Path], tmp_path: Path, calls: list[int], name: str, bits: int
+) -> None:
+    setting = SETTINGS[name]
+    words = (*setting, *SHORT, KEPT.format(root=tmp_path / "kept"), f"teacher_cache_bits={bits}")
+    live = train("live", *setting, *SHORT)
+    calls.clear()
+    first = train("first", *words)
+    ran = len(calls)
+    calls.clear()
+    second = train("second", *words)
+    steps = 2 * (300 // 64) * (2 if "ensemble" in " ".join(setting) else 1)
+    assert ran - len(calls) >= steps - 2  # of which the comparison at the start takes one for each member
+    assert curves(first) == curves(live)
+    for one, other in zip(curves(second), curves(live), strict=True):
+        assert one == pytest.approx(other, rel=1e-5 if bits == 32 else 2e-3, abs=1e-5 if bits == 32 else 2e-3)
+
+
+def test_other_views_have_other_answers(train: Callable[..., Path], tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    train("base", *SAME, *SHORT, KEPT.format(root=kept))
+    for word in (
+        "seed=1",
+        "teacher.recipe.seed=1",
+        "data.split_seed=1",
+        "resolution.teacher=6",
+        "interpolation.teacher=bicubic",
+    ):
+        before = len(list(kept.iterdir()))
+        train(word.replace("=", " "), *SAME, *SHORT, KEPT.format(root=kept), word)
+        assert len(list(kept.iterdir())) == before + 1, word
+    before = len(list(kept.iterdir()))
+    for word in ("optimizer.lr=0.1", "temperature.value=7", "resolution.student=5", "network@student=cifar_resnet14"):
+        train(word.replace("=", " "), *SAME, *SHORT, KEPT.format(root=kept), word)
+        assert len(list(kept.iterdir())) == before, word
+
+
+def test_damaged_answers_are_given_again(train: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = (*SAME, *SHORT, KEPT.format(root=tmp_path / "kept"))
+    live = train("live", *words)
+    (file,) = (tmp_path / "kept").glob("*/00001-16.npy")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    again = train("again", *words)
+    assert f"{file} is damaged" in (again / "train.log").read_text()
+    assert bytes(content) != file.read_bytes() and Answers(file.parent).open(1) is not None
+    for one, other in zip(curves(again), curves(live), strict=True):
+        assert one == pytest.approx(other, rel=2e-3, abs=2e-3)
+
+
+def test_answers_of_another_teacher_are_refused(
+    train: Callable[..., Path], command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    words = (*SAME, *SHORT, KEPT.format(root=kept))
+    train("first", *words)
+    (folder,) = kept.iterdir()
+    answers = Answers(folder)
+    table = answers.open(0)
+    assert table is not None
+    answers.write(0, len(table), torch.arange(len(table)), torch.from_numpy(np.array(table)).flip(-1))
+    with pytest.raises(AssertionError, match="are not those of this teacher"):
+        train("second", *words)
+
+
+def test_a_full_disk_ends_the_keeping_alone(
+    train: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Answers, "write", full)
+    folder = train("run", *SAME, *SHORT, KEPT.format(root=tmp_path / "kept"))
+    log = (folder / "train.log").read_text()
+    assert log.count("No space left on device") == 1 and "the training goes on" in log
+    assert json.loads((folder / "metrics.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"), [(("losses=[kl,hint]",), "are not kept"), (("views=fix",), "runs once in any case")]
+)
+def test_a_run_that_cannot_use_answers_says_so(
+    train: Callable[..., Path], tmp_path: Path, words: tuple[str, ...], reason: str
+) -> None:
+    folder = train("run", *SAME, *SHORT, KEPT.format(root=tmp_path / "kept"), *words)
+    assert reason in (folder / "train.log").read_text() and not (tmp_path / "kept").exists()
+
+
+def test_rows_are_those_of_the_images(tmp_path: Path) -> None:
+    answers = Answers(tmp_path / "a", 32)
+    logits = torch.randn(4, 2, 3)
+    answers.write(7, 6, torch.tensor([5, 0, 2, 1]), logits)
+    assert answers.has(7) and not answers.has(0) and answers.open(0) is None
+    table = answers.open(7)
+    assert table is not None and np.isnan(table[[3, 4]]).all()
+    torch.testing.assert_close(rows(table, torch.tensor([2, 5])), logits[[2, 0]].transpose(0, 1))
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["00007-32.json", "00007-32.npy"]
