@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import uuid
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,8 @@ class Answers:
         Rows of other images, such as those of the last, incomplete batch, are NaN; nobody asks for them in that epoch.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        file, draft = self._file(epoch), self.folder / f"{epoch:05d}.{os.getpid()}.part"
+        file, draft = self._file(epoch), self.folder / f"{epoch:05d}.{uuid.uuid4().hex}.part"  # several machines may write
+        note = draft.with_suffix(".note")
         try:
             shape = (size, *logits.shape[1:])
             table = np.lib.format.open_memmap(draft, mode="w+", dtype=f"float{self.bits}", shape=shape)
@@ -72,12 +74,12 @@ class Answers:
             digest = _digest(draft)
             with draft.open("rb+") as stream:
                 os.fsync(stream.fileno())
-            note = draft.with_suffix(".note")
             note.write_text(json.dumps({"sha256": digest}), encoding="utf-8")
             os.replace(draft, file)
             os.replace(note, file.with_suffix(".json"))
         finally:
             draft.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
 
 
 def _digest(file: Path) -> str:

@@ -64,22 +64,23 @@ class Answering:
             return rows(self._table, batch.index) / temperatures
         assert batch.teacher_images is not None
         each = self.teacher.each(batch.teacher_images, batch.other_images)
-        if self._keeps:
-            kept = torch.float16 if self.answers.bits == 16 else torch.float32
-            self._index.append(batch.index)
-            self._logits.append((each * temperatures).transpose(0, 1).to(kept))
+        kept = torch.float16 if self.answers.bits == 16 else torch.float32
+        self._index.append(batch.index)
+        self._logits.append((each * temperatures).transpose(0, 1).to(kept))
         return each
 
     def finish(self) -> None:
         """Keep the answers of the epoch that ends."""
         index, logits, epoch = self._index, self._logits, self._epoch
         self._index, self._logits, self._epoch = [], [], None
-        if not self._keeps or len(index) != self.batches or epoch is None:
+        if len(index) != self.batches or epoch is None:
             return
-        whole = everywhere(index), everywhere(logits)
-        if rank():
+        whole = everywhere(index), everywhere(logits)  # what follows concerns the first rank alone
+        if rank() or not self._keeps or self.answers.has(epoch):  # another run has kept them meanwhile
             return
         try:
+            if not whole[1].isfinite().all():
+                raise OSError("logits are too large for 16 bits: use teacher_cache_bits=32")
             self.answers.write(epoch, self.size, *whole)
         except OSError as error:
             self._keeps = False

@@ -157,3 +157,15 @@ def test_rows_are_those_of_the_images(tmp_path: Path) -> None:
     assert table is not None and np.isnan(table[[3, 4]]).all()
     torch.testing.assert_close(rows(table, torch.tensor([2, 5])), logits[[2, 0]].transpose(0, 1))
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["00007-32.json", "00007-32.npy"]
+
+
+def test_logits_that_16_bits_cannot_hold_are_not_kept(
+    train: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdx.teachers.teacher import OnlineTeacher
+
+    original = OnlineTeacher.logits
+    monkeypatch.setattr(OnlineTeacher, "logits", lambda self, images: original(self, images) * 1e6)
+    folder = train("run", *SAME, *SHORT, KEPT.format(root=tmp_path / "kept"))
+    assert "use teacher_cache_bits=32" in (folder / "train.log").read_text()
+    assert not list((tmp_path / "kept").rglob("*.npy"))
