@@ -21,6 +21,13 @@ def losses(folder: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
+def one_pair(metrics: dict[str, float], name: str) -> float:
+    """The share of one pair of a right and a wrong answer among all pairs, on the 359 images of val or 539 of test."""
+    count = 539 if name.startswith("test/") else 359
+    right = round(metrics[name.replace("_scaled", "").replace("auroc", "accuracy")] * count)
+    return 1.01 / (right * (count - right))
+
+
 @pytest.mark.parametrize(
     "two",
     [
@@ -47,8 +54,10 @@ def test_two_ranks_equal_one_and_share_folder_and_teacher(
     one = train("one", *options[:-1], f"teacher.checkpoint={teacher}")  # the same weights, to the last bit
     found = [json.loads((f / "metrics.json").read_text())["metrics"] for f in (tmp_path / "two", one)]
     names = [name for name in found[1] if name.startswith(("val/", "test/", "preflight/"))]
-    for name in names:  # AUROC counts pairs: one whose confidences differ by rounding alone changes it by a whole pair
-        assert found[0][name] == pytest.approx(found[1][name], abs=1e-4 if name.endswith("/auroc") else 1e-5), name
+    for name in names:
+        # AUROC counts pairs of a right and a wrong answer: one pair whose confidences differ by rounding may change places
+        allowed = one_pair(found[1], name) if name.endswith("/auroc") else 1e-5
+        assert found[0][name] == pytest.approx(found[1][name], abs=allowed), name
     assert losses(tmp_path / "two") == pytest.approx(losses(one), abs=1e-5)
     assert found[0]["teacher_seconds"] > 1 and "teacher_seconds" not in found[1]
     assert len(list((tmp_path / "outputs" / "teachers").glob("*/"))) == 1

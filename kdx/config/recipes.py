@@ -12,7 +12,15 @@ from kdx.config.trainer import check_trainer
 
 # What a teacher's recipe may take from the run that needs the teacher.
 TAKES = (
-    *("data", "views", "augmentation", "interpolation", "mixing", "optimizer", "lr_batch_size", "lr_schedule", "losses"),
+    "data",
+    "views",
+    "augmentation",
+    "interpolation",
+    "mixing",
+    "optimizer",
+    "lr_batch_size",
+    "lr_schedule",
+    "losses",
     "decay",
 )
 

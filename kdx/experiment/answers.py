@@ -42,7 +42,7 @@ def key(parts: Parts, teacher: Teacher, train: Images, streamed: bool) -> str:
     data = plain["data"]
     pixels = {
         "teacher": [
-            [member.fingerprint, [list(values) for values in member.network.colors], member.resolution]
+            [member.fingerprint, member.network.card, member.resolution]
             for member in teacher.members.values()
             if isinstance(member, OnlineTeacher)
         ],
@@ -52,7 +52,7 @@ def key(parts: Parts, teacher: Teacher, train: Images, streamed: bool) -> str:
         "flip": parts.flip,
         "resolution": [config.resolution.teacher, *config.other_resolutions],
         "interpolation": config.interpolation.in_training[0],
-        "student": plain["resolution"] if config.data.teacher_view == "student" else None,
+        "student": [plain["resolution"], plain["interpolation"]] if config.data.teacher_view == "student" else None,
         "order": [data["batch_size"], data["shuffle_buffer"], data["on_bad_image"]] if parts.mixing is not None else None,
         "arithmetic": [config.trainer.get("precision"), config.speed, streamed],  # workers send images in 8 bits
     }
@@ -77,8 +77,8 @@ def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device:
     folder = root / key(parts, teacher, images, streamed=not resident)
     answers = Answers(folder, config.teacher_cache_bits)
     answering = Answering(answers, teacher, len(images), len(images) // config.data.batch_size, device)
-    epochs = max(config.trainer.get("max_epochs") or 0, 0)
-    known = [epoch for epoch in range(epochs) if answering.agreed(answers.has(epoch))]
+    epochs = range(max(config.trainer.get("max_epochs") or 0, 0))
+    known = answering.kept(epochs)
     if known:
         batches = datamodule.loader("train", observer, lambda: (known[0], 0), train=True)
         apart = answering.differs(known[0], observer.finish(next(iter(batches)).to(device)))
@@ -87,7 +87,7 @@ def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device:
                 f"teacher_cache: the answers in {folder} are not those of this teacher ({apart:.0f} times what rounding "
                 "explains): delete the folder, or use teacher_cache=null"
             )
-    log.info("The teacher's answers to %d of %d epochs are kept in %s", len(known), epochs, folder)
+    log.info("The teacher's answers to %d of %d epochs are kept in %s", len(known), len(epochs), folder)
     if resident:  # in this process; workers would not see that a file is damaged
         observer.answered = answering.knows
     return answering

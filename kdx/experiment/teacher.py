@@ -43,6 +43,12 @@ IRRELEVANT = (
     "data.source",
     "data.teacher_view",
 )
+# What a teacher's training does without unless its recipe states it, and what it has from the run that needs the teacher.
+NOT_OF_A_TEACHER = (
+    *("teacher", "peers", "mixing", "augmentation", "calibration", "temperature"),
+    *("logger", "lr_batch_size", "teacher_cache"),
+)
+OF_THE_RUN = ("outputs", "test", "preflight", "rehearsal", "speed", "teacher_cache_bits", "sweep", "max_attempts")
 
 
 def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
@@ -59,15 +65,11 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     taken = {key: run[key] for key in recipe.pop("takes", ())} | {"student": to_plain(member.network)}
     if "interpolation" in taken:  # in its own run, the teacher is in the place of the student
         taken["interpolation"] |= {"student": run["interpolation"]["teacher"], "student_from": "image"}
-    empty = "teacher peers mixing augmentation calibration temperature logger lr_batch_size teacher_cache"
-    without = dict.fromkeys(empty.split())
+    without = dict.fromkeys(NOT_OF_A_TEACHER)
     own: dict[str, Any] = {"name": NAME, "tags": [], "losses": {}, "metrics": {}}
     own |= {"resolution": {"teacher": side, "student": side}, "baseline": None, "baselines": [], "measured": None}
     own |= {"ckpt_path": AUTO, "on_conflict": "refuse"}  # a teacher whose training was cut off goes on
-    same = {
-        key: run[key]
-        for key in ("outputs", "test", "preflight", "rehearsal", "speed", "teacher_cache_bits", "sweep", "max_attempts")
-    }
+    same = {key: run[key] for key in OF_THE_RUN}
     stated = {**without, **own, **same, **{key: value for key, value in recipe.items() if key not in taken}}
     stated |= {key: overlay(value, recipe[key]) if key in recipe else value for key, value in taken.items()}
     stated |= {key: None for key, value in stated.items() if value == {} and key not in MAY_BE_EMPTY}  # an option none.yaml

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from kdx.config.errors import ConfigError
 from kdx.metrics.gathering import everywhere
 from kdx.teachers.answers import Answers, rows
 from kdx.teachers.teacher import Teacher
@@ -22,14 +22,15 @@ TOLERANCE = {16: 2e-3, 32: 1e-4}  # relative to the largest logit
 
 
 class Answering:
-    """Gives the calibrated logits [M,B,K] of all members for a training batch.
+    """Gives the calibrated logits [M,B,K] of all members for a training batch, rounded as they are kept.
 
-    An epoch that has been kept is read, after which the teacher does not run; of another, the answers are kept at its end, if
-    this process has seen all of it. A full disk ends the keeping, not the training.
+    So a run computes the same whether it is the first or reads what another has kept. An epoch that has been kept is read,
+    after which the teacher does not run; of another, the answers are kept at its end, if this run has seen all of it. A full
+    disk ends the keeping, not the training.
 
     Args:
         answers: the files.
-        teacher: the teacher.
+        teacher: the teacher, calibrated.
         size: the number of training images.
         batches: the number of batches of an epoch.
         device: that of this rank.
@@ -37,37 +38,49 @@ class Answering:
 
     def __init__(self, answers: Answers, teacher: Teacher, size: int, batches: int, device: torch.device) -> None:
         self.answers, self.teacher, self.size, self.batches, self.device = answers, teacher, size, batches, device
+        values = [member.calibration_temperature for member in teacher.members.values()]
+        self._temperatures = torch.tensor(values, device=device).view(-1, 1, 1)
         self._epoch: int | None = None
-        self._table: NDArray[np.floating] | None = None
+        self._table: Tensor | None = None
         self._index: list[Tensor] = []
         self._logits: list[Tensor] = []  # uncalibrated, [B,M,K]
         self._keeps = True
+
+    def kept(self, epochs: Sequence[int]) -> list[int]:
+        """Return the epochs whose answers are there for all ranks, also while another run writes files."""
+        here = torch.tensor([[self.answers.has(epoch) for epoch in epochs]], device=self.device)
+        everywhere_here = everywhere([here]).all(0).tolist()
+        return [epoch for epoch, found in zip(epochs, everywhere_here, strict=True) if found]
 
     def knows(self, epoch: int) -> bool:
         """Return whether the answers to this epoch are kept and sound, on all ranks; it becomes the epoch of the next calls."""
         if epoch != self._epoch:
             self._epoch, self._index, self._logits = epoch, [], []
             table = self.answers.open(epoch)
-            self._table = table if self.agreed(table is not None) else None
+            sound = everywhere([torch.tensor([table is not None], device=self.device)]).all()
+            self._table = table if sound else None
         return self._table is not None
 
-    def agreed(self, here: bool) -> bool:
-        """Return whether `here` is true on all ranks, which must do the same, also while another run writes files."""
-        return bool(everywhere([torch.tensor([here], device=self.device)]).all())
-
     def __call__(self, epoch: int, batch: Batch) -> Tensor:
-        """Return the calibrated logits [M,B,K] of a batch of this epoch."""
+        """Return the calibrated logits [M,B,K] of a batch of this epoch. ConfigError if 16 bits cannot hold them."""
         assert batch.index is not None
-        temperatures = self._temperatures()
         if self.knows(epoch):
             assert self._table is not None
-            return rows(self._table, batch.index) / temperatures
-        assert batch.teacher_images is not None
-        each = self.teacher.each(batch.teacher_images, batch.other_images)
-        kept = torch.float16 if self.answers.bits == 16 else torch.float32
+            return rows(self._table, batch.index) / self._temperatures
+        raw = self._live(batch, len(batch)).to(self.answers.dtype)
+        if not self._index and not raw.isfinite().all():  # once an epoch: reading it makes the host wait
+            raise ConfigError(
+                "The teacher's logits are too large for 16 bits: use teacher_cache_bits=32, or teacher_cache=null"
+            )
         self._index.append(batch.index)
-        self._logits.append((each * temperatures).transpose(0, 1).to(kept))
-        return each
+        self._logits.append(raw.transpose(0, 1))
+        return raw.float() / self._temperatures
+
+    def _live(self, batch: Batch, count: int) -> Tensor:
+        """Return the teacher's own uncalibrated logits [M,count,K] of the first images of a batch."""
+        assert batch.teacher_images is not None
+        others = {side: images[:count] for side, images in batch.other_images.items()}
+        return self.teacher.each(batch.teacher_images[:count], others) * self._temperatures
 
     def finish(self) -> None:
         """Keep the answers of the epoch that ends."""
@@ -79,8 +92,6 @@ class Answering:
         if rank() or not self._keeps or self.answers.has(epoch):  # another run has kept them meanwhile
             return
         try:
-            if not whole[1].isfinite().all():
-                raise OSError("logits are too large for 16 bits: use teacher_cache_bits=32")
             self.answers.write(epoch, self.size, *whole)
         except OSError as error:
             self._keeps = False
@@ -88,17 +99,10 @@ class Answering:
 
     def differs(self, epoch: int, batch: Batch) -> float:
         """Return by how much kept answers differ from the teacher's for images of `batch`, in units of what rounding allows."""
-        assert batch.teacher_images is not None and batch.index is not None
+        assert batch.index is not None
         if not self.knows(epoch):
             return 0.0
         assert self._table is not None
-        others = {side: images[:CHECKED] for side, images in batch.other_images.items()}
-        temperatures = self._temperatures()
-        live = self.teacher.each(batch.teacher_images[:CHECKED], others) * temperatures
+        live = self._live(batch, CHECKED)
         apart = (rows(self._table, batch.index[:CHECKED]) - live).abs().max() / live.abs().max().clamp(min=1e-6)
-        share = float(apart) / TOLERANCE[self.answers.bits]
-        return share if share == share else float("inf")  # NaN: a row that was never written
-
-    def _temperatures(self) -> Tensor:
-        values = [member.calibration_temperature for member in self.teacher.members.values()]
-        return torch.tensor(values, device=self.device).view(-1, 1, 1)
+        return torch.nan_to_num(apart / TOLERANCE[self.answers.bits], torch.inf).item()  # NaN: a row that was never written
