@@ -94,6 +94,12 @@ class RenderedBatch:
     others: Mapping[int, Tensor] = field(default_factory=dict)
     further: Mapping[int, Tensor] = field(default_factory=dict)
 
+    @property
+    def bytes(self) -> int:
+        """Size of all images."""
+        images = (self.student, self.teacher, *self.others.values(), *self.further.values())
+        return sum(tensor.nbytes for tensor in images if tensor is not None)
+
     def to(self, device: torch.device) -> RenderedBatch:
         """The same on `device`."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

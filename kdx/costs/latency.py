@@ -14,8 +14,8 @@ from torch import nn
 
 from kdx.costs.state import example, undisturbed
 
-BUDGET, LIMIT = 0.2, 5.0  # seconds: minimum time for repetitions, and time after which no repetition starts
-LEAST, WARMUPS = 3, 3
+BUDGET, LIMIT = 0.05, 5.0  # seconds: minimum time for repetitions, and time after which no repetition starts
+LEAST, WARMUPS, WARM = 3, 3, 0.2  # repetitions, warm-up calls, and seconds after which no further warm-up call starts
 AGREE, ROUNDS = 0.1, 3  # spread at which repetitions agree; so often they are measured if they do not
 
 Clock = Callable[[], float]
@@ -50,12 +50,12 @@ class Timing:
 def median(call: Callable[[], Any], clock: Clock = time.perf_counter) -> Timing:
     """Return the median time of `call`, which must be synchronous.
 
-    Up to 3 warm-up calls, then repetitions for 0.2 s, at least 3. No call starts after 5 s, so slow calls are repeated less
+    Up to 3 warm-up calls, then repetitions for 0.05 s, at least 3. No call starts after 5 s, so slow calls are repeated less
     often; the slowest ones are measured by the last warm-up call. Repetitions whose interquartile range is over 10 % of their
     median were disturbed: they are measured again, up to 3 times in all, and those with the smallest range count.
     """
     began, warm, rounds = clock(), list[float](), list[list[float]]()
-    while len(warm) < WARMUPS and sum(warm) < BUDGET:
+    while len(warm) < WARMUPS and sum(warm) < WARM:
         warm.append(_once(call, clock))
     while len(rounds) < ROUNDS and not (rounds and _spread(rounds[-1]) <= AGREE):
         taken = list[float]()

@@ -27,6 +27,8 @@ Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it
 Look = Callable[[Examples], RenderedBatch]  # how an observer looks at decoded examples
 Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indices
 
+KEPT = 128 << 20  # bytes of rendered views of val or test
+
 
 def at_start() -> tuple[int, int]:
     """Return the position of a loader that always starts with the first batch of epoch 0."""
@@ -85,7 +87,10 @@ class Loader(ABC):
 
 
 class ResidentLoader(Loader):
-    """Gathers batches from a split on the device, which several loaders may share as `held`."""
+    """Gathers batches from a split on the device, which several loaders may share as `held`.
+
+    Without training, every pass shows the same views: rendered once, they stay on the device if they have at most KEPT bytes.
+    """
 
     def __init__(
         self,
@@ -100,8 +105,20 @@ class ResidentLoader(Loader):
         super().__init__(images, order, look, position, on_bad_image)
         self.held = held or Resident(images, on_bad_image, device)
         self.skipped = dict(self.held.skipped)
+        self._kept: list[RenderedBatch] = []
 
     def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
+        if len(self._kept) == len(self):
+            yield from self._kept
+            return
+        self._kept = []
+        room = 0 if self.order.train else KEPT
+        for rendered in self._gathered(tickets):
+            room -= rendered.bytes
+            self._kept = [*self._kept, rendered] if room >= 0 else []
+            yield rendered
+
+    def _gathered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
         held = self.held
         for epoch, number, index in tickets:
             draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, held.skipped)

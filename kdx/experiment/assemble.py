@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import Node
+from kdx.config.schema import Node, RunConfig
 from kdx.data.source import Images, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
@@ -38,6 +38,8 @@ from kdx.views.observer import Observer
 from kdx.views.render import Resizing
 
 log = logging.getLogger("kdx")
+
+EVAL_PIXELS, EVAL_IMAGES = 1 << 19, 512  # at most in a batch that is larger than those of training
 
 
 @dataclass
@@ -160,6 +162,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         budget=config.data.resident_budget_mb << 20,
         on_bad_image=config.data.on_bad_image,
         shuffle_buffer=config.data.shuffle_buffer,
+        eval_batch_size=eval_batch_size(config),
     )
 
     def inspect_teacher(module: DistillationModule) -> preflight.Preflight:
@@ -203,6 +206,20 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         open_answers=opened if teacher is not None else None,
     )
     return Experiment(module, datamodule, teacher, caveats)
+
+
+def eval_batch_size(config: RunConfig) -> int:
+    """Return the batch over all devices on val and test: several training batches at once, if images are small.
+
+    Small batches would cost more in calls than in arithmetic. Logits change by rounding, so not with `speed=exact`; and not
+    where the number of batches is limited.
+    """
+    size = config.data.batch_size
+    limited = any(config.trainer.get(f"limit_{loop}_batches") not in (None, 1.0) for loop in ("val", "test"))
+    if config.speed == "exact" or limited:
+        return size
+    sides = *config.student_resolutions, config.resolution.teacher, *config.other_resolutions
+    return size * max(1, min(EVAL_PIXELS // max(sides) ** 2, EVAL_IMAGES) // size)
 
 
 def stored_views(parts: Parts, num_classes: int) -> list[Observer]:

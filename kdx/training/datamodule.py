@@ -19,8 +19,9 @@ from kdx.views.observer import Observer
 class DataModule(pl.LightningDataModule):
     """Loaders for Lightning, and the observers that define how each split is rendered.
 
-    `batch_size` is the batch over all devices. `loader="auto"` keeps a split resident if its decoded pixels, on one canvas of
-    the size of the largest image, have at most `budget` bytes. `shuffle_buffer` is that of the `Sampler`.
+    `batch_size` is the batch over all devices, and `eval_batch_size` that of passes without training. `loader="auto"` keeps a
+    split resident if its decoded pixels, on one canvas of the size of the largest image, have at most `budget` bytes.
+    `shuffle_buffer` is that of the `Sampler`.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class DataModule(pl.LightningDataModule):
         budget: int = 2 << 30,
         on_bad_image: OnBadImage = "raise",
         shuffle_buffer: int | None = None,
+        eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.shuffle_buffer = shuffle_buffer
@@ -42,6 +44,7 @@ class DataModule(pl.LightningDataModule):
             check_labels(images, observers[name].num_classes)
         self.splits, self.observers = splits, observers
         self.batch_size, self.seed = batch_size, seed
+        self.eval_batch_size = eval_batch_size or batch_size
         self.kind, self.num_workers, self.budget, self.on_bad_image = loader, num_workers, budget, on_bad_image
         self.loaders: list[tuple[SplitName, Loader]] = []
         self._held: dict[SplitName, Resident | None] = {}
@@ -60,7 +63,7 @@ class DataModule(pl.LightningDataModule):
         images = self.splits[split]
         order = Sampler(
             len(images),
-            self.batch_size,
+            self.batch_size if train else self.eval_batch_size,
             self.seed,
             train=train,
             halo=observer.halo if train else 0,

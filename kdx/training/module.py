@@ -19,6 +19,7 @@ from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
 from kdx.training.answering import Answering
 from kdx.training.callbacks.checkpoints import after_bad_loss
+from kdx.training.datamodule import batches_begun
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
 from kdx.training.loggers.journal import Journal
@@ -171,8 +172,9 @@ class DistillationModule(pl.LightningModule):
         return [_StepLog()]
 
     def log_step(self) -> None:
-        """Log the training curves if a point of them is due."""
-        if self.global_step % self.every == 0 or self.trainer.is_last_batch:
+        """Log the training curves if a point of them is due: after a step, which with accumulation is not every batch."""
+        ends_step = batches_begun(self.trainer) % self.trainer.accumulate_grad_batches == 0
+        if (ends_step and self.global_step % self.every == 0) or self.trainer.is_last_batch:
             self.log_training()
 
     def log_training(self) -> None:
@@ -230,7 +232,8 @@ class DistillationModule(pl.LightningModule):
         self.val_metrics = self.val_suites.compute()
         self._finish_final_pass()
         numbers = {f"val/{name}": value for name, value in self.val_metrics.items()}
-        self.log_dict(numbers, logger=False)  # for callbacks that monitor them; the same on all ranks
+        # for callbacks that monitor them, the same on all ranks; self.log does this too, but can take longer than validation
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log_now(numbers)
 

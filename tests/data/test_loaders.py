@@ -116,6 +116,33 @@ def test_evaluation_ends_with_the_short_batch(build: Build) -> None:
     assert_is_the_plan(loader, Uneven(50), order, 0)
 
 
+@pytest.mark.parametrize(("room", "looks"), [(10**6, 7), (50 * 42 - 1, 21), (0, 21)], ids=["all", "all but a byte", "none"])
+def test_what_evaluation_shows_is_rendered_once_if_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, room: int, looks: int
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("kdx.data.loaders.KEPT", room)
+    order = Sampler(50, 8)
+    loader = ResidentLoader(EVEN, order, lambda examples: (seen.append(examples.draw.batch), as_canvas(examples))[1])
+    next(iter(loader))  # and breaks off, as Ctrl-C does
+    seen.clear()
+    for _ in range(3):
+        assert_is_the_plan(loader, EVEN, order, 0)
+    assert len(seen) == looks
+
+
+def test_training_is_rendered_in_every_epoch() -> None:
+    seen: list[int] = []
+    order = Sampler(50, 8, train=True)
+    positions_of_two = positions((0, 0), (1, 0))
+    loader = ResidentLoader(
+        EVEN, order, lambda examples: (seen.append(examples.draw.epoch), as_canvas(examples))[1], positions_of_two
+    )
+    for epoch in range(2):
+        assert_is_the_plan(loader, EVEN, order, epoch)
+    assert seen == [0] * 6 + [1] * 6
+
+
 def test_workers_go_at_once_even_if_their_loader_dies_in_a_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[str] = []  # by torch, after it waited for a worker that was not told to go
     monkeypatch.setattr(BaseProcess, "terminate", lambda worker: (killed.append(worker.name), worker.kill()))

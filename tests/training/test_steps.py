@@ -62,10 +62,9 @@ def test_lr_follows_the_schedule_once_per_optimizer_step(
     )
     total, schedule = 16 // batches, CosineLr(warmup_epochs=1)
     assert len(gradients) == total
-    found = dict(rates(folder))
-    assert sorted(found) == list(range(batches % 2, total + 1))  # a batch that only adds its gradient is logged too, at step 0
-    assert [found[step] for step in sorted(found)] == pytest.approx(
-        [schedule(step, total, 4 / batches) for step in sorted(found)], abs=1e-7
+    assert [step for step, _ in rates(folder)] == list(range(1, total + 1))  # a batch that only adds its gradient has no row
+    assert [rate for _, rate in rates(folder)] == pytest.approx(
+        [schedule(step, total, 4 / batches) for step in range(1, total + 1)], abs=1e-7
     )
 
 
