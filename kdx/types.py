@@ -135,6 +135,7 @@ class Batch:
     index: Tensor | None = None  # of the examples in their split
     other_images: Mapping[int, Tensor] = field(default_factory=dict)
     further_images: Mapping[int, Tensor] = field(default_factory=dict)
+    epoch: int = 0  # of the views
 
     def __len__(self) -> int:
         return len(self.student_images)

@@ -82,6 +82,11 @@ class Loader(ABC):
             self.skipped |= rendered.skipped
             yield rendered
 
+    def chosen(self, epoch: int, index: NDArray[np.int64]) -> RenderedBatch:
+        """Return the images `index` [B] as one batch of an epoch."""
+        (rendered,) = self._rendered(iter([(epoch, 0, index)]))
+        return rendered
+
     @abstractmethod
     def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]: ...
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdx.config.errors import ConfigError
 from kdx.config.identity import code_of, digest
-from kdx.config.schema import AUTO, to_plain
-from kdx.data.source import Images
+from kdx.config.schema import AUTO, RunConfig, to_plain
+from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
-from kdx.experiment.build import Parts
+from kdx.experiment.build import Parts, observers
+from kdx.experiment.cautions import training_length
 from kdx.run.provenance import VERSION
 from kdx.teachers.answers import Answers
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training.answering import Answering
 from kdx.training.datamodule import DataModule
+from kdx.training.examination import Examination, Shown, SplitAnswers
+from kdx.views.policies import WHICH_EPOCHS
 
 log = logging.getLogger("kdx")
 
@@ -31,38 +37,90 @@ def unusable(parts: Parts) -> str | None:
     return None
 
 
-def key(parts: Parts, teacher: Teacher, train: Images, streamed: bool) -> str:
-    """Return the key of the answers: equal for runs in which the teacher sees the same pixels in the same epochs.
+def root(config: RunConfig) -> Path:
+    """Return the folder of all kept answers."""
+    return Path(config.outputs) / "answers" if config.teacher_cache in (None, AUTO) else Path(str(config.teacher_cache))
 
-    The teacher counts by its weights, the data by its pixels and labels, views by all settings and the seed. The calibration
-    of the teacher, and all that concerns the student alone, do not count.
+
+def members(teacher: Teacher) -> list[Any]:
+    """Return what a teacher's answers to given pixels depend on, as plain data."""
+    return [
+        [member.fingerprint, member.network.card, member.resolution]
+        for member in teacher.members.values()
+        if isinstance(member, OnlineTeacher)
+    ]
+
+
+def card(parts: Parts, teacher: list[Any], train: Images, streamed: bool) -> dict[str, Any]:
+    """Return what is equal for runs in which the teacher, as `members` gives it, sees the same pixels in the same epochs.
+
+    The teacher counts by its weights, the data by its pixels and labels, views by all settings and their seed. The calibration
+    of the teacher, the number of distinct epochs, and all that concerns the student alone, do not count.
     """
     config, plain = parts.config, to_plain(parts.config)
     views = {name: plain[name] for name in ("views", "mixing", "augmentation")}
+    views["views"] = {name: value for name, value in views["views"].items() if name not in WHICH_EPOCHS}
     data = plain["data"]
-    pixels = {
-        "teacher": [
-            [member.fingerprint, member.network.card, member.resolution]
-            for member in teacher.members.values()
-            if isinstance(member, OnlineTeacher)
-        ],
+    observer = observers(parts, num_classes=2)["train"]
+    return {
+        "teacher": teacher,
         "data": fingerprint({"train": train}),
-        "seed": config.seed,
+        "seed": observer.policy.drawn_from(config.seed, 0)[0],
         **views,
         "flip": parts.flip,
         "resolution": [config.resolution.teacher, *config.other_resolutions],
         "interpolation": config.interpolation.in_training[0],
         "student": [plain["resolution"], plain["interpolation"]] if config.data.teacher_view == "student" else None,
-        "order": [data["batch_size"], data["shuffle_buffer"], data["on_bad_image"]] if parts.mixing is not None else None,
+        "order": [data["batch_size"], data["shuffle_buffer"], data["on_bad_image"]] if observer.depends_on_batch else None,
         "arithmetic": [config.trainer.get("precision"), config.speed, streamed],  # workers send images in 8 bits
+        "code": code_of(views),
+        "kdx": VERSION,
     }
-    return digest({**pixels, "code": code_of(views), "kdx": VERSION})
 
 
-def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device: torch.device) -> Answering | None:
-    """Return the kept answers for this run, compared with the teacher; None if it does not use any, with the reason in the log.
+def examined_card(
+    parts: Parts, teacher: list[Any], shown: Any, images: Images, streamed: bool, device: torch.device, world: int
+) -> dict[str, Any]:
+    """Return what is equal for runs in which the teacher's logits on a whole split are equal to the last bit.
 
-    ConfigError if they are not those of the teacher.
+    `shown` says which images the teacher sees.
+    """
+    config, plain = parts.config, to_plain(parts.config)
+    autocast = str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else None
+    arithmetic = [config.trainer.get("precision"), config.speed, bool(parts.objective.teacher_features), streamed]
+    return {
+        "teacher": teacher,
+        "shown": shown,
+        "data": fingerprint({"split": images}),
+        "crop": plain["data"]["eval_crop"],
+        "resolution": [config.resolution.teacher, *config.other_resolutions, config.student_resolution],
+        "interpolation": config.interpolation.in_evaluation,
+        "arithmetic": [*arithmetic, autocast, device.type, config.data.batch_size, world, config.data.on_bad_image],
+        "code": code_of({"crop": plain["data"]["eval_crop"]}),
+        "kdx": VERSION,
+    }
+
+
+def examination(parts: Parts, teacher: Teacher, datamodule: DataModule, user: Path) -> Examination:
+    """Return who asks the teacher about val and test, and keeps its logits for the runs after that in the folder `user`."""
+    told = functools.cache(lambda: members(teacher))
+
+    def opened(split: SplitName, shown: Shown, device: torch.device) -> SplitAnswers:
+        images, streamed = datamodule.splits[split], datamodule.held(split) is None
+        member = teacher.members.get(shown)
+        others = [[other.mean, other.std] for other in member.alternatives] if isinstance(member, OnlineTeacher) else []
+        about = [shown, others]
+        made_of = examined_card(parts, told(), about, images, streamed, device, datamodule.world)
+        answers = Answers(root(parts.config) / digest(made_of), 32, made_of, user)
+        return SplitAnswers(answers, len(images), device)
+
+    return Examination(teacher, opened)
+
+
+def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device: torch.device, user: Path) -> Answering | None:
+    """Return the kept answers for the run in the folder `user`, compared with the teacher.
+
+    None if the run does not use any, with the reason in the log. ConfigError if they are not those of the teacher.
     """
     config = parts.config
     if config.teacher_cache is None:
@@ -71,17 +129,18 @@ def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device:
     if reason is not None:
         log.info("teacher_cache is not used: %s", reason)
         return None
-    root = Path(config.outputs) / "answers" if config.teacher_cache == AUTO else Path(config.teacher_cache)
     images, observer = datamodule.splits["train"], datamodule.observers["train"]
     resident = datamodule.held("train") is not None
-    folder = root / key(parts, teacher, images, streamed=not resident)
-    answers = Answers(folder, config.teacher_cache_bits)
-    answering = Answering(answers, teacher, len(images), len(images) // config.data.batch_size, device)
-    epochs = range(max(config.trainer.get("max_epochs") or 0, 0))
+    made_of = card(parts, members(teacher), images, streamed=not resident)
+    folder = root(config) / digest(made_of)
+    answers = Answers(folder, config.teacher_cache_bits, made_of, user)
+    choose = None if observer.depends_on_batch else datamodule.chooser("train", observer)
+    answering = Answering(answers, teacher, len(images), len(images) // config.data.batch_size, device, choose)
+    epochs = range(distinct_epochs(config, len(images)))
     known = answering.kept(epochs)
     if known:
         batches = datamodule.loader("train", observer, lambda: (known[0], 0), train=True)
-        apart = answering.differs(known[0], observer.finish(next(iter(batches)).to(device)))
+        apart = answering.differs(observer.finish(next(iter(batches)).to(device)))
         if apart > 1:
             raise ConfigError(
                 f"teacher_cache: the answers in {folder} are not those of this teacher ({apart:.0f} times what rounding "
@@ -91,3 +150,10 @@ def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device:
     if resident:  # in this process; workers would not see that a file is damaged
         observer.answered = answering.knows
     return answering
+
+
+def distinct_epochs(config: RunConfig, train_size: int) -> int:
+    """Return the number of epochs of a run whose views differ, at least 1."""
+    length = training_length(config, train_size)
+    epochs = max(math.ceil(length.total / length.per_epoch), 1)
+    return min(epochs, config.views.get("distinct_epochs") or epochs)

@@ -16,7 +16,7 @@ from kdx.config.schema import Node, RunConfig
 from kdx.data.source import Images, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
-from kdx.experiment.answers import open_answers
+from kdx.experiment.answers import examination, open_answers
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
 from kdx.experiment.networks import channels_last, make_network, normalizations
@@ -151,6 +151,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         doubts = [own.outputs.doubt for own in files.values()]
         report_faults(class_faults(doubts), config, caveats)
     connect(parts, distiller, splits["train"])
+    if parts.policy.seed is not None:
+        caveats["views_seed"] = f"views.seed={parts.policy.seed}: all seeds have the same views, whose chance the spread lacks"
     observers = build.observers(parts, num_classes)
     datamodule = DataModule(
         splits,
@@ -165,12 +167,16 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         eval_batch_size=eval_batch_size(config),
     )
 
+    examined = examination(parts, teacher, datamodule, folder) if teacher is not None else None
+
     def inspect_teacher(module: DistillationModule) -> preflight.Preflight:
         assert teacher is not None
         teacher.to(module.device)
         batches = datamodule.batches("val", observers["test"], module.device)
         classes = classes_in_question(parts, files, folder)
-        found = preflight.inspect(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config), classes)
+        found = preflight.inspect(
+            *(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config), classes, examined)
+        )
         if "teacher/accuracy" in found.metrics:
             text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
             numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]
@@ -187,7 +193,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
 
     def opened(module: DistillationModule) -> Answering | None:
         assert teacher is not None
-        return open_answers(parts, teacher, datamodule, module.device)
+        return open_answers(parts, teacher, datamodule, module.device, folder)
 
     if config.teacher is None and config.peers is None:
         for name, metric in parts.metrics.items():
@@ -204,6 +210,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
         open_answers=opened if teacher is not None else None,
+        examination=examined,
     )
     return Experiment(module, datamodule, teacher, caveats)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdx.config.schema import RunConfig
 from kdx.data.source import SplitName
@@ -16,7 +17,7 @@ from kdx.run.folder import RunFolder
 from kdx.training.final_pass import FinalPass, FinalPassResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pytorch_lightning import Trainer
 
@@ -67,12 +68,12 @@ def final_metrics(parts: Parts, experiment: Experiment, trainer: Trainer, folder
         metrics |= {name: value for name, value in preflight.items() if name.startswith("calibration_temperature")}
     networks = _able(experiment, assessed_networks(parts.config, labels=parts.source.labels))
     widen(experiment, networks)
-    results: dict[SplitName, FinalPassResult] = {"val": _measure(trainer.validate, networks, parts, experiment)}
+    results: dict[SplitName, FinalPassResult] = {"val": _measure("val", trainer, networks, parts, experiment)}
     temperatures = results["val"].temperatures
     metrics |= {TEMPERATURES[name]: value for name, value in temperatures.items()}
     metrics |= numbers("val", results["val"], module.val_metrics)
     if parts.config.test:
-        results["test"] = _measure(trainer.test, networks, parts, experiment, temperatures)
+        results["test"] = _measure("test", trainer, networks, parts, experiment, temperatures)
         metrics |= numbers("test", results["test"], module.test_metrics)
     if module.telemetry.all_images:  # else nothing was left to train after a resume
         metrics["images_per_second"] = module.telemetry.images_per_second
@@ -92,7 +93,7 @@ def measured_again(
     temperatures = {name: metrics[key] for name, key in TEMPERATURES.items() if key in metrics}
     networks = _able(experiment, assessed_networks(parts.config, labels=parts.source.labels))
     widen(experiment, networks)
-    result = _measure(trainer.test, networks, parts, experiment, temperatures)
+    result = _measure("test", trainer, networks, parts, experiment, temperatures)
     return numbers(split, result, experiment.module.test_metrics)
 
 
@@ -118,18 +119,25 @@ def numbers(split: str, result: FinalPassResult, suite: Mapping[str, float]) -> 
 
 
 def _measure(
-    run_loop: Callable[..., Any],
+    split: Literal["val", "test"],
+    trainer: Trainer,
     networks: Mapping[str, int],
     parts: Parts,
     experiment: Experiment,
     temperatures: Mapping[str, float] | None = None,
 ) -> FinalPassResult:
-    """Return the result of a final pass over a split; `run_loop` is the trainer's `validate` or `test`."""
-    module = experiment.module
+    """Return the result of a final pass over a split."""
+    module, examination = experiment.module, experiment.module.examination
     module.findings = None
     module.final_pass = FinalPass(
-        networks, module.distiller.student.num_classes, temperatures, labels=parts.source.labels, added_metrics=parts.metrics
+        networks,
+        module.distiller.student.num_classes,
+        temperatures,
+        labels=parts.source.labels,
+        added_metrics=parts.metrics,
+        at_student=None if examination is None else functools.partial(examination.at_student, split),
     )
+    run_loop = trainer.validate if split == "val" else trainer.test
     run_loop(module, datamodule=experiment.datamodule, verbose=False)
     return module.findings or FinalPassResult({}, {})  # empty with trainer.limit_val_batches=0
 

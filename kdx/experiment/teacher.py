@@ -25,6 +25,7 @@ from kdx.networks.normalization import of_weights
 from kdx.run.provenance import VERSION
 from kdx.teachers.store import WEIGHTS, Store
 from kdx.training.ranks import rank
+from kdx.views.policies import WHICH_EPOCHS
 
 log = logging.getLogger("kdx")
 
@@ -63,6 +64,8 @@ def teacher_run(config: RunConfig, member: MemberConfig) -> RunConfig:
     side = member.resolution or config.resolution.teacher
     run, recipe = to_plain(config), to_plain(member.recipe or {})
     taken = {key: run[key] for key in recipe.pop("takes", ())} | {"student": to_plain(member.network)}
+    if "views" in taken:  # the student's, not which epochs of them it sees
+        taken["views"] = {name: value for name, value in run["views"].items() if name not in WHICH_EPOCHS}
     if "interpolation" in taken:  # in its own run, the teacher is in the place of the student
         taken["interpolation"] |= {"student": run["interpolation"]["teacher"], "student_from": "image"}
     without = dict.fromkeys(NOT_OF_A_TEACHER)

@@ -32,8 +32,9 @@ def draw_views(observer: Observer, images: Images, batch_size: int, seed: int, o
         seed: The seed of the run.
         on_bad_image: What to do with images that cannot be decoded.
     """
-    order = Sampler(len(images), min(batch_size, len(images)), seed, train=True, halo=observer.halo)
-    number, index = next(order.batches(0))
+    first, epoch = observer.order(seed, 0)
+    order = Sampler(len(images), min(batch_size, len(images)), first, train=True, halo=observer.halo)
+    number, index = next(order.batches(epoch))
     index = index[: MOST_COLUMNS + observer.halo]
     decoded, bad = decode(images, index, on_bad_image)
     draw = without(Draw(seed, 0, number, index), observer.halo, bad)
@@ -41,7 +42,7 @@ def draw_views(observer: Observer, images: Images, batch_size: int, seed: int, o
     chosen = [originals[i] for i in draw.index.tolist()]
     sizes = np.array([image.shape[1:] for image in chosen], np.int64)
     rendered = observer.look(Examples(draw, chosen, sizes, None, observer.halo))
-    lam = None if observer.mixing is None else observer.mixing.draw(draw).lam.tolist()
+    lam = None if observer.mixing is None else observer.mixing.draw(rendered.draw).lam.tolist()
     return panel([image.numpy() for image in chosen[observer.halo :]], rendered, observer.finish(rendered), lam)
 
 

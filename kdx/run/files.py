@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +20,16 @@ FULL = 2**16  # bytes that may be free on a disk onto which a file did not fit
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, several: bool = False) -> Iterator[Path]:
     """Yield the path of a draft beside `path`, which takes the place of `path` at the end; nothing is left after an exception.
 
-    The draft is on the disk before it is renamed, so neither a killed process nor a crash leaves half a file.
+    The draft is on the disk before it is renamed, so neither a killed process nor a crash leaves half a file. With `several`,
+    processes that write the same file at the same time have drafts of their own; the last one stays.
 
     Raises:
         OSError: With ENOSPC if the disk is full, also if a library says it in another way.
     """
-    draft = path.with_name(f".{path.name}.part")
+    draft = path.with_name(f".{path.name}{f'.{uuid.uuid4().hex[:8]}' if several else ''}.part")
     try:
         yield draft
         with draft.open("rb+") as file:

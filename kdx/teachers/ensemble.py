@@ -56,10 +56,10 @@ class Ensemble(Teacher):
         return self.parts
 
     def logits(self, images: Tensor) -> Tensor:
-        raise NotImplementedError("an ensemble has no logits of its own: use each() and combine()")
+        raise NotImplementedError("an ensemble has no logits of its own: use raw() or each(), and combine()")
 
-    def each(self, images: Tensor, others: Others | None = None) -> Tensor:
-        return torch.cat([member.each(images, others) for member in self.parts.values()])
+    def raw(self, images: Tensor, others: Others | None = None) -> Tensor:
+        return torch.cat([member.raw(images, others) for member in self.parts.values()])
 
     def combine(self, each: Tensor) -> Tensor:
         return combine(each, self.how)

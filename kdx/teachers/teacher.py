@@ -20,8 +20,8 @@ class Teacher(ABC):
     """Maps images [B,C,R,R] to calibrated float32 logits [B,K], without gradient.
 
     A teacher is not an `nn.Module`, so optimizers, checkpoints, DDP and `train()` do not affect it. The logits are divided by
-    `calibration_temperature`. A teacher has one or more members: `each` returns the logits of all members, and `combine`
-    reduces them to one.
+    `calibration_temperature`. A teacher has one or more members: `each` returns the logits of all members (`raw` those before
+    calibration), and `combine` reduces them to one.
     """
 
     calibration_temperature: float = 1.0
@@ -59,10 +59,19 @@ class Teacher(ABC):
         """Return calibrated logits [B,K]. `others` are the same images at other resolutions, by side in px."""
         return self.combine(self.each(images, others))
 
+    def raw(self, images: Tensor, others: Others | None = None) -> Tensor:
+        """Return the logits of all members before calibration, [M,B,K]."""
+        with torch.no_grad():
+            return self.logits(images).float()[None]
+
+    def calibrated(self, raw: Tensor) -> Tensor:
+        """Return logits [M,B,K] of all members divided by their calibration temperatures."""
+        members = self.members.values()
+        return torch.stack([logits / member.calibration_temperature for logits, member in zip(raw, members, strict=True)])
+
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
         """Return the calibrated logits of all members, [M,B,K]."""
-        with torch.no_grad():
-            return (self.logits(images).float() / self.calibration_temperature)[None]
+        return self.calibrated(self.raw(images, others))
 
     def combine(self, each: Tensor) -> Tensor:
         """Reduce the members' logits [M,B,K] to [B,K]."""
@@ -102,8 +111,8 @@ class OnlineTeacher(Teacher):
                 laid_out(self._runs, side)
         return self._runs
 
-    def each(self, images: Tensor, others: Others | None = None) -> Tensor:
-        return super().each(self._own(images, others))
+    def raw(self, images: Tensor, others: Others | None = None) -> Tensor:
+        return super().raw(self._own(images, others))
 
     def normalized_otherwise(self, images: Tensor, others: Others | None = None) -> Tensor:
         """Return the logits [B,A,K] under each of the `alternatives`, which the preflight compares with the network's own."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdx.config.errors import ConfigError
 from kdx.metrics.gathering import everywhere
-from kdx.teachers.answers import Answers, rows
+from kdx.teachers.answers import Answers, apart, placed, rows
 from kdx.teachers.teacher import Teacher
 from kdx.training.ranks import rank
 from kdx.types import Batch
@@ -18,7 +20,6 @@ from kdx.types import Batch
 log = logging.getLogger("kdx")
 
 CHECKED = 32  # images of which the kept answers are compared with the teacher's
-TOLERANCE = {16: 2e-3, 32: 1e-4}  # relative to the largest logit
 
 
 class Answering:
@@ -34,9 +35,20 @@ class Answering:
         size: the number of training images.
         batches: the number of batches of an epoch.
         device: that of this rank.
+        choose: Returns the images of an index [B] with their views of an epoch: those that the last, incomplete batch has left
+            out, which runs with another order need. None if a view depends on its batch, so that no run has another order.
     """
 
-    def __init__(self, answers: Answers, teacher: Teacher, size: int, batches: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        teacher: Teacher,
+        size: int,
+        batches: int,
+        device: torch.device,
+        choose: Callable[[int, NDArray[np.int64]], Batch] | None = None,
+    ) -> None:
+        self.choose = choose
         self.answers, self.teacher, self.size, self.batches, self.device = answers, teacher, size, batches, device
         values = [member.calibration_temperature for member in teacher.members.values()]
         self._temperatures = torch.tensor(values, device=device).view(-1, 1, 1)
@@ -58,13 +70,13 @@ class Answering:
             self._epoch, self._index, self._logits = epoch, [], []
             table = self.answers.open(epoch)
             sound = everywhere([torch.tensor([table is not None], device=self.device)]).all()
-            self._table = table if sound else None
+            self._table = placed(table, self.device) if sound and table is not None else None
         return self._table is not None
 
-    def __call__(self, epoch: int, batch: Batch) -> Tensor:
-        """Return the calibrated logits [M,B,K] of a batch of this epoch. ConfigError if 16 bits cannot hold them."""
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the calibrated logits [M,B,K] of a batch. ConfigError if 16 bits cannot hold them."""
         assert batch.index is not None
-        if self.knows(epoch):
+        if self.knows(batch.epoch):
             assert self._table is not None
             return rows(self._table, batch.index) / self._temperatures
         raw = self._live(batch, len(batch)).to(self.answers.dtype)
@@ -80,29 +92,33 @@ class Answering:
         """Return the teacher's own uncalibrated logits [M,count,K] of the first images of a batch."""
         assert batch.teacher_images is not None
         others = {side: images[:count] for side, images in batch.other_images.items()}
-        return self.teacher.each(batch.teacher_images[:count], others) * self._temperatures
+        return self.teacher.raw(batch.teacher_images[:count], others)
 
     def finish(self) -> None:
         """Keep the answers of the epoch that ends."""
-        index, logits, epoch = self._index, self._logits, self._epoch
+        if len(self._index) == self.batches and self._epoch is not None:
+            index, logits = everywhere(self._index), everywhere(self._logits)  # what follows concerns the first rank alone
+            if rank() == 0 and self._keeps and not self.answers.has(self._epoch):  # else another run has kept them meanwhile
+                self._keep(self._epoch, index, logits)
         self._index, self._logits, self._epoch = [], [], None
-        if len(index) != self.batches or epoch is None:
-            return
-        whole = everywhere(index), everywhere(logits)  # what follows concerns the first rank alone
-        if rank() or not self._keeps or self.answers.has(epoch):  # another run has kept them meanwhile
-            return
+
+    def _keep(self, epoch: int, index: Tensor, logits: Tensor) -> None:
+        left_out = np.setdiff1d(np.arange(self.size), index.cpu().numpy())
+        if self.choose is not None and len(left_out):
+            batch = self.choose(epoch, left_out)
+            assert batch.index is not None
+            rest = self._live(batch, len(batch)).to(logits.dtype).transpose(0, 1)
+            index, logits = torch.cat([index, batch.index]), torch.cat([logits, rest])
         try:
-            self.answers.write(epoch, self.size, *whole)
+            self.answers.write(epoch, self.size, index, logits)
         except OSError as error:
             self._keeps = False
             log.warning("The teacher's answers are not kept in %s (%s); the training goes on", self.answers.folder, error)
 
-    def differs(self, epoch: int, batch: Batch) -> float:
-        """Return by how much kept answers differ from the teacher's for images of `batch`, in units of what rounding allows."""
+    def differs(self, batch: Batch) -> float:
+        """Return by how much kept answers to a batch differ from the teacher's own, in units of what rounding explains."""
         assert batch.index is not None
-        if not self.knows(epoch):
+        if not self.knows(batch.epoch):
             return 0.0
         assert self._table is not None
-        live = self._live(batch, CHECKED)
-        apart = (rows(self._table, batch.index[:CHECKED]) - live).abs().max() / live.abs().max().clamp(min=1e-6)
-        return torch.nan_to_num(apart / TOLERANCE[self.answers.bits], torch.inf).item()  # NaN: a row that was never written
+        return apart(rows(self._table, batch.index[:CHECKED]), self._live(batch, CHECKED), self.answers.bits)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 
 from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, at_start
 from kdx.data.resident import LoaderKind, OnBadImage, Resident, resident
@@ -49,6 +51,12 @@ class DataModule(pl.LightningDataModule):
         self.loaders: list[tuple[SplitName, Loader]] = []
         self._held: dict[SplitName, Resident | None] = {}
 
+    @property
+    def world(self) -> int:
+        """The number of ranks."""
+        assert self.trainer is not None
+        return self.trainer.world_size
+
     def held(self, split: SplitName) -> Resident | None:
         """Return this split, decoded once and kept on the device; None if it is streamed."""
         if split not in self._held:
@@ -57,28 +65,52 @@ class DataModule(pl.LightningDataModule):
             self._held[split] = resident(self.splits[split], self.kind, self.budget, self.on_bad_image, device)
         return self._held[split]
 
-    def loader(self, split: SplitName, observer: Observer, position: Position = at_start, *, train: bool = False) -> Loader:
+    def loader(
+        self,
+        split: SplitName,
+        observer: Observer,
+        position: Position = at_start,
+        *,
+        train: bool = False,
+        num_workers: int | None = None,
+    ) -> Loader:
         """Return a loader of a split, rendered by `observer`: shuffled for training, else every example once."""
+        num_workers = self.num_workers if num_workers is None else num_workers
         assert self.trainer is not None
         images = self.splits[split]
+
+        def place() -> tuple[int, int]:
+            epoch, batch = position()
+            return observer.order(self.seed, epoch)[1], batch
+
         order = Sampler(
             len(images),
             self.batch_size if train else self.eval_batch_size,
-            self.seed,
+            observer.order(self.seed, 0)[0],
             train=train,
             halo=observer.halo if train else 0,
             rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
+            world=self.world,
             buffer=self.shuffle_buffer,
         )
         held = self.held(split)
         loader: Loader = (
-            StreamedLoader(images, order, observer.look, position, self.on_bad_image, self.num_workers)
+            StreamedLoader(images, order, observer.look, place, self.on_bad_image, num_workers)
             if held is None
-            else ResidentLoader(images, order, observer.look, position, self.on_bad_image, held=held)
+            else ResidentLoader(images, order, observer.look, place, self.on_bad_image, held=held)
         )
         self.loaders.append((split, loader))
         return loader
+
+    def chooser(self, split: SplitName, observer: Observer) -> Callable[[int, NDArray[np.int64]], Batch]:
+        """Return a function that gives the images of an index [B], with their views of an epoch of training, as one batch."""
+        loader = self.loader(split, observer, train=True, num_workers=0)
+
+        def choose(epoch: int, index: NDArray[np.int64]) -> Batch:
+            assert self.trainer is not None
+            return observer.finish(loader.chosen(epoch, index).to(self.trainer.strategy.root_device))
+
+        return choose
 
     def batches(self, split: SplitName, observer: Observer, device: torch.device) -> Iterator[Batch]:
         """Every example of a split once, on `device`, outside of Lightning's loops."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class FinalPass(nn.Module):
             the end of the pass, on this split, whose logits are kept until then.
         labels: Whether there are labels.
         added_metrics: Metrics beside the built-in ones, by name.
+        at_student: Returns the teacher's logits [B,K] for the student's images of a batch; by default it is run on them.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class FinalPass(nn.Module):
         *,
         labels: bool = True,
         added_metrics: Mapping[str, EvaluationMetric] | None = None,
+        at_student: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.at_student = at_student
         scalable = SCALED if temperatures is None else temperatures
         self.cast = {who: side for who, side in cast.items() if who in scalable or who not in SCALED}
         self.scaled = {who: base for who, base in SCALED.items() if who in self.cast}
@@ -71,7 +74,7 @@ class FinalPass(nn.Module):
         self.labels: list[Tensor] = []
 
     def add(self, distiller: Distiller | Cohort, batch: Batch, outputs: Outputs) -> None:
-        """Add a batch and its outputs; the teacher is run on the student's images here."""
+        """Add a batch and its outputs."""
         logits = {"student": outputs.student_logits}
         teacher = distiller.teacher
         if "teacher" in self.cast:
@@ -81,7 +84,8 @@ class FinalPass(nn.Module):
             if "teacher_raw" in self.cast:
                 logits["teacher_raw"] = outputs.teacher_logits * teacher.calibration_temperature
             if "teacher_at_student_resolution" in self.cast:
-                logits["teacher_at_student_resolution"] = teacher(batch.student_images)
+                shown = self.at_student(batch) if self.at_student is not None else teacher(batch.student_images)
+                logits["teacher_at_student_resolution"] = shown
         for side, images in batch.further_images.items():
             logits[f"student_at_{side}"] = distiller.student(images).float()
         for who, of_network in logits.items():

@@ -20,6 +20,7 @@ from kdx.temperatures.base import Temperature
 from kdx.training.answering import Answering
 from kdx.training.callbacks.checkpoints import after_bad_loss
 from kdx.training.datamodule import batches_begun
+from kdx.training.examination import Examination
 from kdx.training.final_pass import FinalPass, FinalPassResult
 from kdx.training.gradients import gradient_norms
 from kdx.training.loggers.journal import Journal
@@ -46,9 +47,9 @@ class DistillationModule(pl.LightningModule):
 
     `inspect_teacher` runs once before the first step and returns the Preflight. `store_targets` then returns the teacher's
     logits on train, if its views never change, and the teacher is not run in training; `open_answers` returns where those of
-    other views are read and kept. Checkpoints hold the student, the temperature and the parameters of losses; never the
-    teacher. If `final_pass` is set, it receives the outputs of the next split that is validated or tested, and `findings` is
-    its result.
+    other views are read and kept; `examination` does that on test. Checkpoints hold the student, the temperature and the
+    parameters of losses; never the teacher. If `final_pass` is set, it receives the outputs of the next split that is validated
+    or tested, and `findings` is its result.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class DistillationModule(pl.LightningModule):
         inspect_teacher: Callable[[DistillationModule], Preflight] | None = None,
         store_targets: Callable[[DistillationModule], Tensor] | None = None,
         open_answers: Callable[[DistillationModule], Answering | None] | None = None,
+        examination: Examination | None = None,
     ) -> None:
         super().__init__()
         self.distiller, self.objective = distiller, objective
-        self.make_optimizer, self.lr_schedule, self.decay = optimizer, lr_schedule, decay
+        self.make_optimizer, self.lr_schedule, self.decay, self.examination = optimizer, lr_schedule, decay, examination
         self.inspect_teacher, self.store_targets, self.open_answers = inspect_teacher, store_targets, open_answers
         self.answering: Answering | None = None  # the teacher's answers that are kept for other runs
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
@@ -137,7 +139,7 @@ class DistillationModule(pl.LightningModule):
     def _known(self, batch: Batch) -> Tensor | None:
         """Return the teacher's logits if they are stored for all epochs, or are kept or to be kept for this one."""
         if self.answering is not None:
-            return self.answering(self.current_epoch, batch)
+            return self.answering(batch)
         return None if self.targets is None or batch.index is None else self.targets[batch.index]
 
     def on_train_epoch_end(self) -> None:
@@ -214,7 +216,7 @@ class DistillationModule(pl.LightningModule):
         self._measure(self.val_suites, batch, stored)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._measure(self.test_suites, batch)
+        self._measure(self.test_suites, batch, self.examination.each("test", batch) if self.examination else None)
 
     def _measure(self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None) -> None:
         outputs = forward(self.distiller, batch, self.progress, teacher_logits)
@@ -224,9 +226,10 @@ class DistillationModule(pl.LightningModule):
 
     def _finish_final_pass(self) -> None:
         """Gather the findings of all ranks while they still run."""
+        if self.examination is not None:
+            self.examination.finish()
         if self.final_pass is not None:
-            self.findings = self.final_pass.finish()
-            self.final_pass = None
+            self.findings, self.final_pass = self.final_pass.finish(), None
 
     def on_validation_epoch_end(self) -> None:
         self.val_metrics = self.val_suites.compute()

@@ -16,6 +16,7 @@ from kdx.teachers.class_order import Classes, judge_order
 from kdx.teachers.ensemble import disagreement
 from kdx.teachers.judgement import Fault, judge, judge_normalization, undetermined
 from kdx.teachers.teacher import OnlineTeacher, Teacher
+from kdx.training.examination import Examination
 from kdx.training.logit_store import LogitStore
 from kdx.types import Batch, Outputs
 
@@ -39,6 +40,7 @@ def inspect(
     added_metrics: Mapping[str, EvaluationMetric] | None = None,
     judged: bool = True,
     classes: Mapping[str, Classes] | None = None,
+    examination: Examination | None = None,
 ) -> Preflight:
     """Evaluate the teacher on val at its own resolution and on the student's images, with calibration if configured.
 
@@ -47,9 +49,9 @@ def inspect(
     separately; each has its own metrics `teacher_NAME/...`, beside `teacher/disagreement`. Sets `calibration_temperature` of
     each member, which is 1 where val does not determine it. What is wrong with a member is among the `faults`, a cause before
     its effects. Without `judged`, none is looked for, and the best temperature within its bounds is used. `classes` are those
-    of the members, by name, whose order of classes is in question.
+    of the members, by name, whose order of classes is in question. An `examination` gives what an earlier run has kept.
     """
-    members = teacher.members
+    members, examination = teacher.members, examination or Examination(teacher)
     for member in members.values():
         member.calibration_temperature = 1.0
     own, low = ({name: LogitStore() for name in members} for _ in range(2))
@@ -60,19 +62,19 @@ def inspect(
     }
     runs_at_student: bool | None = None
     for batch in batches:
-        assert batch.teacher_images is not None
-        each = teacher.each(batch.teacher_images, batch.other_images)
+        each = examination.raw("val", batch)
         predicted.append(each.argmax(-1).T)
         _append(own, each)
         for name, answers in otherwise.items():
-            member = members[name]
-            assert isinstance(member, OnlineTeacher)
-            answers.append(member.normalized_otherwise(batch.teacher_images, batch.other_images).argmax(-1))
+            answers.append(examination.normalized_otherwise("val", batch, name).argmax(-1).T)
         runs_at_student = teacher.runs_at(batch.student_images.shape[-1]) if runs_at_student is None else runs_at_student
         if runs_at_student:
-            _append(low, teacher.each(batch.student_images))
+            same = batch.student_images is batch.teacher_images and not batch.other_images
+            _append(low, each if same else examination.raw_at_student("val", batch))
         if batch.label is not None:
             labels.append(batch.label)
+
+    examination.finish()
 
     def measured(name: str, logits: Iterable[Tensor]) -> dict[str, float]:
         return {f"{name}/{what}": value for what, value in _measure(logits, labels, num_classes, added_metrics).items()}

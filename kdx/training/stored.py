@@ -25,6 +25,7 @@ class StoredCrop(ViewPolicy):
 
     def __init__(self, policy: ViewPolicy, crop: int) -> None:
         self.policy, self.crop = policy, crop
+        self.seed = policy.seed
 
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
         view = self.policy.stored_teacher_view(self.crop, draw, sizes, flip)

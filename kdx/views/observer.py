@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -67,6 +68,15 @@ class Observer:
         """Number of examples of the global batch that a rank needs in front of its own."""
         return 0 if self.mixing is None else 1
 
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether the teacher's images depend on those before them in their batch, or on its number."""
+        return self.mixing is not None or (self.teacher_sees_students and len(self.student_resolutions) > 1)
+
+    def order(self, seed: int, epoch: int) -> tuple[int, int]:
+        """Return the seed and the epoch of the order of the images: those of the views, if these depend on the order."""
+        return self.policy.drawn_from(seed, epoch) if self.depends_on_batch else (seed, epoch)
+
     def widened(self, further: Sequence[int]) -> Observer:
         """Return an observer that also renders the student's view at `further` resolutions in px."""
         assert self.mixing is None, "students are measured on images that are not mixed"
@@ -84,7 +94,9 @@ class Observer:
         Raises:
             ShapeError: the policy or a crop returned boxes that are not [B,4], or flips that are not [B].
         """
-        draw = examples.draw
+        seed, epoch = self.policy.drawn_from(examples.draw.seed, examples.draw.epoch)
+        draw = replace(examples.draw, seed=seed, epoch=epoch)
+        examples = replace(examples, draw=draw)
         device = torch.device("cpu") if isinstance(examples.images, list) else examples.images.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             teacher_view, student_view = self.policy.views(draw, examples.sizes, self.flip)
@@ -145,7 +157,7 @@ class Observer:
             if self.mixing is None:
                 assert rendered.halo == 0, "examples with a halo are for an observer that mixes"
                 further = {resolution: unit(images) for resolution, images in rendered.further.items()}
-                return Batch(student, teacher, label, target, index, others, further)
+                return Batch(student, teacher, label, target, index, others, further, rendered.draw.epoch)
             assert rendered.halo == 1, "mixing needs the partner of the first example"
             blend = self.mixing.draw(rendered.draw)
 
@@ -166,6 +178,7 @@ class Observer:
                 target=None if target is None else unmixed_if_alone(blend.target(target), target),
                 index=index[1:],
                 other_images={resolution: blended(images) for resolution, images in others.items()},
+                epoch=rendered.draw.epoch,
             )
 
 

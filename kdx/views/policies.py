@@ -9,17 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.random import uniform
-from kdx.ranges import Count, ShapeError, validated
+from kdx.ranges import Count, Seed, ShapeError, validated
 from kdx.types import Draw, View
 from kdx.views.crops import Crop
 
+WHICH_EPOCHS = ("seed", "distinct_epochs")  # keys of all views that say which of them are shown, not how they are drawn
+
 
 class ViewPolicy(ABC):
-    """Base class: draws the teacher's and the student's view of a batch."""
+    """Base class: draws the teacher's and the student's view of a batch.
 
+    With a `seed` of their own, views do not depend on that of the run; with `distinct_epochs` = E, epoch e shows those of
+    epoch e modulo E.
+    """
+
+    seed: int | None = None  # None: the run's
+    distinct_epochs: int | None = None  # None: no epoch repeats another
     shared: bool  # both networks always get the same view; required for mixing
     teacher_fixed: bool  # the teacher's views do not change between epochs, so its outputs can be stored
     teacher_crops: int = 1  # number of views per example of a fixed teacher
+
+    def drawn_from(self, seed: int, epoch: int) -> tuple[int, int]:
+        """Return the seed and the epoch that the views of this epoch are drawn from, in a run with this seed."""
+        return seed if self.seed is None else self.seed, epoch if self.distinct_epochs is None else epoch % self.distinct_epochs
 
     @abstractmethod
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
@@ -58,8 +70,8 @@ class SharedView(ViewPolicy):
 
     shared = True
 
-    def __init__(self, crop: Crop) -> None:
-        self.crop = crop
+    def __init__(self, crop: Crop, seed: Seed | None = None, distinct_epochs: Count | None = None) -> None:
+        self.crop, self.seed, self.distinct_epochs = crop, seed, distinct_epochs
         self.teacher_fixed = crop.draws == 0
 
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:
@@ -81,13 +93,21 @@ class SeparateViews(ViewPolicy):
 
     shared = False
 
-    def __init__(self, teacher_crop: Crop, student_crop: Crop, teacher_crops: Count = 1) -> None:
+    def __init__(
+        self,
+        teacher_crop: Crop,
+        student_crop: Crop,
+        teacher_crops: Count = 1,
+        seed: Seed | None = None,
+        distinct_epochs: Count | None = None,
+    ) -> None:
         if teacher_crops > 1 and teacher_crop.draws == 0:
             raise ValueError(
                 f"SeparateViews: teacher_crops={teacher_crops} requires a random teacher_crop, got a deterministic one: "
                 "use teacher_crops=1, or a random teacher_crop"
             )
         self.teacher_crop, self.student_crop, self.teacher_crops = teacher_crop, student_crop, teacher_crops
+        self.seed, self.distinct_epochs = seed, distinct_epochs
         self.teacher_fixed = teacher_crop.draws == 0 or teacher_crops > 1
 
     def views(self, draw: Draw, sizes: NDArray[np.int64], flip: bool) -> tuple[View, View]:

@@ -12,13 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdx.config.identity import digest
 from kdx.config.schema import RunConfig
 from kdx.data.source import ArrayImages
 from kdx.experiment import build
-from kdx.experiment.answers import key
+from kdx.experiment.answers import card, members
 from kdx.networks.network import Network
 from kdx.teachers.answers import Answers, rows
 from kdx.teachers.teacher import OnlineTeacher
+from kdx.training.answering import Answering
+from kdx.types import Batch
 
 SHORT = ("data=digits300", "trainer.max_epochs=2", "test=false", "preflight=off", "losses=[kl]", "baselines=[]")
 KEPT = "teacher_cache={root}"
@@ -26,6 +29,7 @@ SAME = ("experiment=cqkd_digits", "views=same")
 SETTINGS = {
     "same": SAME,
     "ind": ("experiment=cqkd_digits", "views=ind"),
+    "fix": ("experiment=cqkd_digits", "views=fix", "augmentation=randaugment"),  # else the teacher runs once in any case
     "mixup": ("experiment=funmatch_digits", "temperature=constant"),
     "ensemble": (
         *SAME,
@@ -39,6 +43,20 @@ SETTINGS = {
     ),
     "calibrated": (*SAME, "calibration=temperature"),
 }
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of training images that the teacher answered in training, and for the comparison at its start."""
+    seen: list[int] = []
+    original = Answering._live
+
+    def live(self: Answering, batch: Batch, count: int) -> Tensor:
+        seen.append(min(count, len(batch)))
+        return original(self, batch, count)
+
+    monkeypatch.setattr(Answering, "_live", live)
+    return seen
 
 
 def curves(folder: Path) -> list[dict[str, float]]:
@@ -62,6 +80,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.parametrize("name", ["same", "mixup"])
+def test_in_the_second_cycle_a_run_reads_the_answers_of_its_first_one(
+    train: Callable[..., Path], tmp_path: Path, asked: list[int], name: str
+) -> None:
+    words = (*SETTINGS[name], *SHORT, "trainer.max_epochs=3", "views.distinct_epochs=1", "teacher_cache_bits=32")
+    live = train("live", *words)
+    kept = train("kept", *words, KEPT.format(root=tmp_path / "kept"))
+    assert curves(kept) == curves(live)
+    assert asked == [64] * 4 + [44] * (name == "same")  # with mixing, no run needs the images that are left out
+    asked.clear()
+    other = train("other", *words, KEPT.format(root=tmp_path / "kept"), "seed=1", "views.seed=0")
+    assert asked == [32] and "have the same views" in (other / "metrics.json").read_text()
+
+
 @pytest.mark.parametrize(("name", "bits"), [("same", 16), *((name, 32) for name in SETTINGS)])
 def test_kept_answers_are_those_of_the_teacher(
     train: Callable[..., Path], tmp_path: Path, calls: list[int], name: str, bits: int
@@ -78,7 +110,7 @@ def test_kept_answers_are_those_of_the_teacher(
     assert ran - len(calls) >= steps - 2  # of which the comparison at the start takes one for each member
     assert curves(second) == curves(first)  # to the last bit, whatever was kept
     for one, other in zip(curves(second), curves(live), strict=True):
-        assert one == pytest.approx(other, rel=1e-5 if bits == 32 else 2e-3, abs=1e-5 if bits == 32 else 2e-3)
+        assert one == other if bits == 32 else one == pytest.approx(other, rel=2e-3, abs=2e-3)
 
 
 def test_other_views_have_other_answers(train: Callable[..., Path], tmp_path: Path) -> None:
@@ -98,6 +130,19 @@ def test_other_views_have_other_answers(train: Callable[..., Path], tmp_path: Pa
     for word in ("optimizer.lr=0.1", "temperature.value=7", "resolution.student=5", "network@student=cifar_resnet14"):
         train(word.replace("=", " "), *SAME, *SHORT, KEPT.format(root=kept), word)
         assert len(list(kept.iterdir())) == before, word
+
+
+def test_runs_with_other_batches_and_seeds_find_answers_to_all_images(
+    train: Callable[..., Path], tmp_path: Path, asked: list[int]
+) -> None:
+    words = (*SAME, *SHORT, KEPT.format(root=tmp_path / "kept"), "views.seed=5")
+    train("first", *words)
+    (first, _) = sorted(tmp_path.glob("kept/*/0*-16.safetensors"))
+    table = Answers(first.parent).open(0)
+    assert table is not None and table.isfinite().all()
+    asked.clear()
+    train("other", *words, "data.batch_size=50", "seed=1")  # other images are in no batch of an epoch
+    assert asked == [32]
 
 
 def test_damaged_answers_are_given_again(train: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +184,7 @@ def test_a_full_disk_ends_the_keeping_alone(
     monkeypatch.setattr(Answers, "write", full)
     folder = train("run", *SAME, *SHORT, KEPT.format(root=tmp_path / "kept"))
     log = (folder / "train.log").read_text()
-    assert log.count("No space left on device") == 1 and "the training goes on" in log
+    assert log.count("the training goes on") == 1 and "No space left on device" in log
     assert json.loads((folder / "metrics.json").read_text())["metrics"]
 
 
@@ -162,8 +207,11 @@ def test_logits_that_16_bits_cannot_hold_are_refused(
         train("run", *SAME, *SHORT, KEPT.format(root=tmp_path / "kept"))
 
 
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(train: Callable[..., Path], tmp_path: Path) -> None:
-    words = (*SAME, *SHORT, "callbacks.last.seconds=0")
+@pytest.mark.parametrize("words", [(), ("views.distinct_epochs=1",)], ids=["first cycle", "second cycle"])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
+    train: Callable[..., Path], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    words = (*SAME, *SHORT, "callbacks.last.seconds=0", *words)
     whole = train("whole", *words, KEPT.format(root=tmp_path / "one"))
     kept = KEPT.format(root=tmp_path / "other")
     broken = train("broken", *words, kept)
@@ -180,7 +228,7 @@ def changed_key(config: Callable[..., RunConfig], *words: str, pixel: int = 0, s
     pixels = np.zeros((40, 1, 8, 8), np.uint8)
     pixels[7, 0, 3, 4] = pixel
     images = ArrayImages(pixels, np.arange(40) % 10)
-    return key(parts, OnlineTeacher(Network("cifar_resnet8", 10, 1)), images, streamed)
+    return digest(card(parts, members(OnlineTeacher(Network("cifar_resnet8", 10, 1))), images, streamed))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +241,7 @@ def changed_key(config: Callable[..., RunConfig], *words: str, pixel: int = 0, s
         ("resolution.teacher=6",),
         ("interpolation.teacher=bicubic",),
         ("data.flip=true",),
+        ("views.seed=1",),
         ("data.teacher_view=student",),
         ("speed=exact",),
         ("trainer.precision=bf16-mixed",),
@@ -209,6 +258,19 @@ def test_pixels_and_workers_change_the_key_and_the_batch_only_with_mixing(config
     assert changed_key(config, "data.batch_size=32") == base
     mixed = changed_key(config, "mixing=mixup")
     assert changed_key(config, "mixing=mixup", "data.batch_size=32") != mixed
+
+
+def test_the_views_seed_stands_for_the_runs_and_the_number_of_distinct_epochs_does_not_count(
+    config: Callable[..., RunConfig],
+) -> None:
+    base = changed_key(config)
+    assert changed_key(config, "views.seed=0", "seed=1") == base == changed_key(config, "views.distinct_epochs=3")
+    assert changed_key(config, "views.seed=1", "seed=0") == changed_key(config, "seed=1")
+
+
+def test_a_teacher_that_sees_one_of_several_student_resolutions_depends_on_the_batch(config: Callable[..., RunConfig]) -> None:
+    words = ("data.teacher_view=student", "resolution.student=[4,6]")
+    assert changed_key(config, *words, "data.batch_size=32") != changed_key(config, *words)
 
 
 def test_a_teacher_that_sees_the_students_images_depends_on_how_they_are_made(config: Callable[..., RunConfig]) -> None:
