@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdx.cli import compare, evaluate, evidence, export, prepare, report, sweep_status, train, tune, views
+from kdx.cli import cache, compare, evaluate, evidence, export, prepare, report, sweep_status, train, tune, views
 
 GUIDES = (train.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE)
 PURPOSES = {
@@ -10,6 +10,7 @@ PURPOSES = {
     "kdx-compare": compare.PURPOSE,
     "kdx-report": report.PURPOSE,
     "kdx-sweep": sweep_status.PURPOSE,
+    "kdx-cache": cache.PURPOSE,
 }
 
 

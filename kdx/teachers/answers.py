@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdx.run.files import replacing
+from kdx.teachers.kept import CARD, USERS
 
 log = logging.getLogger("kdx")
 
 Bits = Literal[16, 32]
 NAME = "logits"  # of the table in a file
-CARD, USERS = "card.json", "users.txt"  # what the key was made of; the folders of the runs that used the answers
 TOLERANCE = {16: 2e-3, 32: 1e-4}  # by which kept answers may differ from the teacher's, relative to the largest logit
 RESIDENT = 256 * 2**20  # bytes of a table that is kept on the device
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from kdx.data.source import ArrayImages
 from kdx.experiment import build
 from kdx.experiment.answers import card, members
 from kdx.networks.network import Network
+from kdx.teachers import answers as answers_file
 from kdx.teachers.answers import Answers, rows
 from kdx.teachers.teacher import OnlineTeacher
 from kdx.training.answering import Answering
@@ -57,6 +61,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Answering, "_live", live)
     return seen
+
+
+def keys(root: Path) -> set[Path]:
+    """The folders of answers to views of training; those on val and test have 32 bits."""
+    return {file.parent for file in root.glob("*/*-16.safetensors")}
 
 
 def curves(folder: Path) -> list[dict[str, float]]:
@@ -123,13 +132,13 @@ def test_other_views_have_other_answers(train: Callable[..., Path], tmp_path: Pa
         "resolution.teacher=6",
         "interpolation.teacher=bicubic",
     ):
-        before = len(list(kept.iterdir()))
+        before = len(keys(kept))
         train(word.replace("=", " "), *SAME, *SHORT, KEPT.format(root=kept), word)
-        assert len(list(kept.iterdir())) == before + 1, word
-    before = len(list(kept.iterdir()))
+        assert len(keys(kept)) == before + 1, word
+    before = len(keys(kept))
     for word in ("optimizer.lr=0.1", "temperature.value=7", "resolution.student=5", "network@student=cifar_resnet14"):
         train(word.replace("=", " "), *SAME, *SHORT, KEPT.format(root=kept), word)
-        assert len(list(kept.iterdir())) == before, word
+        assert len(keys(kept)) == before, word
 
 
 def test_runs_with_other_batches_and_seeds_find_answers_to_all_images(
@@ -165,7 +174,7 @@ def test_answers_of_another_teacher_are_refused(
     kept = tmp_path / "kept"
     words = (*SAME, *SHORT, KEPT.format(root=kept))
     train("first", *words)
-    (folder,) = kept.iterdir()
+    (folder,) = keys(kept)
     answers = Answers(folder)
     table = answers.open(0)
     assert table is not None
@@ -195,7 +204,7 @@ def test_a_run_that_cannot_use_answers_says_so(
     train: Callable[..., Path], tmp_path: Path, words: tuple[str, ...], reason: str
 ) -> None:
     folder = train("run", *SAME, *SHORT, KEPT.format(root=tmp_path / "kept"), *words)
-    assert reason in (folder / "train.log").read_text() and not (tmp_path / "kept").exists()
+    assert reason in (folder / "train.log").read_text() and not keys(tmp_path / "kept")
 
 
 def test_logits_that_16_bits_cannot_hold_are_refused(
@@ -277,6 +286,24 @@ def test_a_teacher_that_sees_the_students_images_depends_on_how_they_are_made(co
     base = changed_key(config, "data.teacher_view=student")
     assert changed_key(config, "data.teacher_view=student", "interpolation.student=bicubic") != base
     assert changed_key(config, "data.teacher_view=student", "resolution.student=5") != base
+
+
+def test_processes_that_write_the_same_epoch_leave_one_sound_file(tmp_path: Path) -> None:
+    """Both are in the middle of writing when the first one ends."""
+    both = threading.Barrier(2)
+    index, logits = torch.arange(4), torch.randn(4, 2, 3)
+    save = answers_file.save_file
+
+    def slow(*arguments: Any) -> None:
+        save(*arguments)
+        both.wait(10)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(answers_file, "save_file", slow)
+        list(pool.map(lambda _: Answers(tmp_path / "a", 32).write(0, 4, index, logits), range(2)))
+    table = Answers(tmp_path / "a", 32).open(0)
+    assert table is not None and torch.equal(table, logits)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["00000-32.safetensors"]
 
 
 def test_rows_are_those_of_the_images(tmp_path: Path) -> None:
