@@ -35,6 +35,7 @@ NOT_RUN[OWN_IMAGES] = "test_the_line_for_own_images_works, with small networks"
 FINISHED = [line for line in LINES if "RUN" in line or "run=DIR" in line]
 NOT_RUN |= {line: "tests/cli/test_launchers.py" for line in LINES if "launcher=gpus" in line}
 NOT_RUN |= {line: "tests/cli/test_sweep.py" for line in LINES if line.startswith("kdx-sweep")}
+NOT_RUN |= {line: "tests/cli/test_cache.py" for line in LINES if line.startswith("kdx-cache")}
 REPORTS = [line for line in LINES if line.startswith(("kdx-compare", "kdx-report"))]
 OTHERS = [line for line in LINES if line not in {*FINISHED, *REPORTS, *NOT_RUN}]
 
