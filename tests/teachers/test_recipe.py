@@ -32,6 +32,7 @@ def key_of(cfg: RunConfig) -> str:
     "overrides",
     [
         ["trainer.max_steps=3"],
+        ["views.seed=7", "views.distinct_epochs=2"],
         ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"],
         ["trainer.accumulate_grad_batches=4", "trainer.gradient_clip_val=0.1", "trainer.check_val_every_n_epoch=5"],
         ["+trainer.overfit_batches=1", "trainer.deterministic=true"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Center, Crop, Inception, Pad, Resize
 from kdx.views.mixing import Mixup
 from kdx.views.observer import Observer
-from kdx.views.policies import SeparateViews, SharedView
+from kdx.views.policies import SeparateViews, SharedView, ViewPolicy
 
 RNG = np.random.default_rng(0)
 IMAGES = ArrayImages(RNG.integers(0, 256, (22, 3, 24, 20), np.uint8), RNG.integers(0, 5, 22))
@@ -194,3 +196,27 @@ class Boxless(SharedView):
 def test_views_of_another_shape_are_refused_by_the_policys_name(policy: SharedView, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         first(Observer(policy, Pair(16, 16), 5))
+
+
+@pytest.mark.parametrize("policy", [SharedView, lambda crop, **which: SeparateViews(crop, crop, **which)], ids=["same", "ind"])
+def test_views_are_those_of_their_own_seed_and_are_repeated_after_the_distinct_epochs(
+    policy: Callable[..., ViewPolicy],
+) -> None:
+    def seen(number: int, **which: int) -> dict[int, Tensor]:
+        observer = Observer(policy(Inception(), **which), Pair(8, 6), 5, flip=True)
+        batches = map(observer.finish, epoch(observer, number))
+        return {i: image for b in batches if b.index is not None for i, image in zip(b.index.tolist(), teacher_images(b))}
+
+    def equal(one: dict[int, Tensor], other: dict[int, Tensor]) -> bool:
+        return all(torch.equal(one[i], other[i]) for i in one.keys() & other.keys())
+
+    assert equal(seen(7, distinct_epochs=3), seen(1)) and not equal(seen(7), seen(1))
+    assert equal(seen(0, seed=0), seen(0)) and not equal(seen(0, seed=1), seen(0))
+    assert list(seen(7, distinct_epochs=3)) == list(seen(7))  # without mixing, the order is not repeated
+
+
+def test_the_order_follows_the_views_only_if_they_depend_on_it() -> None:
+    policy = SharedView(Inception(), seed=4, distinct_epochs=3)
+    plain, mixed = (Observer(policy, Pair(8, 8), 5, mixing=mixing) for mixing in (None, Mixup()))
+    drawn = Observer(policy, Pair(8, 8), 5, student_resolutions=(4, 8), teacher_sees_students=True)
+    assert [observer.order(9, 7) for observer in (plain, mixed, drawn)] == [(9, 7), (4, 1), (4, 1)]
