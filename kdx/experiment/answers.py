@@ -102,7 +102,7 @@ def examined_card(
 
 
 def examination(parts: Parts, teacher: Teacher, datamodule: DataModule, user: Path) -> Examination:
-    """Return the examination of the teacher on val and test; its logits are kept for later runs. `user` is the folder of this run."""
+    """Return the examination of the teacher on val and test, which keeps its logits. `user` is the folder of this run."""
     told = functools.cache(lambda: members(teacher))
 
     def opened(split: SplitName, shown: Shown, device: torch.device) -> SplitAnswers:
