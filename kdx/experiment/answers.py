@@ -79,11 +79,11 @@ def card(parts: Parts, teacher: list[Any], train: Images, streamed: bool) -> dic
 
 
 def examined_card(
-    parts: Parts, teacher: list[Any], shown: Any, images: Images, streamed: bool, device: torch.device, world: int
+    parts: Parts, teacher: list[Any], shown: Any, images: Images, streamed: bool, device: torch.device, batch: list[int]
 ) -> dict[str, Any]:
     """Return what is equal for runs in which the teacher's logits on a whole split are equal to the last bit.
 
-    `shown` says which images the teacher sees.
+    `shown` says which images the teacher sees, and `batch` in how large batches, on how many ranks.
     """
     config, plain = parts.config, to_plain(parts.config)
     autocast = str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else None
@@ -95,7 +95,7 @@ def examined_card(
         "crop": plain["data"]["eval_crop"],
         "resolution": [config.resolution.teacher, *config.other_resolutions, config.student_resolution],
         "interpolation": config.interpolation.in_evaluation,
-        "arithmetic": [*arithmetic, autocast, device.type, config.data.batch_size, world, config.data.on_bad_image],
+        "arithmetic": [*arithmetic, autocast, device.type, *batch, config.data.on_bad_image],
         "code": code_of({"crop": plain["data"]["eval_crop"]}),
         "kdx": VERSION,
     }
@@ -109,8 +109,8 @@ def examination(parts: Parts, teacher: Teacher, datamodule: DataModule, user: Pa
         images, streamed = datamodule.splits[split], datamodule.held(split) is None
         member = teacher.members.get(shown)
         others = [[other.mean, other.std] for other in member.alternatives] if isinstance(member, OnlineTeacher) else []
-        about = [shown, others]
-        made_of = examined_card(parts, told(), about, images, streamed, device, datamodule.world)
+        about, batch = [shown, others], [datamodule.eval_batch_size, datamodule.world]
+        made_of = examined_card(parts, told(), about, images, streamed, device, batch)
         answers = Answers(root(parts.config) / digest(made_of), 32, made_of, user)
         return SplitAnswers(answers, len(images), device)
 

@@ -78,15 +78,13 @@ class DistillationModule(pl.LightningModule):
         num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None or bool(peers)
         self.val_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
         self.test_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
-        self.telemetry = Telemetry()
+        self.telemetry, self.total_steps, self.warned = Telemetry(), 0, False
         self.val_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
         self.final_pass: FinalPass | None = None
         self.findings: FinalPassResult | None = None
-        self.total_steps = 0
         self.temperature_gradient: Tensor | None = None
         self.gradient_norms: dict[str, Tensor] = {}  # of the last step that is logged
-        self.warned = False
 
     @property
     def progress(self) -> Progress:
@@ -212,8 +210,7 @@ class DistillationModule(pl.LightningModule):
             logger.log_metrics({**values, "epoch": epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        stored = self.preflight.logits[batch_idx] if self.preflight is not None else None
-        self._measure(self.val_suites, batch, stored)
+        self._measure(self.val_suites, batch, self.preflight.logits[batch_idx] if self.preflight is not None else None)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(self.test_suites, batch, self.examination.each("test", batch) if self.examination else None)
