@@ -77,13 +77,13 @@ class Assessment(Metric):
             shape = "missing" if label is None else f"of shape {list(label.shape)}"
             raise ValueError(f"labels are {shape}; expected [{len(logits)}]: give one per row of logits, or labels=False")
         log_probs = torch.log_softmax(logits.to(torch.float64), -1)
-        self.total += self.table.sums(PredictionBatch(log_probs, label if self.labels else None))
+        batch = PredictionBatch(log_probs, label if self.labels else None)
+        self.total += self.table.sums(batch)
         self.count += len(logits)
         if not self.labels:
             return
         assert label is not None
-        confidence, predicted = log_probs.exp().max(-1)
-        correct = (predicted == label).to(torch.float64)
+        confidence, correct = batch.confidence, (batch.predicted == label).to(torch.float64)
         self.class_bins += classwise.class_bins(log_probs, label, NUM_BINS)
         self.per_class.index_add_(1, label, torch.stack([torch.ones_like(confidence), confidence, correct]))
         self.seen.append(torch.stack([confidence, correct], -1))

@@ -9,25 +9,62 @@ import torch
 from torch import Tensor
 
 
-class PredictionBatch:
-    """What one network predicts for one batch, as a metric reads it: float64, at temperature 1.
+class Prediction:
+    """Log-probabilities [B,K] of one network, and what many metrics derive from them, computed once for all of them."""
 
-    Args:
-        log_probs: log-probabilities [B,K]; those of the student where a metric compares it with its teacher.
-        label: int64 [B]; None without labels.
-        teacher_log_probs: log-probabilities [B,K] of the teacher, or of the mean of the peers; None without either.
-    """
-
-    def __init__(self, log_probs: Tensor, label: Tensor | None = None, teacher_log_probs: Tensor | None = None) -> None:
-        self.log_probs, self._label, self._teacher_log_probs = log_probs, label, teacher_log_probs
-
-    def __len__(self) -> int:
-        return len(self.log_probs)
+    def __init__(self, log_probs: Tensor) -> None:
+        self.log_probs = log_probs
 
     @cached_property
     def probs(self) -> Tensor:
         """Probabilities [B,K]."""
         return self.log_probs.exp()
+
+    @cached_property
+    def likeliest(self) -> tuple[Tensor, Tensor]:
+        """The largest log-probability [B], and its class, int64 [B]; the first one of equals."""
+        largest, label = self.log_probs.max(-1)
+        return largest, label
+
+
+class PredictionBatch:
+    """What one network predicts for one batch, as a metric reads it: float64, at temperature 1.
+
+    Args:
+        student: log-probabilities [B,K]; those of the student where a metric compares it with its teacher.
+        label: int64 [B]; None without labels.
+        teacher: log-probabilities [B,K] of the teacher, or of the mean of the peers; None without either.
+    """
+
+    def __init__(
+        self, student: Tensor | Prediction, label: Tensor | None = None, teacher: Tensor | Prediction | None = None
+    ) -> None:
+        self._student = student if isinstance(student, Prediction) else Prediction(student)
+        self._teacher = Prediction(teacher) if isinstance(teacher, Tensor) else teacher
+        self._label = label
+
+    def __len__(self) -> int:
+        return len(self.log_probs)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log-probabilities [B,K]."""
+        return self._student.log_probs
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities [B,K]."""
+        return self._student.probs
+
+    @property
+    def confidence(self) -> Tensor:
+        """The largest probability [B]."""
+        return self._student.likeliest[0].exp()
+
+    @property
+    def predicted(self) -> Tensor:
+        """The likeliest class, int64 [B]."""
+        return self._student.likeliest[1]
 
     @property
     def label(self) -> Tensor:
@@ -47,16 +84,28 @@ class PredictionBatch:
         Raises:
             ValueError: The metric does not declare that it needs them.
         """
-        if self._teacher_log_probs is None:
-            text = "the metric reads `teacher_log_probs` without declaring it: set `needs_teacher = True` in its class"
-            raise ValueError(text)
-        return self._teacher_log_probs
+        return self._teachers("teacher_log_probs").log_probs
+
+    @property
+    def teacher_probs(self) -> Tensor:
+        """Probabilities [B,K] of the teacher; raises as `teacher_log_probs`."""
+        return self._teachers("teacher_probs").probs
+
+    @property
+    def teacher_predicted(self) -> Tensor:
+        """The teacher's likeliest class, int64 [B]; raises as `teacher_log_probs`."""
+        return self._teachers("teacher_predicted").likeliest[1]
+
+    def _teachers(self, name: str) -> Prediction:
+        if self._teacher is None:
+            raise ValueError(f"the metric reads `{name}` without declaring it: set `needs_teacher = True` in its class")
+        return self._teacher
 
     def only_for(self, metric: EvaluationMetric) -> PredictionBatch:
         """The same without what `metric` does not declare that it needs."""
         label = self._label if metric.needs_label else None
-        teacher = self._teacher_log_probs if metric.needs_teacher else None
-        return PredictionBatch(self.log_probs, label, teacher)
+        teacher = self._teacher if metric.needs_teacher else None
+        return PredictionBatch(self._student, label, teacher)
 
 
 class EvaluationMetric(ABC):
@@ -79,9 +128,8 @@ class EvaluationMetric(ABC):
                 higher_is_better, needs_label = False, True
 
                 def sums(self, batch):
-                    confidence, predicted = batch.probs.max(-1)
-                    wrong = (predicted != batch.label).double()
-                    return torch.stack([(confidence * wrong).sum(), wrong.sum()])
+                    wrong = (batch.predicted != batch.label).double()
+                    return torch.stack([(batch.confidence * wrong).sum(), wrong.sum()])
 
                 def result(self, sums, count):
                     return sums[0] / sums[1]
@@ -113,7 +161,7 @@ class ExampleMetric(EvaluationMetric):
                 higher_is_better = None  # or True, or False
 
                 def per_example(self, batch):
-                    return batch.probs.max(-1).values  # [B]
+                    return batch.confidence  # [B]
 
         In `conf/metrics/confidence.yaml`::
 
@@ -124,7 +172,10 @@ class ExampleMetric(EvaluationMetric):
 
     @abstractmethod
     def per_example(self, batch: PredictionBatch) -> Tensor:
-        """Return one value per example [B]; or one number [] for the batch, which then counts for each of its examples."""
+        """Return one value per example [B]; or one number [] for the batch, which then counts for each of its examples.
+
+        A batch with thousands of classes comes in pieces, each a batch of its own.
+        """
 
     def sums(self, batch: PredictionBatch) -> Tensor:
         """Return the sum [] of the values.

@@ -18,7 +18,7 @@ class Accuracy(ExampleMetric):
 
     def per_example(self, batch: PredictionBatch) -> Tensor:
         """Return 1 where the likeliest class is the label, else 0 [B]."""
-        return functional.accuracy(batch.log_probs, batch.label)
+        return functional.accuracy(batch.predicted, batch.label)
 
 
 class NegativeLogLikelihood(ExampleMetric):
@@ -38,7 +38,7 @@ class BrierScore(ExampleMetric):
 
     def per_example(self, batch: PredictionBatch) -> Tensor:
         """Return the squared distance [B]."""
-        return functional.brier(batch.log_probs, batch.label)
+        return functional.brier(batch.probs, batch.label)
 
 
 class PredictiveEntropy(ExampleMetric):
@@ -46,7 +46,7 @@ class PredictiveEntropy(ExampleMetric):
 
     def per_example(self, batch: PredictionBatch) -> Tensor:
         """Return the entropy [B]."""
-        return functional.entropy(batch.log_probs)
+        return functional.entropy(batch.log_probs, batch.probs)
 
 
 class CalibrationError(EvaluationMetric):
@@ -59,7 +59,7 @@ class CalibrationError(EvaluationMetric):
 
     def sums(self, batch: PredictionBatch) -> Tensor:
         """Return per bin how many examples, their confidence, how many are right [3,num_bins]."""
-        return calibration.bins(batch.log_probs, batch.label, self.num_bins)
+        return calibration.bins(batch.confidence, batch.predicted == batch.label, self.num_bins)
 
     def result(self, sums: Tensor, count: Tensor) -> Tensor:
         """Return the error []."""
@@ -73,7 +73,7 @@ class TeacherAgreement(ExampleMetric):
 
     def per_example(self, batch: PredictionBatch) -> Tensor:
         """Return 1 where both predict the same class, else 0 [B]."""
-        return functional.agreement(batch.log_probs, batch.teacher_log_probs)
+        return functional.agreement(batch.predicted, batch.teacher_predicted)
 
 
 class TeacherDivergence(ExampleMetric):
@@ -83,7 +83,7 @@ class TeacherDivergence(ExampleMetric):
 
     def per_example(self, batch: PredictionBatch) -> Tensor:
         """Return the divergence [B]."""
-        return functional.kl(batch.log_probs, batch.teacher_log_probs)
+        return functional.kl(batch.log_probs, batch.teacher_log_probs, batch.teacher_probs)
 
 
 BUILT_IN: Mapping[str, EvaluationMetric] = {

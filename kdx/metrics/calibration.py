@@ -12,19 +12,18 @@ def bin_index(confidence: Tensor, num_bins: int) -> Tensor:
     return (torch.ceil(confidence * num_bins).long() - 1).clamp(0, num_bins - 1)
 
 
-def bins(log_probs: Tensor, label: Tensor, num_bins: int) -> Tensor:
-    """Return sums [3,num_bins] float64 per bin of confidence: number of examples, their confidence, number of right ones.
+def bins(confidence: Tensor, correct: Tensor, num_bins: int) -> Tensor:
+    """Return sums [3,num_bins] float64 per bin, from confidence and correct [B]: examples, their confidence, right ones.
 
     Bin i holds confidences in (i/n, (i+1)/n].
 
     Reference:
         Guo et al. 2017, arXiv:1706.04599.
     """
-    confidence, predicted = log_probs.exp().to(torch.float64).max(-1)
-    index = bin_index(confidence, num_bins)
-    values = torch.stack([torch.ones_like(confidence), confidence, (predicted == label).to(torch.float64)])
-    sums = torch.zeros(3, num_bins, dtype=torch.float64, device=log_probs.device)
-    return sums.index_add_(1, index, values)
+    confidence = confidence.to(torch.float64)
+    values = torch.stack([torch.ones_like(confidence), confidence, correct.to(torch.float64)])
+    sums = torch.zeros(3, num_bins, dtype=torch.float64, device=confidence.device)
+    return sums.index_add_(1, bin_index(confidence, num_bins), values)
 
 
 def equal_mass_bins(confidence: Tensor, correct: Tensor, num_bins: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kdx.metrics import functional
+from kdx.metrics.base import Prediction
 from kdx.types import Outputs
 
 COLUMNS = ("kl", "index", "label", "teacher", "teacher_confidence", "student", "student_confidence")
@@ -41,11 +42,12 @@ class Disagreement(Metric):
         """Add a batch with teacher logits and the index of its examples; a missing label is stored as -1."""
         assert outputs.teacher_logits is not None and outputs.index is not None
         student, teacher = (
-            logits.to(torch.float64).log_softmax(-1) for logits in (outputs.student_logits, outputs.teacher_logits)
+            Prediction(logits.to(torch.float64).log_softmax(-1)) for logits in (outputs.student_logits, outputs.teacher_logits)
         )
         label = torch.full_like(outputs.index, -1) if outputs.label is None else outputs.label
-        predictions = [value for log_probs in (teacher, student) for value in reversed(log_probs.exp().max(-1))]
-        columns = [functional.kl(student, teacher), outputs.index, label, *predictions]
+        predictions = [value for each in (teacher, student) for value in (each.likeliest[1], each.likeliest[0].exp())]
+        kl = functional.kl(student.log_probs, teacher.log_probs, teacher.probs)
+        columns = [kl, outputs.index, label, *predictions]
         new = torch.stack([column.to(torch.float64) for column in columns], -1)
         self.rows = furthest(torch.cat([self.rows, new]))[: self.most]
 

@@ -1,4 +1,4 @@
-"""Built-in metrics per example [B], from log-probabilities [B,K] and labels [B]."""
+"""Built-in metrics per example [B], from (log-)probabilities [B,K], likeliest classes and labels [B]."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 
-def accuracy(log_probs: Tensor, label: Tensor) -> Tensor:
+def accuracy(predicted: Tensor, label: Tensor) -> Tensor:
     """Return 1 where the likeliest class is the label, else 0."""
-    return (log_probs.argmax(-1) == label).to(log_probs.dtype)
+    return (predicted == label).to(torch.float64)
 
 
 def topk(log_probs: Tensor, label: Tensor, k: int) -> Tensor:
@@ -21,22 +21,22 @@ def nll(log_probs: Tensor, label: Tensor) -> Tensor:
     return -log_probs.gather(-1, label[:, None])[:, 0]
 
 
-def brier(log_probs: Tensor, label: Tensor) -> Tensor:
+def brier(probs: Tensor, label: Tensor) -> Tensor:
     """Squared distance Σ (p - onehot)² in [0,2] (Brier 1950)."""
-    probs = log_probs.exp()
-    return probs.square().sum(-1) - 2 * probs.gather(-1, label[:, None])[:, 0] + 1
+    return torch.linalg.vector_norm(probs, dim=-1).square() - 2 * probs.gather(-1, label[:, None])[:, 0] + 1
 
 
-def entropy(log_probs: Tensor) -> Tensor:
+def entropy(log_probs: Tensor, probs: Tensor) -> Tensor:
     """Entropy in nats, in [0, log K]."""
-    return -torch.special.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
+    finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)  # 0 log 0 is 0
+    return -finite.mul_(probs).sum(-1)
 
 
-def agreement(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
+def agreement(student_predicted: Tensor, teacher_predicted: Tensor) -> Tensor:
     """Return 1 where student and teacher predict the same class, else 0."""
-    return (student_log_probs.argmax(-1) == teacher_log_probs.argmax(-1)).to(student_log_probs.dtype)
+    return (student_predicted == teacher_predicted).to(torch.float64)
 
 
-def kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
+def kl(student_log_probs: Tensor, teacher_log_probs: Tensor, teacher_probs: Tensor) -> Tensor:
     """KL(teacher || student) in nats, at temperature 1."""
-    return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(-1)
+    return (teacher_log_probs - student_log_probs).mul_(teacher_probs).sum(-1)

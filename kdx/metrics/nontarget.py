@@ -19,7 +19,8 @@ class NonTargetKL(ExampleMetric):
 
     def per_example(self, batch: PredictionBatch) -> Tensor:
         """Return the divergence [B]."""
-        return functional.kl(*(_others(z, batch.label) for z in (batch.log_probs, batch.teacher_log_probs)))
+        student, teacher = (_others(z, batch.label) for z in (batch.log_probs, batch.teacher_log_probs))
+        return functional.kl(student, teacher, teacher.exp())
 
 
 def _others(log_probs: Tensor, label: Tensor) -> Tensor:

@@ -15,9 +15,8 @@ class ConfidenceWhenWrong(EvaluationMetric):
 
     def sums(self, batch: PredictionBatch) -> Tensor:
         """Return the confidence of the wrong predictions, and how many there are [2]."""
-        confidence, predicted = batch.probs.max(-1)
-        wrong = (predicted != batch.label).to(confidence.dtype)
-        return torch.stack([(confidence * wrong).sum(), wrong.sum()])
+        wrong = (batch.predicted != batch.label).to(batch.confidence.dtype)
+        return torch.stack([(batch.confidence * wrong).sum(), wrong.sum()])
 
     def result(self, sums: Tensor, count: Tensor) -> Tensor:
         """Return the mean []."""

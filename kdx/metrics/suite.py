@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from kdx.metrics.base import EvaluationMetric, PredictionBatch
+from kdx.metrics.base import EvaluationMetric, Prediction, PredictionBatch
 from kdx.metrics.selection import applicable
 from kdx.metrics.table import MetricTable
 from kdx.types import Outputs
+
+PIECE = 1 << 18  # numbers [B,K] that are read at a time, so that many classes do not leave the processor's cache
 
 
 class Suite(Metric):
@@ -60,17 +62,26 @@ class Suite(Metric):
         Raises:
             ValueError: A metric returns the wrong shape; the message begins with its name.
         """
+        rows = max(PIECE // outputs.student_logits.shape[-1], 1)
         logits = {"student": outputs.student_logits, "teacher": outputs.teacher_logits}
-        log_probs = {}
-        parts = []
+        split = []
         for network in self.networks:
             of_network = logits[network]
             assert of_network is not None, f"the suite measures a {network}, and the batch has none"
-            log_probs[network] = torch.log_softmax(of_network.to(torch.float64), -1)
-            parts.append(self.of_network.sums(PredictionBatch(log_probs[network], outputs.label)))
-        pair = PredictionBatch(log_probs["student"], outputs.label, log_probs.get("teacher"))
-        self.total += torch.cat([*parts, self.of_pair.sums(pair)])
-        self.count += len(outputs.student_logits)
+            split.append(of_network.split(rows))
+        labels = [None] * len(split[0]) if outputs.label is None else outputs.label.split(rows)
+        for label, *piece in zip(labels, *split, strict=True):
+            self._add(label, piece)
+
+    def _add(self, label: Tensor | None, logits: list[Tensor]) -> None:
+        """Add the logits of each network for the same examples."""
+        predictions = [Prediction(torch.log_softmax(of_network.to(torch.float64), -1)) for of_network in logits]
+        sums = [self.of_network.sums(PredictionBatch(prediction, label)) for prediction in predictions]
+        sums.append(
+            self.of_pair.sums(PredictionBatch(predictions[0], label, predictions[-1] if len(predictions) > 1 else None))
+        )
+        self.total += torch.cat(sums)
+        self.count += len(logits[0])
 
     def compute(self) -> dict[str, float]:
         """Return the numbers over everything that was added, on all ranks."""

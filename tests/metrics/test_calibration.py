@@ -12,9 +12,9 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from kdx.metrics import calibration
 from kdx.metrics.calibration import (
     auroc,
-    bins,
     equal_mass_bins,
     error_by_chance,
     expected_calibration_error,
@@ -31,6 +31,11 @@ def example(num_classes: int, scale: float) -> tuple[Tensor, Tensor]:
     logits = torch.randn(2000, num_classes, generator=g, dtype=torch.float64)
     label = torch.multinomial((2 * logits).softmax(-1), 1, generator=g)[:, 0]
     return (2 * scale * logits).log_softmax(-1), label
+
+
+def bins(log_probs: Tensor, label: Tensor, num_bins: int) -> Tensor:
+    confidence, predicted = log_probs.exp().max(-1)
+    return calibration.bins(confidence, predicted == label, num_bins)
 
 
 def gaps(log_probs: Tensor, label: Tensor, num_bins: int) -> list[tuple[float, float]]:

@@ -29,7 +29,7 @@ def test_they_are_those_with_the_largest_kl_with_what_was_said_of_them() -> None
     found = disagreement.compute()
     assert outputs.teacher_logits is not None and outputs.label is not None
     student, teacher = (z.double().log_softmax(-1) for z in (outputs.student_logits, outputs.teacher_logits))
-    kl = functional.kl(student, teacher)
+    kl = functional.kl(student, teacher, teacher.exp())
     expected = kl.argsort(descending=True)[:6]
     assert [row["index"] for row in found] == expected.tolist()
     assert [row["kl"] for row in found] == pytest.approx(kl[expected].tolist())

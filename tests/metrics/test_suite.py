@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import rel_entr, softmax
+from scipy.stats import entropy
 
 from kdx.metrics import calibration, functional
-from kdx.metrics.suite import Suite
+from kdx.metrics.suite import PIECE, Suite
 from kdx.types import Outputs
 
 OWN = ("accuracy", "top5", "nll", "brier", "entropy", "ece")
@@ -55,15 +59,39 @@ def test_each_number_is_the_mean_of_its_metric_over_its_network() -> None:
     assert outputs.teacher_logits is not None and outputs.label is not None
     student, teacher = (z.double().log_softmax(-1) for z in (outputs.student_logits, outputs.teacher_logits))
     for network, log_probs in (("student", student), ("teacher", teacher)):
-        for name in ("accuracy", "nll", "brier"):
-            expected = getattr(functional, name)(log_probs, outputs.label).mean().item()
+        predicted = log_probs.argmax(-1)
+        for name, values in (("accuracy", predicted), ("nll", log_probs), ("brier", log_probs.exp())):
+            expected = getattr(functional, name)(values, outputs.label).mean().item()
             assert numbers[f"{network}/{name}"] == pytest.approx(expected)
         assert numbers[f"{network}/top5"] == pytest.approx(functional.topk(log_probs, outputs.label, 5).mean().item())
-        assert numbers[f"{network}/entropy"] == pytest.approx(functional.entropy(log_probs).mean().item())
-        sums = calibration.bins(log_probs, outputs.label, 15)
+        assert numbers[f"{network}/entropy"] == pytest.approx(functional.entropy(log_probs, log_probs.exp()).mean().item())
+        sums = calibration.bins(log_probs.amax(-1).exp(), predicted == outputs.label, 15)
         assert numbers[f"{network}/ece"] == pytest.approx(calibration.expected_calibration_error(sums).item())
     assert numbers["agreement"] == pytest.approx((student.argmax(-1) == teacher.argmax(-1)).double().mean().item())
-    assert numbers["kl"] == pytest.approx(functional.kl(student, teacher).mean().item())
+    assert numbers["kl"] == pytest.approx(functional.kl(student, teacher, teacher.exp()).mean().item())
+
+
+def test_with_many_classes_it_equals_plain_formulas() -> None:
+    outputs = example(21_841, 13)  # is read in pieces
+    assert outputs.teacher_logits is not None and outputs.label is not None and outputs.student_logits.numel() > PIECE
+    rows, label = np.arange(13), outputs.label.numpy()
+    p, q = (softmax(z.double().numpy(), -1) for z in (outputs.teacher_logits, outputs.student_logits))
+    numbers = measure(Suite(21_841), outputs)
+    for network, own in (("student", q), ("teacher", p)):
+        confidence, right = own.max(-1), own.argmax(-1) == label
+        low = [confidence * 15 > i for i in range(16)]
+        gaps = [(confidence - right)[here & ~above].sum() for here, above in itertools.pairwise(low)]
+        expected = {
+            "accuracy": right.mean(),
+            "top5": (np.argsort(-own, -1)[:, :5] == label[:, None]).any(-1).mean(),
+            "nll": -np.log(own[rows, label]).mean(),
+            "brier": ((own - np.eye(own.shape[1], dtype=np.int8)[label]) ** 2).sum(-1).mean(),
+            "entropy": entropy(own, axis=-1).mean(),
+            "ece": np.abs(gaps).sum() / 13,
+        }
+        assert {name: numbers[f"{network}/{name}"] for name in OWN} == pytest.approx(expected, rel=1e-12)
+    assert numbers["agreement"] == (p.argmax(-1) == q.argmax(-1)).mean()
+    assert numbers["kl"] == pytest.approx(rel_entr(p, q).sum(-1).mean(), rel=1e-12)
 
 
 def test_batches_of_uneven_size_count_by_example() -> None:
