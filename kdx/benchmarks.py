@@ -101,9 +101,9 @@ def resident_row(device: str) -> tuple[str, str, str]:
         for rendered in loader:
             batch = observer.finish(rendered)
             if train:
-                assert batch.target is not None
+                assert batch.label is not None
                 optimizer.zero_grad()
-                F.cross_entropy(network(batch.student_images), batch.target).backward()
+                F.cross_entropy(network(batch.student_images), batch.label).backward()
                 optimizer.step()
 
     load, both = best(lambda: epoch(False), 3), best(lambda: epoch(True), 3)

@@ -65,7 +65,7 @@ class Distiller(nn.Module):
         """
         logits = _logits(self.student, "student", batch, self.student.num_classes)
         each = teacher_logits if teacher_logits is not None and teacher_logits.ndim == 3 else None
-        outputs = Outputs(logits, teacher_logits if each is None else None, batch.label, batch.target, index=batch.index)
+        outputs = Outputs(logits, teacher_logits if each is None else None, batch.label, batch.mixed_target, index=batch.index)
         outputs.student_features = self.student_taps.take() if self.student_taps is not None else {}
         if teacher_logits is None and self.teacher is not None and batch.teacher_images is not None:
             each = self.teacher.each(batch.teacher_images, batch.other_images)
@@ -122,7 +122,7 @@ class Cohort(nn.Module):
 
     def _outputs(self, name: str, logits: dict[str, Tensor], batch: Batch) -> Outputs:
         others = torch.stack([value.detach() for other, value in logits.items() if other != name])
-        outputs = Outputs(logits[name], combine(others, self.combine), batch.label, batch.target, index=batch.index)
+        outputs = Outputs(logits[name], combine(others, self.combine), batch.label, batch.mixed_target, index=batch.index)
         outputs.member_logits = others if self.combine == "losses" else None
         outputs.disagreement = disagreement(torch.stack(list(logits.values())))
         return outputs

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -121,17 +122,17 @@ class RenderedBatch:
 
 @dataclass
 class Batch:
-    """Input of the networks: images [B,C,R,R] in [0,1], `label` int64 [B], `target` probabilities [B,K].
+    """Input of the networks: images [B,C,R,R] in [0,1], and `label` int64 [B].
 
-    `target` is the one-hot label, unless images are mixed. `teacher_images` is None without a teacher. `other_images` holds the
-    teacher's images at the resolutions of the members of an ensemble, by side in px; `further_images` the student's at the
-    further resolutions at which it is measured.
+    `mixed_target`, probabilities [B,K], is there only if images are mixed. `teacher_images` is None without a teacher.
+    `other_images` holds the teacher's images at the resolutions of the members of an ensemble, by side in px; `further_images`
+    the student's at the further resolutions at which it is measured.
     """
 
     student_images: Tensor
     teacher_images: Tensor | None
     label: Tensor | None = None
-    target: Tensor | None = None
+    mixed_target: Tensor | None = None
     index: Tensor | None = None  # of the examples in their split
     other_images: Mapping[int, Tensor] = field(default_factory=dict)
     further_images: Mapping[int, Tensor] = field(default_factory=dict)
@@ -143,8 +144,9 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """All inputs of the losses for one batch: float32 logits [B,K], the target, and the distillation temperature.
+    """All inputs of the losses for one batch: float32 logits [B,K], the label, and the distillation temperature.
 
+    `mixed_target`, probabilities [B,K], is there only if images are mixed; `target` always, if there are labels.
     `member_logits` [M,B,K] is set for an ensemble whose members each have a loss of their own. Features are those that the
     losses ask for, by module path.
     """
@@ -152,7 +154,7 @@ class Outputs:
     student_logits: Tensor
     teacher_logits: Tensor | None = None
     label: Tensor | None = None
-    target: Tensor | None = None
+    mixed_target: Tensor | None = None
     temperature: TemperatureValue | None = None
     member_logits: Tensor | None = None
     index: Tensor | None = None  # of the examples in their split
@@ -161,6 +163,13 @@ class Outputs:
     teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
     disagreement: Tensor | None = None  # share of the pairs of members or peers that predict different classes [B]
     peers: Mapping[str, Outputs] = field(default_factory=dict)  # of the other students in a cohort
+
+    @property
+    def target(self) -> Tensor | None:
+        """Target probabilities [B,K]: mixed, or the one-hot label; None without labels."""
+        if self.mixed_target is not None or self.label is None:
+            return self.mixed_target
+        return F.one_hot(self.label, self.student_logits.shape[-1]).to(self.student_logits.dtype)
 
 
 @dataclass(frozen=True)

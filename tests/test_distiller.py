@@ -61,7 +61,7 @@ def test_each_network_sees_its_own_images_and_labels_travel_along(student: Netwo
     assert len(teacher.seen) == 1 and teacher.seen[0] is batch.teacher_images
     torch.testing.assert_close(outputs.student_logits, student(batch.student_images))
     assert outputs.teacher_logits is not None and outputs.teacher_logits.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert outputs.label is batch.label and outputs.target is batch.target
+    assert outputs.label is batch.label and outputs.mixed_target is batch.mixed_target
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -85,9 +85,9 @@ def _random_outputs(parts: Parts, student: Probe, teacher: Probe | None) -> Outp
         outputs.member_logits = each if how == "losses" and (others > 1 or config.peers is not None) else None
     if parts.source.train_labels:
         outputs.label = torch.arange(size) % num_classes
-        outputs.target = F.one_hot(outputs.label, num_classes).float()
         if parts.mixing is not None:
-            outputs.target = 0.7 * outputs.target + 0.3 * outputs.target.roll(1, 0)
+            target = F.one_hot(outputs.label, num_classes).float()
+            outputs.mixed_target = 0.7 * target + 0.3 * target.roll(1, 0)
     outputs.student_features = {path: torch.randn(size, *shape, requires_grad=True) for path, shape in student.shapes.items()}
     if teacher is not None:
         outputs.teacher_features = {path: torch.randn(size, *shape) for path, shape in teacher.shapes.items()}

@@ -27,5 +27,6 @@ class CE(Loss):
         self.label_smoothing = label_smoothing
 
     def forward(self, outputs: Outputs) -> Tensor:
-        assert outputs.target is not None
-        return functional.cross_entropy(outputs.student_logits, outputs.target, self.label_smoothing)
+        target = outputs.label if outputs.mixed_target is None else outputs.mixed_target
+        assert target is not None
+        return functional.cross_entropy(outputs.student_logits, target, self.label_smoothing)

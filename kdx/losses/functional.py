@@ -96,12 +96,21 @@ def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def cross_entropy(student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy in nats, [B], with target probabilities [B,K]; independent of the temperature.
+    """Cross-entropy in nats, [B], with labels int64 [B] or target probabilities [B,K]; independent of the temperature.
 
-    `label_smoothing` is the share of the target, mixed or not, that is spread evenly over all K classes.
+    `label_smoothing` is the share of the target, mixed or not, that is spread evenly over all K classes. Labels give the same
+    bits as their one-hot targets.
     """
-    smoothed = target * (1 - label_smoothing) + label_smoothing / target.shape[-1]
-    return -(smoothed * log_probs(student_logits)).sum(-1)
+    student = log_probs(student_logits)
+    if target.ndim == 1 and not label_smoothing:
+        return F.nll_loss(student, target, reduction="none")
+    elsewhere = label_smoothing / student.shape[-1]
+    if target.ndim == 1:
+        true = torch.ones_like(target, dtype=student.dtype) * (1 - label_smoothing) + elsewhere  # rounded as those of [B,K]
+        smoothed = torch.full_like(student, elsewhere).scatter_(-1, target[:, None], true[:, None])
+    else:
+        smoothed = target * (1 - label_smoothing) + elsewhere
+    return -(smoothed * student).sum(-1)
 
 
 def mean_squared_error(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Observer:
     Args:
         policy: the rule that draws the view of each network.
         resolution: side of the images in px, for each network.
-        num_classes: K of the one-hot targets.
+        num_classes: K of mixed targets.
         mixing: mixup or cutmix; needs a policy with one view for both networks.
         augmentation: changes of colors and the like, after rendering.
         flip: mirror half of the images, if their crop is random.
@@ -153,11 +153,10 @@ class Observer:
                 else unit(rendered.teacher)
             )
             others = {resolution: unit(images) for resolution, images in rendered.others.items()}
-            target = None if label is None else F.one_hot(label, self.num_classes).to(torch.float32)
             if self.mixing is None:
                 assert rendered.halo == 0, "examples with a halo are for an observer that mixes"
                 further = {resolution: unit(images) for resolution, images in rendered.further.items()}
-                return Batch(student, teacher, label, target, index, others, further, rendered.draw.epoch)
+                return Batch(student, teacher, label, None, index, others, further, rendered.draw.epoch)
             assert rendered.halo == 1, "mixing needs the partner of the first example"
             blend = self.mixing.draw(rendered.draw)
 
@@ -170,12 +169,13 @@ class Observer:
             def blended(images: Tensor) -> Tensor:
                 return unmixed_if_alone(blend.images(images), images)
 
+            target = None if label is None else F.one_hot(label, self.num_classes).to(torch.float32)
             mixed = blended(student)
             return Batch(
                 student_images=mixed,
                 teacher_images=mixed if teacher is student else None if teacher is None else blended(teacher),
                 label=None if label is None else label[1:],
-                target=None if target is None else unmixed_if_alone(blend.target(target), target),
+                mixed_target=None if target is None else unmixed_if_alone(blend.target(target), target),
                 index=index[1:],
                 other_images={resolution: blended(images) for resolution, images in others.items()},
                 epoch=rendered.draw.epoch,

@@ -217,8 +217,8 @@ def test_two_ranks_mix_as_one_where_images_are_bad(build: Callable[..., Loader],
         for rank in range(world):
             order = Sampler(50, 10, train=True, halo=1, rank=rank, world=world)
             mixed = observer.finish(next(iter(build(Damaged(50, bad), order, observer.look, positions((0, 0))))))
-            assert mixed.target is not None and mixed.index is not None
-            rows = zip(mixed.index.tolist(), mixed.student_images, mixed.target, strict=True)
+            assert mixed.mixed_target is not None and mixed.index is not None
+            rows = zip(mixed.index.tolist(), mixed.student_images, mixed.mixed_target, strict=True)
             found.setdefault(world, []).extend((i, image, target) for i, image, target in rows)
     assert [row[0] for row in found[1]] == [row[0] for row in found[2]] == [i for i in batch.tolist() if i not in bad]
     for (i, image, target), (_, other_image, other_target) in zip(found[1], found[2], strict=True):

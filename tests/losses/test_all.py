@@ -64,7 +64,6 @@ def outputs(shapes: Shapes, dtype: torch.dtype = torch.float32, scale: float = 1
         student_logits=draw(CLASSES).requires_grad_(),
         teacher_logits=draw(CLASSES),
         label=label,
-        target=nn.functional.one_hot(label, CLASSES).float(),
         temperature=torch.tensor(4.0, requires_grad=True),
         index=index,
         progress=Progress(0.5, 3),
@@ -111,7 +110,7 @@ def test_a_loss_has_one_value_per_example_or_one_in_all_and_asks_only_for_what_i
         if not loss.needs_temperature:
             said.temperature = None
         if not loss.needs_label:
-            said.label = said.target = None
+            said.label = said.mixed_target = None
         said.student_features = chosen(said.student_features, loss.student_features)
         said.teacher_features = chosen(said.teacher_features, loss.teacher_features)
         assert loss(said).shape in ((), (BATCH,))

@@ -22,9 +22,22 @@ def test_smoothing_equals_torch_with_labels_and_with_mixed_targets(smoothing: fl
     mixed = 0.7 * one_hot + 0.3 * one_hot.roll(1, 0)
     for target, given in ((label, one_hot), (mixed, mixed)):
         expected = F.cross_entropy(student, target, reduction="none", label_smoothing=smoothing)
-        result = CE(smoothing)(Outputs(student, target=given))
+        result = CE(smoothing)(Outputs(student, mixed_target=given))
         assert result.shape == (6,)
         torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("num_classes", [2, 10, 21_841])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_labels_give_the_bits_of_one_hot_targets(smoothing: float, num_classes: int, scale: float) -> None:
+    g = torch.Generator().manual_seed(1)
+    student = (torch.randn(6, num_classes, generator=g) * scale).requires_grad_()
+    label = torch.randint(num_classes, (6,), generator=g)
+    dense = Outputs(student, mixed_target=F.one_hot(label, num_classes).float())
+    found, expected = CE(smoothing)(Outputs(student, label=label)), CE(smoothing)(dense)
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(loss.mean(), student)[0] for loss in (found, expected)))
 
 
 def test_a_perfect_and_certain_student_pays_for_the_smoothing_alone() -> None:
@@ -42,7 +55,7 @@ def test_smoothing_is_at_least_0_and_below_1(smoothing: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_read_in_single(dtype: torch.dtype) -> None:
     student = torch.linspace(-1e4, 1e4, 12).reshape(4, 3).to(dtype).requires_grad_()
-    result = CE(0.1)(Outputs(student, target=torch.eye(3)[[0, 1, 2, 0]]))
+    result = CE(0.1)(Outputs(student, mixed_target=torch.eye(3)[[0, 1, 2, 0]]))
     assert result.dtype == torch.float32
-    torch.testing.assert_close(result, CE(0.1)(Outputs(student.float(), target=torch.eye(3)[[0, 1, 2, 0]])))
+    torch.testing.assert_close(result, CE(0.1)(Outputs(student.float(), mixed_target=torch.eye(3)[[0, 1, 2, 0]])))
     assert torch.autograd.grad(result.sum(), student)[0].isfinite().all()

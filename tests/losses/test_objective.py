@@ -128,8 +128,9 @@ def test_kl_is_from_teacher_to_student_at_the_steps_temperature(outputs: Outputs
     torch.testing.assert_close(KL(tau_squared)(outputs), expected)
 
 
-@pytest.mark.parametrize(("loss", "missing"), [(CE(), "target"), (KL(), "teacher_logits"), (KL(), "temperature")])
+@pytest.mark.parametrize(("loss", "missing"), [(CE(), "label"), (KL(), "teacher_logits"), (KL(), "temperature")])
 def test_a_loss_does_not_go_on_without_what_it_needs(outputs: Outputs, loss: Loss, missing: str) -> None:
+    outputs.mixed_target = None
     setattr(outputs, missing, None)
     with pytest.raises(AssertionError):
         loss(outputs)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -99,7 +100,9 @@ def test_mixup_blends_each_example_with_its_predecessor_in_the_batch_and_its_tar
         before, after = plain.finish(own), mixed.finish(blend)
         assert len(blend.student) == len(own.student) + 1 and len(after) == len(own.student)  # the halo came and went
         assert after.label is not None and before.label is not None and torch.equal(after.label, before.label)
-        for x, y in ((before.student_images, after.student_images), (before.target, after.target)):
+        assert before.mixed_target is None
+        own_target = F.one_hot(before.label, 5).float()
+        for x, y in ((before.student_images, after.student_images), (own_target, after.mixed_target)):
             assert x is not None and y is not None
             torch.testing.assert_close(y, lam * x + (1 - lam) * x.roll(1, 0), rtol=0, atol=1e-6)
 
@@ -122,7 +125,8 @@ def test_the_ranks_batches_side_by_side_are_the_batch_of_one_rank(
     ranks = [[observer.finish(e) for e in epoch(observer, rank=rank, world=world)] for rank in range(world)]
     for one, *parts in zip([observer.finish(e) for e in epoch(observer)], *ranks, strict=True):
         # Matrix products of other widths may sum in another order, so pixels may differ in the last bit.
-        for name, tolerance in (("student_images", 5e-7), ("teacher_images", 5e-7), ("label", 0), ("target", 0)):
+        tolerances = {"student_images": 5e-7, "teacher_images": 5e-7, "label": 0}
+        for name, tolerance in (tolerances | ({} if mixing is None else {"mixed_target": 0})).items():
             together = torch.cat([getattr(part, name) for part in parts])
             torch.testing.assert_close(together, getattr(one, name), rtol=0, atol=tolerance)
 
@@ -132,7 +136,7 @@ def test_images_without_labels_are_seen_without_label_and_target(mixing: Mixup |
     observer = Observer(SharedView(Center(1.0)), Pair(16, 16), 5, mixing=mixing)
     bare = ArrayImages(IMAGES.images, None)
     unlabeled, labeled = (observer.finish(epoch(observer, images=images)[0]) for images in (bare, IMAGES))
-    assert unlabeled.label is None and unlabeled.target is None
+    assert unlabeled.label is None and unlabeled.mixed_target is None
     assert torch.equal(unlabeled.student_images, labeled.student_images)
 
 

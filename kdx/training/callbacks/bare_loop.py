@@ -105,7 +105,8 @@ def bare_step(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
     seen = (
         images if batch.teacher_images is None or batch.teacher_images is batch.student_images else batch.teacher_images.clone()
     )
-    target = None if batch.target is None else batch.target.clone()
+    given = batch.label if batch.mixed_target is None else batch.mixed_target
+    target = None if given is None else given.clone()
 
     def step() -> Tensor:
         logits = student(images) / TEMPERATURE
