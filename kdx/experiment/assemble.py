@@ -19,7 +19,7 @@ from kdx.experiment import build
 from kdx.experiment.answers import examination, open_answers
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
-from kdx.experiment.networks import channels_last, make_network, normalizations
+from kdx.experiment.networks import channels_last, fused_optimizer, make_network, normalizations
 from kdx.experiment.teacher import MemberWeights
 from kdx.experiment.teacher_classes import propose_map
 from kdx.networks import weights
@@ -206,6 +206,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         parts.lr_schedule,
         config.decay,
         labels=parts.source.labels,
+        fused=fused_optimizer(config),
         added_metrics=parts.metrics,
         inspect_teacher=inspect_teacher if teacher is not None else None,
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,

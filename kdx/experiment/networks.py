@@ -62,3 +62,8 @@ def channels_last(config: RunConfig) -> bool:
     accelerator, precision = config.trainer.get("accelerator"), str(config.trainer.get("precision"))
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     return on_cpu or "16-mixed" in precision
+
+
+def fused_optimizer(config: RunConfig) -> bool:
+    """Whether torch's fused kernels may update the parameters; in float16 they forbid to clip gradients."""
+    return config.speed != "exact" and str(config.trainer.get("precision")) not in ("16", "16-mixed")

@@ -61,6 +61,7 @@ class DistillationModule(pl.LightningModule):
         decay: Decay = "kernels",
         *,
         labels: bool = True,
+        fused: bool = False,
         added_metrics: Mapping[str, EvaluationMetric] | None = None,
         inspect_teacher: Callable[[DistillationModule], Preflight] | None = None,
         store_targets: Callable[[DistillationModule], Tensor] | None = None,
@@ -69,7 +70,8 @@ class DistillationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.distiller, self.objective = distiller, objective
-        self.make_optimizer, self.lr_schedule, self.decay, self.examination = optimizer, lr_schedule, decay, examination
+        self.make_optimizer, self.lr_schedule, self.decay, self.fused = optimizer, lr_schedule, decay, fused
+        self.examination = examination
         self.inspect_teacher, self.store_targets, self.open_answers = inspect_teacher, store_targets, open_answers
         self.answering: Answering | None = None  # the teacher's answers that are kept for other runs
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
@@ -97,7 +99,8 @@ class DistillationModule(pl.LightningModule):
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         learner = torch.nn.ModuleList([self.distiller, self.objective])
         groups = parameter_groups(learner, self.distiller.temperature, self.decay)
-        return optimizer_and_schedule(groups, self.make_optimizer, self.lr_schedule, self.total_steps, per_epoch)
+        settings = self.make_optimizer, self.lr_schedule, self.total_steps, per_epoch
+        return optimizer_and_schedule(groups, *settings, fused=self.fused)
 
     def on_fit_start(self) -> None:
         if self.inspect_teacher is not None:

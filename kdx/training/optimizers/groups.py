@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kdx.temperatures.base import Temperature
+from kdx.training.optimizers.functions import big_vision_adam
 from kdx.training.optimizers.schedules import LrSchedule
 
 Decay = Literal["kernels", "all"]
+FUSED, FUSED_ON = (SGD, Adam, AdamW, big_vision_adam), ("cpu", "cuda")  # what has kernels for all parameters at once, and where
 
 
 def parameter_groups(learner: nn.Module, temperature: Temperature | None, decay: Decay) -> list[dict[str, Any]]:
@@ -60,15 +63,30 @@ def _not_decayed(learner: nn.Module) -> list[str]:
     return patterns
 
 
+def fused_where_possible(optimizer: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
+    """Return the optimizer with torch's fused kernel; without, if it has none for these parameters or its config says so."""
+    made, chosen = (optimizer.func, optimizer.keywords) if isinstance(optimizer, partial) else (optimizer, {})
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fits = all(parameter.is_floating_point() and parameter.device.type in FUSED_ON for parameter in parameters)
+    if made in FUSED and fits and not {"fused", "foreach"} & chosen.keys():
+        return optimizer(groups, fused=True)
+    return optimizer(groups)
+
+
 def optimizer_and_schedule(
     groups: list[dict[str, Any]],
     optimizer: Callable[..., Optimizer],
     schedule: LrSchedule,
     total_steps: int,
     steps_per_epoch: float,
+    *,
+    fused: bool = False,
 ) -> dict[str, Any]:
-    """Return the result of Lightning's `configure_optimizers`; the schedule advances once per optimizer step."""
-    built = optimizer(groups)
+    """Return the result of Lightning's `configure_optimizers`; the schedule advances once per optimizer step.
+
+    With `fused`, parameters are updated by one kernel where torch has it, equal to float noise.
+    """
+    built = fused_where_possible(optimizer, groups) if fused else optimizer(groups)
     lr = LambdaLR(built, lambda step: schedule(step, total_steps, steps_per_epoch))
 
     def set_momentum(*_: Any) -> None:

@@ -6,6 +6,8 @@ import functools
 import io
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from kdx.config.check import conf_dir
 from kdx.config.errors import ConfigError
@@ -22,8 +24,9 @@ from kdx.experiment import build
 from kdx.networks.network import Network
 from kdx.temperatures.curriculum import Curriculum
 from kdx.training.optimizers.functions import big_vision_adam
-from kdx.training.optimizers.groups import Decay, optimizer_and_schedule, parameter_groups
+from kdx.training.optimizers.groups import Decay, fused_where_possible, optimizer_and_schedule, parameter_groups
 from kdx.training.optimizers.schedules import CosineLr
+from kdx.training.optimizers.shampoo import Shampoo
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
 EXTRAS = {"kron": ["pytorch_optimizer", "opt_einsum"]}
@@ -195,3 +198,35 @@ def test_without_its_package_kron_says_what_to_install(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=r"^optimizer: .*: pip install kdx\[kron\]$"):
         build.parts(config("experiment=none", "optimizer=kron"))
+
+
+@pytest.mark.parametrize("make", [SGD, partial(SGD, momentum=0.9, nesterov=True), Adam, AdamW, big_vision_adam])
+def test_a_fused_optimizer_takes_the_same_steps(make: Any) -> None:
+    g = torch.Generator().manual_seed(0)
+    values, goals = torch.randn(2, 3, 5, generator=g)
+    paths = []
+    for fused in (False, True):
+        weights = [nn.Parameter(value.clone()) for value in values]
+        groups = [{"params": weights[:2]}, {"params": weights[2:], "weight_decay": 0.0}]
+        built = optimizer_and_schedule(groups, partial(make, lr=0.01, weight_decay=0.1), CosineLr(), 20, 5, fused=fused)
+        assert built["optimizer"].param_groups[1].get("fused") is (True if fused else None)
+        for _ in range(20):
+            built["optimizer"].zero_grad()
+            sum((weight - goal).square().sum() for weight, goal in zip(weights, goals, strict=True)).backward()
+            built["optimizer"].step()
+            built["lr_scheduler"]["scheduler"].step()
+        paths.append(torch.stack([weight.detach() for weight in weights]))
+    torch.testing.assert_close(*paths, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(paths[0], values)
+
+
+@pytest.mark.parametrize("make", [partial(SGD, fused=False), partial(Adam, foreach=True), partial(Shampoo, every=2)])
+def test_an_optimizer_without_a_fused_kernel_is_left_as_it_is(make: Any) -> None:
+    built = fused_where_possible(make, [{"params": [nn.Parameter(torch.ones(2, 2))]}])
+    assert not built.param_groups[0].get("fused")
+
+
+@pytest.mark.parametrize("elsewhere", [torch.ones(2, dtype=torch.complex64), torch.ones(2, device="meta")])
+def test_parameters_without_a_fused_kernel_have_the_plain_one(elsewhere: Tensor) -> None:
+    built = fused_where_possible(SGD, [{"params": [nn.Parameter(elsewhere)]}])
+    assert not built.param_groups[0]["fused"]
