@@ -71,8 +71,8 @@ class DistillationModule(pl.LightningModule):
         super().__init__()
         self.distiller, self.objective = distiller, objective
         self.make_optimizer, self.lr_schedule, self.decay, self.fused = optimizer, lr_schedule, decay, fused
-        self.examination = examination
         self.inspect_teacher, self.store_targets, self.open_answers = inspect_teacher, store_targets, open_answers
+        self.examination = examination
         self.answering: Answering | None = None  # the teacher's answers that are kept for other runs
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
         self.preflight: Preflight | None = None
@@ -81,8 +81,7 @@ class DistillationModule(pl.LightningModule):
         self.val_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
         self.test_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
         self.telemetry, self.total_steps, self.warned = Telemetry(), 0, False
-        self.val_metrics: dict[str, float] = {}
-        self.test_metrics: dict[str, float] = {}
+        self.val_metrics, self.test_metrics = dict[str, float](), dict[str, float]()
         self.final_pass: FinalPass | None = None
         self.findings: FinalPassResult | None = None
         self.temperature_gradient: Tensor | None = None
@@ -99,8 +98,7 @@ class DistillationModule(pl.LightningModule):
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         learner = torch.nn.ModuleList([self.distiller, self.objective])
         groups = parameter_groups(learner, self.distiller.temperature, self.decay)
-        settings = self.make_optimizer, self.lr_schedule, self.total_steps, per_epoch
-        return optimizer_and_schedule(groups, *settings, fused=self.fused)
+        return optimizer_and_schedule(groups, self.make_optimizer, self.lr_schedule, self.total_steps, per_epoch, self.fused)
 
     def on_fit_start(self) -> None:
         if self.inspect_teacher is not None:
@@ -168,8 +166,7 @@ class DistillationModule(pl.LightningModule):
     @property
     def every(self) -> int:
         """Number of steps from one point of the curves to the next."""
-        steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # it has, and does not declare it
-        return max(steps, 1)
+        return max(int(self.trainer.log_every_n_steps), 1)  # type: ignore[attr-defined]  # it has, and does not declare it
 
     def configure_callbacks(self) -> list[Callback]:
         return [_StepLog()]

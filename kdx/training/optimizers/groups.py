@@ -79,7 +79,6 @@ def optimizer_and_schedule(
     schedule: LrSchedule,
     total_steps: int,
     steps_per_epoch: float,
-    *,
     fused: bool = False,
 ) -> dict[str, Any]:
     """Return the result of Lightning's `configure_optimizers`; the schedule advances once per optimizer step.
