@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -284,3 +288,23 @@ def test_images_that_cannot_be_read_do_not_stop_the_warning_about_pixels(config:
     assert [*about_pixels(checked, Torn(pixels, None))] == [
         "resolution.student=8 is larger than the images (7 px): enlarged images have no further detail"
     ]
+
+
+@pytest.mark.parametrize(("slowdown", "words", "warned"), [(2.0, "bf16-mixed", 1), (1.0, "bf16-mixed", 0), (2.0, "32-true", 0)])
+def test_bfloat16_that_is_slower_on_the_processor_is_warned_about(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, slowdown: float, words: str, warned: int
+) -> None:
+    from kdx.experiment import cautions
+
+    monkeypatch.setattr(cautions, "bfloat16_slowdown", lambda: slowdown)
+    found = list(cautions.about_precision(config(*PLAIN, "trainer.accelerator=cpu", f"trainer.precision={words}")))
+    assert len(found) == warned
+    assert all("take 2.0 times as long" in text and "use trainer.precision=32-true" in text for text in found)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN can be told only there to use less")
+def test_the_trial_of_bfloat16_finds_a_processor_without_it() -> None:
+    code = "from kdx.experiment.cautions import bfloat16_slowdown; print(bfloat16_slowdown())"
+    without = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # as if the processor had neither AMX nor avx512_bf16
+    result = subprocess.run([sys.executable, "-c", code], env=without, capture_output=True, text=True, check=True)
+    assert float(result.stdout) > 1.2

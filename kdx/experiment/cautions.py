@@ -1,20 +1,25 @@
-"""Warnings about a config that can run: its resolutions, and the length of its training."""
+"""Warnings about a config that can run: its resolutions, the length of its training, and its precision."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from kdx.config.learning_rate import optimizer_for_batch
 from kdx.config.schema import RunConfig
 from kdx.data.source import Images
 from kdx.experiment.build import Parts
+from kdx.experiment.networks import on_cpu
 
 SAMPLE = 16  # images whose size is looked at
 POINTS = 10_000  # steps at which the schedule is evaluated
+TRIALS = 3  # of a convolution
+SLOWER = 1.2  # times as long as in float32; more is warned about
 LONG = 0.5  # share of the training; a longer warm-up is warned about
 
 
@@ -64,6 +69,33 @@ def about_val(config: RunConfig, length: Length) -> Iterator[str]:
             f"trainer.max_steps={length.total} ends before the first validation, after {first} steps, so the last weights are "
             f"tested: use trainer.max_steps={first} or more, or trainer.limit_train_batches=N for short epochs"
         )
+
+
+def about_precision(config: RunConfig) -> Iterator[str]:
+    """Yield a warning if bfloat16 is slower than float32 on the processor that trains, by a trial of about 50 ms."""
+    if on_cpu(config) and str(config.trainer.get("precision")) in ("bf16", "bf16-mixed"):
+        slower = bfloat16_slowdown()
+        if slower > SLOWER:
+            yield (
+                f"trainer.precision={config.trainer['precision']}: convolutions in bfloat16 take {slower:.1f} times as long as "
+                "in float32 on this processor, as usual without AMX and avx512_bf16: use trainer.precision=32-true"
+            )
+
+
+def bfloat16_slowdown() -> float:
+    """Return the time of a convolution and its gradients in bfloat16, divided by that in float32; the shortest of 3 each."""
+    times: dict[torch.dtype, float] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other where other processes compute, in either precision
+    try:
+        for dtype in (torch.float32, torch.bfloat16) * (TRIALS + 1):  # the first of each warms up
+            images, kernel = torch.ones(16, 32, 16, 16, dtype=dtype), torch.ones(32, 32, 3, 3, dtype=dtype, requires_grad=True)
+            began = time.perf_counter()
+            torch.nn.functional.conv2d(images, kernel).sum().backward()
+            times[dtype] = min(times.get(dtype, math.inf), time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return times[torch.bfloat16] / times[torch.float32]
 
 
 def about_lr(parts: Parts, length: Length) -> Iterator[str]:

@@ -46,6 +46,7 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
             *cautions.about_pixels(config, train),
             *cautions.about_val(config, length),
             *cautions.about_lr(parts, length),
+            *cautions.about_precision(config),
         ]
         for warning in (*of_networks, *of_settings, *done):
             log.warning("%s%s", "teacher: " if config.name == TEACHER else "", warning)

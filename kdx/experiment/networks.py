@@ -57,11 +57,13 @@ def make_network(node: Node, path: str, source: Source, num_classes: int, expect
 
 def channels_last(config: RunConfig) -> bool:
     """Whether convolutions are faster in the layout [B,H,W,C]: measured on CPUs; on GPUs in mixed precision, as cuDNN says."""
-    if config.speed == "exact":
-        return False
-    accelerator, precision = config.trainer.get("accelerator"), str(config.trainer.get("precision"))
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    return on_cpu or "16-mixed" in precision
+    return config.speed != "exact" and (on_cpu(config) or "16-mixed" in str(config.trainer.get("precision")))
+
+
+def on_cpu(config: RunConfig) -> bool:
+    """Whether the run trains on the processor."""
+    accelerator = config.trainer.get("accelerator")
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
 def fused_optimizer(config: RunConfig) -> bool:
