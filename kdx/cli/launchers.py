@@ -112,6 +112,7 @@ def register() -> None:
     """Make launcher and sweeper known to Hydra, which instantiates plug-ins only if they are in a module of `hydra_plugins`."""
     plugins = Plugins.instance()  # looks for plug-ins, for which it loads the modules of Hydra's own ones anew
     from kdx.cli.grid_sweeper import GridSweeper
+    from kdx.cli.together import TogetherLauncher
 
     package, _, name = MODULE.partition(".")
     try:
@@ -121,7 +122,7 @@ def register() -> None:
         parent.__path__ = []
     module = sys.modules[MODULE] = ModuleType(MODULE)
     setattr(parent, name, module)
-    for plugin in (GpuLauncher, GridSweeper):
+    for plugin in (GpuLauncher, TogetherLauncher, GridSweeper):
         setattr(module, plugin.__name__, plugin)
         plugins.register(plugin)
 

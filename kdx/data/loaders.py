@@ -77,8 +77,7 @@ class Loader(ABC):
         """Ignore `state`, which is empty."""
 
     def __iter__(self) -> Iterator[RenderedBatch]:
-        epoch, first = self.position()
-        for rendered in self._rendered((epoch, number, index) for number, index in self.order.batches(epoch, first)):
+        for rendered in self.batches(*self.position()):
             self.skipped |= rendered.skipped
             yield rendered
 
@@ -86,6 +85,10 @@ class Loader(ABC):
         """Return the images `index` [B] as one batch of an epoch."""
         (rendered,) = self._rendered(iter([(epoch, 0, index)]))
         return rendered
+
+    def batches(self, epoch: int, first: int) -> Iterator[RenderedBatch]:
+        """Return the rendered batches of an epoch, from batch `first` on."""
+        return self._rendered((epoch, number, index) for number, index in self.order.batches(epoch, first))
 
     @abstractmethod
     def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]: ...

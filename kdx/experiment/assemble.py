@@ -20,6 +20,7 @@ from kdx.experiment.answers import examination, open_answers
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
 from kdx.experiment.networks import channels_last, fused_optimizer, make_network, normalizations
+from kdx.experiment.shared import about_answers, about_batches, shared_answers
 from kdx.experiment.teacher import MemberWeights
 from kdx.experiment.teacher_classes import propose_map
 from kdx.networks import weights
@@ -30,9 +31,10 @@ from kdx.teachers.class_order import Classes
 from kdx.teachers.ensemble import Ensemble
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
-from kdx.training.answering import Answering
+from kdx.training.answering import TeacherAnswers
 from kdx.training.datamodule import DataModule
 from kdx.training.module import DistillationModule, seed_everything
+from kdx.training.telemetry import Telemetry
 from kdx.types import LossContext, Pair
 from kdx.views.observer import Observer
 from kdx.views.render import Resizing
@@ -165,6 +167,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         on_bad_image=config.data.on_bad_image,
         shuffle_buffer=config.data.shuffle_buffer,
         eval_batch_size=eval_batch_size(config),
+        sharing=parts.sharing,
+        about=functools.partial(about_batches, parts, splits),
     )
 
     examined = examination(parts, teacher, datamodule, folder) if teacher is not None else None
@@ -189,11 +193,13 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
     def store_targets(module: DistillationModule) -> Tensor:
         assert teacher is not None
         passes = (datamodule.batches("train", look, module.device) for look in stored_views(parts, num_classes))
-        return stored.table(teacher, passes, len(splits["train"]), module.device)
+        make = functools.partial(stored.table, teacher, passes, len(splits["train"]), module.device)
+        return parts.sharing.once("targets", functools.partial(about_answers, parts, teacher, datamodule), make)
 
-    def opened(module: DistillationModule) -> Answering | None:
+    def opened(module: DistillationModule) -> TeacherAnswers | None:
         assert teacher is not None
-        return open_answers(parts, teacher, datamodule, module.device, folder)
+        kept = open_answers(parts, teacher, datamodule, module.device, folder)
+        return shared_answers(parts, teacher, datamodule, kept)
 
     if config.teacher is None and config.peers is None:
         for name, metric in parts.metrics.items():
@@ -213,6 +219,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         open_answers=opened if teacher is not None else None,
         examination=examined,
     )
+    module.telemetry = Telemetry(parts.sharing.clock)
     return Experiment(module, datamodule, teacher, caveats)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from kdx.metrics.base import EvaluationMetric
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
+from kdx.training.sharing import Sharing
 from kdx.types import Pair
 from kdx.views.augmentations import Augmentation
 from kdx.views.crops import Crop
@@ -75,6 +76,7 @@ class Parts:
     lr_schedule: LrSchedule
     optimizer: Callable[..., torch.optim.Optimizer]
     identity: str  # of the config, as `kdx.config.identity.job_identity` defines it
+    sharing: Sharing = field(default_factory=Sharing)  # with other runs that train at the same time in this process
 
     @property
     def teacher_is_stored(self) -> bool:

@@ -35,7 +35,7 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
             assert isinstance(member, OnlineTeacher)
             networks["teacher"].append((member.network, (channels, px, px)))
     try:
-        return measure(
+        costs = measure(
             networks,
             batch_size=max(1, config.data.batch_size // trainer.world_size),
             device=trainer.strategy.root_device,
@@ -48,3 +48,7 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
         reason = str(error).splitlines()[0]
         log.warning("Cost not measured: %s", reason)
         return Costs({}, f"not measured: {reason}", "")
+    answers = experiment.module.answering
+    if answers is not None and answers.given and "teacher_share" in costs.metrics:
+        costs.metrics["teacher_share"] *= answers.asked / answers.given
+    return costs

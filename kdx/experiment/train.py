@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from kdx.run.folder import RunFolder, forget_peak_memory, peak_memory_mb
 from kdx.run.study import PRUNED
 from kdx.training.callbacks.pruning import pruned, pruning
 from kdx.training.ranks import rank
+from kdx.training.sharing import Sharing
 from kdx.training.telemetry import NonFiniteLossError
 
 log = logging.getLogger("kdx")
@@ -81,7 +81,8 @@ def show_result(config: RunConfig, folder: RunFolder) -> None:
 
 def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     """Train in a folder that this process holds. Return the final metrics."""
-    start, config = time.perf_counter(), parts.config
+    config, clock = parts.config, parts.sharing.clock
+    start = clock()
     check_weights(parts)
     published, splits = read_data(parts, describe=describe)
     dry_run(parts, splits)
@@ -94,16 +95,16 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     teacher_seconds: list[float] = []  # of the members that are trained in this run
 
     def train_member(config: RunConfig, key: str, member_folder: Path) -> None:
-        began = time.perf_counter()
+        began = clock()
         try:
-            train_teacher(config, key, member_folder)
+            train_teacher(config, key, member_folder, Sharing(parts.sharing.interruption))
         except ConfigError as error:
             raise ConfigError(f"In the training of the teacher, of which it is the student: {error}") from None
-        teacher_seconds.append(time.perf_counter() - began)
+        teacher_seconds.append(clock() - began)
 
-    before_teacher = time.perf_counter()
+    before_teacher = clock()
     files = teacher.obtain(parts, published, train_member)
-    start += time.perf_counter() - before_teacher  # time, energy and memory are the student's
+    start += clock() - before_teacher  # time, energy and memory are the student's
     energy = EnergyMeter()
     forget_peak_memory()
     experiment = assemble(parts, splits, files, folder.path)
@@ -124,7 +125,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
     failed = True
     try:
-        fit(trainer, experiment, config.ckpt_path)
+        fit(trainer, experiment, config.ckpt_path, parts.sharing.interruption)
         if (at := pruned(trainer)) is not None:
             log.info("Pruned after epoch %d: %s %.4f", at["epoch"], at["metric"], at["value"])
             if trainer.is_global_zero:
@@ -133,7 +134,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
             return {}
         selected, last = select(parts, trainer, experiment, folder)
         metrics = {**count_parameters(experiment), **final_metrics(parts, experiment, trainer, folder)}
-        metrics["seconds"] = time.perf_counter() - start
+        metrics["seconds"] = clock() - start
         metrics |= {"teacher_seconds": sum(teacher_seconds)} if teacher_seconds else {}
         metrics["peak_memory_mb"] = peak_memory_mb()
         joules = energy.joules()
@@ -171,10 +172,10 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     return metrics
 
 
-def train_teacher(config: RunConfig, key: str, folder: Path) -> None:
+def train_teacher(config: RunConfig, key: str, folder: Path, sharing: Sharing) -> None:
     """Train the teacher that `config` describes, and that has this key, into `folder`."""
     parts = build.parts(config)
-    parts.identity = key
+    parts.identity, parts.sharing = key, sharing
     metrics = train(parts, RunFolder(folder), quiet=True, describe=False)
     name = config.student["architecture"]
     log.info("Teacher %s trained in %.0f s: val accuracy %.4f", name, metrics["seconds"], metrics["val/student/accuracy"])

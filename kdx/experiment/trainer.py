@@ -70,14 +70,17 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None) -> None:
-    """Train, on from a checkpoint if there is one.
+def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None, interruption: Interruption | None = None) -> None:
+    """Train, on from a checkpoint if there is one; `interruption` is that of several runs.
 
     Raises:
         KeyboardInterrupt: After SIGINT; the checkpoint is written.
         SIGTERMException: After SIGTERM, likewise.
     """
-    interruptions = [callback.interruption for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
+    lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
+    for last in lasts:
+        last.interruption = interruption or last.interruption
+    interruptions = [last.interruption for last in lasts]
     try:
         trainer.fit(experiment.module, datamodule=experiment.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:

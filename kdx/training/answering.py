@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,22 @@ from kdx.types import Batch
 log = logging.getLogger("kdx")
 
 CHECKED = 32  # images of which the kept answers are compared with the teacher's
+
+
+class TeacherAnswers(Protocol):
+    """Gives the calibrated logits [M,B,K] of all members of the teacher for a training batch; `finish` ends an epoch.
+
+    `asked` is the number of batches for which this run has run the teacher, of those for which answers were `given`.
+    """
+
+    given: int
+
+    @property
+    def asked(self) -> int: ...
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+    def finish(self) -> None: ...
 
 
 class Answering:
@@ -57,6 +74,11 @@ class Answering:
         self._index: list[Tensor] = []
         self._logits: list[Tensor] = []  # uncalibrated, [B,M,K]
         self._keeps = True
+        self.given = self._asked = 0
+
+    @property
+    def asked(self) -> int:
+        return self._asked
 
     def kept(self, epochs: Sequence[int]) -> list[int]:
         """Return the epochs whose answers are there for all ranks, also while another run writes files."""
@@ -76,9 +98,11 @@ class Answering:
     def __call__(self, batch: Batch) -> Tensor:
         """Return the calibrated logits [M,B,K] of a batch. ConfigError if 16 bits cannot hold them."""
         assert batch.index is not None
+        self.given += 1
         if self.knows(batch.epoch):
             assert self._table is not None
             return rows(self._table, batch.index) / self._temperatures
+        self._asked += 1
         raw = self._live(batch, len(batch)).to(self.answers.dtype)
         if not self._index and not raw.isfinite().all():  # once an epoch: reading it makes the host wait
             raise ConfigError(

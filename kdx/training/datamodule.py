@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,6 +16,8 @@ from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, a
 from kdx.data.resident import LoaderKind, OnBadImage, Resident, resident
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, SplitName, check_labels
+from kdx.data.splits import fingerprint
+from kdx.training.sharing import About, Sharing
 from kdx.types import Batch, RenderedBatch
 from kdx.views.observer import Observer
 
@@ -23,7 +27,8 @@ class DataModule(pl.LightningDataModule):
 
     `batch_size` is the batch over all devices, and `eval_batch_size` that of passes without training. `loader="auto"` keeps a
     split resident if its decoded pixels, on one canvas of the size of the largest image, have at most `budget` bytes.
-    `shuffle_buffer` is that of the `Sampler`.
+    `shuffle_buffer` is that of the `Sampler`. `about` gives what the training batches depend on, for runs that share them by
+    `sharing`.
     """
 
     def __init__(
@@ -39,9 +44,12 @@ class DataModule(pl.LightningDataModule):
         on_bad_image: OnBadImage = "raise",
         shuffle_buffer: int | None = None,
         eval_batch_size: int | None = None,
+        sharing: Sharing | None = None,
+        about: About = dict,
     ) -> None:
         super().__init__()
         self.shuffle_buffer = shuffle_buffer
+        self.sharing, self.about = sharing or Sharing(), about
         for name, images in splits.items():
             check_labels(images, observers[name].num_classes)
         self.splits, self.observers = splits, observers
@@ -62,8 +70,12 @@ class DataModule(pl.LightningDataModule):
         if split not in self._held:
             assert self.trainer is not None
             device = self.trainer.strategy.root_device
-            self._held[split] = resident(self.splits[split], self.kind, self.budget, self.on_bad_image, device)
+            make = functools.partial(resident, self.splits[split], self.kind, self.budget, self.on_bad_image, device)
+            self._held[split] = self.sharing.once(f"{split} on {device}", functools.partial(self._pixels, split), make)
         return self._held[split]
+
+    def _pixels(self, split: SplitName) -> dict[str, Any]:
+        return {"pixels": fingerprint({split: self.splits[split]}), "loader": [self.kind, self.budget, self.on_bad_image]}
 
     def loader(
         self,
@@ -118,7 +130,8 @@ class DataModule(pl.LightningDataModule):
             yield observer.finish(rendered.to(device))
 
     def train_dataloader(self) -> Loader:
-        return self.loader("train", self.observers["train"], self._position, train=True)
+        loader = self.loader("train", self.observers["train"], self._position, train=True)
+        return self.sharing.batches(self.about, loader, self._position)
 
     def val_dataloader(self) -> Loader:
         return self.loader("val", self.observers["val"])

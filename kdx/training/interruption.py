@@ -38,11 +38,25 @@ class Interruption:
         for number in (*STOP, *(REQUEUE if "SLURM_JOB_ID" in os.environ else ())):
             self.before[number] = signal.signal(number, self._note)
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle signals meanwhile, and put the earlier handlers back; act on a signal at the end."""
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
+        self.act()
+
     def act(self) -> None:
-        """Queue the job again if that is what a signal was for. Raise KeyboardInterrupt or SIGTERMException after a signal."""
+        """Queue the job again if that is what a signal was for. Raise KeyboardInterrupt or SIGTERMException after a signal.
+
+        Of several runs in threads, none queues the job again: the main thread does.
+        """
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt from None
-        if self.received in REQUEUE:
+        if self.received in REQUEUE and threading.current_thread() is threading.main_thread():
             earlier = self.before[self.received]  # submitit's, which queues the job again and exits
             if callable(earlier):
                 earlier(self.received, None)

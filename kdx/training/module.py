@@ -17,7 +17,7 @@ from kdx.losses.objective import Objective
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suites
 from kdx.temperatures.base import Temperature
-from kdx.training.answering import Answering
+from kdx.training.answering import TeacherAnswers
 from kdx.training.callbacks.checkpoints import after_bad_loss
 from kdx.training.datamodule import batches_begun
 from kdx.training.examination import Examination
@@ -65,7 +65,7 @@ class DistillationModule(pl.LightningModule):
         added_metrics: Mapping[str, EvaluationMetric] | None = None,
         inspect_teacher: Callable[[DistillationModule], Preflight] | None = None,
         store_targets: Callable[[DistillationModule], Tensor] | None = None,
-        open_answers: Callable[[DistillationModule], Answering | None] | None = None,
+        open_answers: Callable[[DistillationModule], TeacherAnswers | None] | None = None,
         examination: Examination | None = None,
     ) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class DistillationModule(pl.LightningModule):
         self.make_optimizer, self.lr_schedule, self.decay, self.fused = optimizer, lr_schedule, decay, fused
         self.inspect_teacher, self.store_targets, self.open_answers = inspect_teacher, store_targets, open_answers
         self.examination = examination
-        self.answering: Answering | None = None  # the teacher's answers that are kept for other runs
+        self.answering: TeacherAnswers | None = None  # of which other runs have some
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
         self.preflight: Preflight | None = None
         peers = list(distiller.peers) if isinstance(distiller, Cohort) else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Telemetry:
-    """Sums named device scalars over steps and remembers the first step at which one was not finite."""
+    """Sums named device scalars over steps and remembers the first step at which one was not finite. `clock` gives seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.names: list[str] = []
         self.all_images, self.all_seconds = 0, 0.0
         self.restart()
@@ -34,7 +35,7 @@ class Telemetry:
         self.total: Tensor | None = None
         self.steps = self.images = 0
         self.seconds_before = 0.0  # of this window, before a resume
-        self.began = time.perf_counter()
+        self.began = self.clock()
 
     def add(self, values: dict[str, Tensor], step: int, num_images: int) -> None:
         """Add one step's numbers, each by its mean; no value leaves the device."""
@@ -68,7 +69,7 @@ class Telemetry:
             bad_step, *bad = min(failed, key=lambda numbers: numbers[0])
             parts = ", ".join(f"{name} = {value:.6g}" for name, value in zip(self.names, bad, strict=True))
             raise NonFiniteLossError(f"Loss is not finite at step {int(bad_step)}: {parts}", int(bad_step))
-        seconds = max(time.perf_counter() - self.began, 1e-9)
+        seconds = max(self.clock() - self.began, 1e-9)
         rate = self.images / seconds
         self.all_images += self.images
         self.all_seconds += seconds
@@ -82,7 +83,7 @@ class Telemetry:
             "total": None if self.total is None else self.total.tolist(),
             "steps": self.steps,
             "images": self.images,
-            "seconds": time.perf_counter() - self.began if self.steps else 0.0,
+            "seconds": self.clock() - self.began if self.steps else 0.0,
             "all_images": self.all_images,
             "all_seconds": self.all_seconds,
         }
@@ -97,7 +98,7 @@ class Telemetry:
 
     def start_clock(self) -> None:
         """Count the time from now on, after that before the checkpoint from which the run is resumed."""
-        self.began = time.perf_counter() - self.seconds_before
+        self.began = self.clock() - self.seconds_before
 
     @property
     def images_per_second(self) -> float:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-import random
 import time
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from kdx.ranges import NonNegative, validated
 from kdx.training.interruption import Interruption, one_collective_less, stop
+from kdx.training.random_state import put_random_state, random_state
 
 AGREED = 16  # batches after which ranks agree on writing a checkpoint, which they wait for each other for
 SHARE = 0.02  # of the time that writing checkpoints may take
@@ -106,25 +104,12 @@ class RandomState(Callback):
         self.loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        numpy: Any = np.random.get_state()
-        return {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [torch.from_numpy(np.asarray(numpy[1]).astype(np.int64)), *numpy[2:]],
-            "python": random.getstate(),
-        }
+        return random_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loaded = state_dict
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.loaded is None:
-            return
-        state, self.loaded = self.loaded, None
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda"])
-        keys, *rest = state["numpy"]
-        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers), gauss))
+        if self.loaded is not None:
+            put_random_state(self.loaded)
+            self.loaded = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class RunProgress(ProgressBar):
         self.began = self.reported = self.noted = time.monotonic()
         self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
         console = Console(stderr=True)
-        if not (self.enabled and trainer.is_global_zero and console.is_terminal):
+        in_thread = threading.current_thread() is not threading.main_thread()  # bars of several runs would overwrite each other
+        if in_thread or not (self.enabled and trainer.is_global_zero and console.is_terminal):
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[score]}"))
