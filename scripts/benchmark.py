@@ -1,10 +1,6 @@
-"""How fast is the way from files to pixels? Prints a table of ratios."""
+"""Measure how fast kdx is on this machine: the same as the installed command kdx-benchmark."""
 
-import os
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the commands do, before torch is imported
-
-from kdx.benchmarks import run
+from kdx.cli.benchmark import main
 
 if __name__ == "__main__":
-    run()
+    main()

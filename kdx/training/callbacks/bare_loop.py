@@ -23,7 +23,9 @@ from kdx.types import Batch
 
 TEMPERATURE = 4.0  # of the bare loop's loss
 WARM_UP = 5  # steps that are not counted
-PHASES = ("data", "forward", "backward", "update")
+# A step in the order of its parts: what is between two marks, and the share to which it counts. The teacher's kept logits are
+# read before the student runs, its own are computed after it.
+PARTS = ("data", "teacher", "student", "teacher", "loss", "backward", "optimizer", "rest")
 
 
 class BareLoop(Callback):
@@ -31,31 +33,44 @@ class BareLoop(Callback):
 
     The bare loop has copies of the plain networks in PyTorch's own layout, the run's optimizer, and the first batch as its
     only one: it loads, crops, logs and validates nothing. At the end of training, the numbers are written to `file`: medians
-    in ms, the median of ratios bare / kdx with its quartiles, and the run's phases: "data" is loading and rendering with
-    Lightning's overhead, "forward" includes the teacher, "update" the logging. First steps and those of a new epoch do not
-    count. For one process, and for one teacher or none.
+    in ms, the median of ratios bare / kdx with its quartiles, the shares of the run's parts, what the networks are, and the
+    seconds from `began` (Unix time, by default that of this object) to the first step. "data" is loading and rendering with
+    Lightning's overhead between steps, "rest" is logging. First steps and those of a new epoch do not count. For one process,
+    and for one teacher or none.
     """
 
-    def __init__(self, file: str) -> None:
-        self.file = Path(file)
+    def __init__(self, file: str, began: float | None = None) -> None:
+        self.file, self.start = Path(file), time.time() if began is None else began
+        self.start_seconds = 0.0
         self.step: Callable[[], Tensor] | None = None
+        self.networks: dict[str, Any] = {}
+        self.hooks: list[Any] = []
         self.began = 0.0
         self.marks: list[float] = []
         self.ours: list[float] = []
         self.bare: list[float] = []
-        self.phases: list[list[float]] = []
+        self.parts: list[list[float]] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         if self.step is None:
+            self.start_seconds = time.time() - self.start
             assert isinstance(pl_module, DistillationModule)
             self.step = bare_step(pl_module, batch)
+            self.networks = networks_of(pl_module, batch)
+            student, objective, optimizer = pl_module.distiller.student, pl_module.objective, trainer.optimizers[0]
+            self.hooks = [
+                student.register_forward_pre_hook(self._mark),
+                student.register_forward_hook(self._mark),
+                objective.register_forward_pre_hook(self._mark),
+                optimizer.register_step_post_hook(self._mark),
+            ]
         self.marks = [_now()]
 
     def on_before_backward(self, *_: Any) -> None:
-        self.marks.append(_now())
+        self._mark()
 
     def on_after_backward(self, *_: Any) -> None:
-        self.marks.append(_now())
+        self._mark()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -69,26 +84,34 @@ class BareLoop(Callback):
             self.ours.append(ended - self.began)
             self.bare.append(lasted)
             marks = [self.began, *self.marks, ended]
-            self.phases.append([after - before for before, after in pairwise(marks)])
+            self.parts.append([after - before for before, after in pairwise(marks)])
         self.began = _now()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        ours, bare, phases = self.ours[WARM_UP:], self.bare[WARM_UP:], self.phases[WARM_UP:]
+        for hook in self.hooks:
+            hook.remove()
+        ours, bare, parts = self.ours[WARM_UP:], self.bare[WARM_UP:], self.parts[WARM_UP:]
         if len(ours) < 2:
             raise ValueError(f"{len(self.ours)} steps are too few to be measured: train {WARM_UP + 3} or more in an epoch")
         low, middle, high = statistics.quantiles((b / a for a, b in zip(ours, bare, strict=True)), n=4)
-        total = statistics.fmean(ours)
+        shares = dict.fromkeys(PARTS, 0.0)
+        for name, seconds in zip(PARTS, zip(*parts, strict=True), strict=True):
+            shares[name] += sum(seconds) / sum(ours)
         numbers = {
             "steps": len(ours),
             "kdx_ms": statistics.median(ours) * 1e3,
             "bare_ms": statistics.median(bare) * 1e3,
             "ratio": middle,
             "quartiles": [low, high],
-            "shares": {
-                name: statistics.fmean(part) / total for name, part in zip(PHASES, zip(*phases, strict=True), strict=True)
-            },
+            "shares": shares,
+            "start_seconds": self.start_seconds,
+            "networks": self.networks,
         }
         self.file.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+    def _mark(self, *_: Any) -> None:
+        """Add the present time to the marks of this step. As a hook, it returns None, which changes nothing."""
+        self.marks.append(_now())
 
 
 def bare_step(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
@@ -101,10 +124,7 @@ def bare_step(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
         else None
     )
     optimizer = module.make_optimizer(student.parameters())
-    images = batch.student_images.clone()
-    seen = (
-        images if batch.teacher_images is None or batch.teacher_images is batch.student_images else batch.teacher_images.clone()
-    )
+    images, seen = batch.student_images.clone(), seen_by_teacher(batch).clone()
     given = batch.label if batch.mixed_target is None else batch.mixed_target
     target = None if given is None else given.clone()
 
@@ -123,6 +143,23 @@ def bare_step(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
         return loss.detach()
 
     return step
+
+
+def seen_by_teacher(batch: Batch) -> Tensor:
+    """Return the teacher's images of a batch; the student's if the teacher's logits are kept."""
+    return batch.student_images if batch.teacher_images is None else batch.teacher_images
+
+
+def networks_of(module: DistillationModule, batch: Batch) -> dict[str, Any]:
+    """Return what the bare loop computes, as plain data: architectures, classes, and the shapes [B,C,R,R] of their images."""
+    distiller = module.distiller
+    found = {"student": (distiller.student, batch.student_images)}
+    if isinstance(distiller.teacher, OnlineTeacher):
+        found["teacher"] = (distiller.teacher.network, seen_by_teacher(batch))
+    return {
+        role: {"architecture": network.architecture, "num_classes": network.num_classes, "shape": list(images.shape)}
+        for role, (network, images) in found.items()
+    }
 
 
 def _now() -> float:

@@ -1,4 +1,4 @@
-"""Benchmark of loading and rendering against plain PIL and PyTorch code. Prints ratios; above 1 means that kdx is faster."""
+"""Loading and rendering, compared with plain PIL and PyTorch code by ratios; above 1 means that kdx is faster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kdx.benchmarks.machine import synchronize
 from kdx.data.decoding import ImageFiles
 from kdx.data.loaders import ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
@@ -40,8 +39,7 @@ def best(action: Callable[[], object], repeats: int = 5) -> float:
     for _ in range(repeats):
         began = time.perf_counter()
         action()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
         times.append(time.perf_counter() - began)
     return min(times)
 
@@ -148,13 +146,13 @@ def streamed_row(num_workers: int) -> tuple[str, str, str]:
     return name, f"{len(files) / ours:,.0f} images/s", f"{reference / ours:.2f} x a plain loop"
 
 
-def run() -> None:
-    """Run all benchmarks with one CPU thread, and on the GPU if available, and print a table."""
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Measure with one CPU thread, and on the GPU if available: what, the result, and with what it is compared."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    rows = [*render_rows("cpu"), draw_row(), resident_row("cpu"), streamed_row(0), streamed_row(2)]
-    if torch.cuda.is_available():
-        rows += [*render_rows("cuda"), resident_row("cuda")]
-    table = Table("benchmark", "result", "compared with")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=140).print(table)
+    try:
+        yield from [*render_rows("cpu"), draw_row(), resident_row("cpu"), streamed_row(0), streamed_row(2)]
+        if torch.cuda.is_available():
+            yield from [*render_rows("cuda"), resident_row("cuda")]
+    finally:
+        torch.set_num_threads(threads)

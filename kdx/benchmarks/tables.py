@@ -1,0 +1,57 @@
+"""The tables of kdx-benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from kdx.benchmarks.session import Measured
+
+SHARES = ("data", "teacher", "student", "loss", "backward", "optimizer", "rest")
+HEADINGS = {"data": "From files to pixels, one thread", "classes": "Losses and metrics, batch 64"}
+
+
+def machine_line(about: Mapping[str, Any]) -> str:
+    """Return the machine in one line."""
+    gpus = f", {', '.join(about['gpus'])}" if about["gpus"] else ""
+    threads = f"{about['cores']} cores, {about['threads']} threads"
+    return f"{about['processor']}, {threads}{gpus}, torch {about['versions']['torch']}, kdx {about['versions']['kdx']}"
+
+
+def steps(runs: Mapping[str, Measured]) -> Table:
+    """Return the table of training steps: a row per setting and variant."""
+    table = Table("setting", "variant", "kdx", "bare", "bare / kdx", "quartiles", *SHARES, "steps", title="Training steps")
+    for name, measured in runs.items():
+        for variant, one in measured.variants.items():
+            low, high = one["quartiles"]
+            times = [f"{one[key]:.1f} ms" for key in ("kdx_ms", "bare_ms")]
+            shares = [f"{one['shares'][part]:.0%}" for part in SHARES]
+            table.add_row(name, variant, *times, f"{one['ratio']:.2f}", f"{low:.2f}-{high:.2f}", *shares, str(one["steps"]))
+    return table
+
+
+def processes(runs: Mapping[str, Measured], peak: float | None) -> Table:
+    """Return the table of whole processes; `peak` are the FLOP/s that a GPU can reach, for MFU."""
+    heading = ("setting", "start-up", "bare", "memory", "bare", "images/s", "model / kernel", "MFU", "kernel before, after")
+    table = Table(*heading, title="Processes")
+    for name, one in runs.items():
+        seconds = [f"{one.start_seconds[who]:.1f} s" for who in ("kdx", "bare")]
+        memory = [f"{one.memory_mb[who]:,.0f} MiB" for who in ("kdx", "bare")]
+        speeds = [f"{speed:,.0f}{f' on {ranks} ranks' if ranks > 1 else ''}" for ranks, speed in one.images_per_second.items()]
+        flops = one.step_flops / min(variant["kdx_ms"] for variant in one.variants.values()) * 1e3
+        before, after = one.kernel_flops
+        shares = f"{2 * flops / (before + after):.0%}", "not measured" if peak is None else f"{flops / peak:.1%}"
+        kernel = f"{before / 1e9:,.0f}, {after / 1e9:,.0f} GFLOP/s"
+        table.add_row(name, *seconds, *memory, ", ".join(speeds), *shares, kernel)
+    return table
+
+
+def parts(name: str, rows: Sequence[tuple[str, str, str]]) -> Table:
+    """Return the table of a setting that is no run."""
+    table = Table("what", "result", "compared with", title=HEADINGS[name])
+    for row in rows:
+        table.add_row(*row)
+    return table
