@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "exact": ("speed=exact",),
     "safe": ("speed=safe",),
     KEPT: ("speed=safe", "teacher_cache=auto"),  # measured in the second run
+    "compiled": ("speed=safe", "compile=both"),
 }
 
 

@@ -39,6 +39,7 @@ UNRELATED = (
 # labels have a fingerprint of their own.
 PLACE = (
     "speed",
+    "compile",
     "teacher_cache",
     "teacher_cache_bits",
     "data.root",

@@ -160,6 +160,7 @@ class RunConfig:
     preflight: Literal["strict", "warn", "off"] = "strict"
     rehearsal: bool = False
     speed: Literal["safe", "exact"] = "safe"
+    compile: Literal["teacher", "both"] | None = None
     teacher_cache: str | None = None
     teacher_cache_bits: Literal[16, 32] = 16
     ckpt_path: str | None = AUTO

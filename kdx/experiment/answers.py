@@ -72,7 +72,7 @@ def card(parts: Parts, teacher: list[Any], train: Images, streamed: bool) -> dic
         "interpolation": config.interpolation.in_training[0],
         "student": [plain["resolution"], plain["interpolation"]] if config.data.teacher_view == "student" else None,
         "order": [data["batch_size"], data["shuffle_buffer"], data["on_bad_image"]] if observer.depends_on_batch else None,
-        "arithmetic": [config.trainer.get("precision"), config.speed, streamed],  # workers send images in 8 bits
+        "arithmetic": [config.trainer.get("precision"), config.speed, config.compile, streamed],  # workers send 8 bits
         "code": code_of(views),
         "kdx": VERSION,
     }
@@ -87,7 +87,7 @@ def examined_card(
     """
     config, plain = parts.config, to_plain(parts.config)
     autocast = str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else None
-    arithmetic = [config.trainer.get("precision"), config.speed, bool(parts.objective.teacher_features), streamed]
+    arithmetic = [config.trainer.get("precision"), config.speed, config.compile, bool(parts.objective.teacher_features)]
     return {
         "teacher": teacher,
         "shown": shown,
@@ -95,7 +95,7 @@ def examined_card(
         "crop": plain["data"]["eval_crop"],
         "resolution": [config.resolution.teacher, *config.other_resolutions, config.student_resolution],
         "interpolation": config.interpolation.in_evaluation,
-        "arithmetic": [*arithmetic, autocast, device.type, *batch, config.data.on_bad_image],
+        "arithmetic": [*arithmetic, streamed, autocast, device.type, *batch, config.data.on_bad_image],
         "code": code_of({"crop": plain["data"]["eval_crop"]}),
         "kdx": VERSION,
     }

@@ -8,6 +8,7 @@ import torch
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
+from kdx.networks.compiled import missing_compiler
 
 if TYPE_CHECKING:
     from kdx.experiment.build import Parts
@@ -58,6 +59,24 @@ def check_terms(parts: Parts) -> None:
             "Stored teacher crops need a teacher with constant logits per image: "
             "use augmentation=none, and combine=logits or probs in an ensemble"
         )
+
+
+def check_compile(parts: Parts) -> None:
+    """Raise ConfigError if networks are to be compiled that are not there, that are looked into, or without a compiler."""
+    config = parts.config
+    if config.compile is None:
+        return
+    if config.compile == "teacher" and config.teacher is None:
+        raise ConfigError("compile=teacher, but there is no teacher: use compile=both for the students, or compile=null")
+    features = [*parts.objective.student_features, *parts.objective.teacher_features]
+    if features:
+        raise ConfigError(
+            f"compile={config.compile}: a loss needs {features[0]} of a network, which is compiled as a whole: use compile=null"
+        )
+    on_gpu = config.trainer.get("accelerator") in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    lacks = missing_compiler("cuda" if on_gpu else "cpu")
+    if lacks is not None:
+        raise ConfigError(f"compile={config.compile}: {lacks}; or use compile=null")
 
 
 def check_devices(config: RunConfig) -> None:

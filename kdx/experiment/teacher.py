@@ -47,7 +47,7 @@ IRRELEVANT = (
 # What a teacher's training does without unless its recipe states it, and what it has from the run that needs the teacher.
 NOT_OF_A_TEACHER = (
     *("teacher", "peers", "mixing", "augmentation", "calibration", "temperature"),
-    *("logger", "lr_batch_size", "teacher_cache"),
+    *("logger", "lr_batch_size", "compile", "teacher_cache"),
 )
 OF_THE_RUN = ("outputs", "test", "preflight", "rehearsal", "speed", "teacher_cache_bits", "sweep", "max_attempts")
 

@@ -21,6 +21,7 @@ from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.job import begun, refuse_other_data
 from kdx.experiment.judging import judges, report_faults
 from kdx.experiment.leaks import leaks
+from kdx.experiment.networks import compiling
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, fit, make_trainer, select
 from kdx.experiment.weight_checks import check_weights
@@ -113,7 +114,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     module = experiment.module
     picture = save_panel(parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
-    callbacks += pruning(folder.path)
+    callbacks += [*pruning(folder.path), *compiling(config)]
     info = loggers.run_info(config, folder)
     opened = loggers.open_loggers(config, folder, info)
     if picture is not None:

@@ -103,8 +103,8 @@ class OnlineTeacher(Teacher):
         self.alternatives, self.fold, self.channels_last = tuple(alternatives), fold, channels_last
         self._runs: Network | None = None
 
-    def _running(self, side: int) -> Network:
-        """Return the network that runs, on the device of `network`."""
+    def running(self, side: int) -> Network:
+        """Return the network that runs on images of `side` px, on the device of `network`."""
         if self._runs is None or self._runs.mean.device != self.network.mean.device:
             self._runs = folded(self.network, side) if self.fold and not self.tapped else self.network
             if self.channels_last:
@@ -128,7 +128,7 @@ class OnlineTeacher(Teacher):
         return images if resized is None else resized
 
     def logits(self, images: Tensor) -> Tensor:
-        network = self._running(images.shape[-1])
+        network = self.running(images.shape[-1])
         assert not any(module.training for module in network.modules()), "the teacher left eval mode"
         return checked_logits(network(images), "teacher", network, (len(images), self.num_classes))
 
