@@ -34,6 +34,7 @@ OWN_IMAGES = next(line for line in LINES if "data=imagefolder data.root=images" 
 NOT_RUN[OWN_IMAGES] = "test_the_line_for_own_images_works, with small networks"
 FINISHED = [line for line in LINES if "RUN" in line or "run=DIR" in line]
 NOT_RUN |= {line: "tests/cli/test_launchers.py" for line in LINES if "launcher=gpus" in line}
+NOT_RUN |= {line: "tests/test_benchmark.py" for line in LINES if line.startswith("kdx-benchmark")}
 NOT_RUN |= {line: "tests/cli/test_sweep.py" for line in LINES if line.startswith("kdx-sweep")}
 NOT_RUN |= {line: "tests/cli/test_cache.py" for line in LINES if line.startswith("kdx-cache")}
 REPORTS = [line for line in LINES if line.startswith(("kdx-compare", "kdx-report"))]

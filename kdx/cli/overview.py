@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kdx.cli import cache, compare, evaluate, evidence, export, prepare, report, sweep_status, train, tune, views
+from kdx.cli import benchmark, cache, compare, evaluate, evidence, export, prepare, report, sweep_status, train, tune, views
 
-GUIDES = (train.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE)
+GUIDES = (train.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE, benchmark.GUIDE)
 PURPOSES = {
     **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},
     "kdx-compare": compare.PURPOSE,
@@ -18,5 +18,5 @@ def main() -> None:
     """Print each command with its purpose."""
     print("kdx: knowledge distillation, from a config to compared numbers\n")
     for name, purpose in PURPOSES.items():
-        print(f"  {name:<14}{purpose}")
+        print(f"  {name:<15}{purpose}")
     print("\nCOMMAND --help shows examples and keys. Not on PATH? python -m kdx.cli.train")

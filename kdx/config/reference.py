@@ -13,7 +13,7 @@ from kdx.config.mounted import MOUNTED, usage
 
 MARK = "<!-- Everything below is written by scripts/conf_readme.py from the comments of the YAML files. -->"
 COMMANDS = {"train": "kdx-train", "tune": "kdx-tune", "evaluate": "kdx-evaluate", "export": "kdx-export"}
-COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence"}
+COMMANDS |= {"prepare": "kdx-prepare", "evidence": "kdx-evidence", "benchmark": "kdx-benchmark"}
 LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<value>(?: [^#]*?)?)(?: *# (?P<comment>.*))?$")
 FURTHER = re.compile(r"^  - (?:/?(?P<group>[\w@.]+)): .*?# (?P<comment>.*)$", re.MULTILINE)
 

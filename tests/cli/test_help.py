@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from kdx.cli import evaluate, evidence, export, prepare, train, tune, views
+from kdx.cli import benchmark, evaluate, evidence, export, prepare, train, tune, views
 from kdx.cli.help import Guide, help_text
 from kdx.cli.yaml_keys import Setting, default_groups, keys
 from kdx.config.check import conf_dir
 from kdx.config.options import comment, groups, options
 
 Command = Callable[..., tuple[int, str, str]]
-GUIDES = [module.GUIDE for module in (train, tune, views, evaluate, prepare, evidence, export)]
+GUIDES = [module.GUIDE for module in (train, tune, views, evaluate, prepare, evidence, benchmark, export)]
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
