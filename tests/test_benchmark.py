@@ -57,7 +57,7 @@ def asked() -> BenchmarkRequest:
 def test_logits_are_kept_before_the_run_that_reads_them_is_measured(asked: BenchmarkRequest, tmp_path: Path) -> None:
     setting: Any = FakeSetting("digits", [], tmp_path)
     found = session.measure(setting, asked)
-    assert setting.trained[1] == VARIANTS[KEPT] and setting.trained[2][-1] == "trainer.devices=2"
+    assert setting.trained[1] == VARIANTS[KEPT] and "trainer.devices=2" in setting.trained[2]
     assert list(found.variants) == ["safe", KEPT] and found.images_per_second == {1: 200.0, 2: 300.0}
     assert found.start_seconds == {"kdx": 3.0, "bare": 2.0} and found.memory_mb == {"kdx": 500.0, "bare": 400.0}
 

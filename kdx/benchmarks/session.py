@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -77,7 +78,8 @@ def measure(setting: Setting, request: BenchmarkRequest) -> Measured:
     bare = setting.bare_alone(networks)
     speeds = {1: alone["images_per_second"]}
     if request.ranks > 1:
-        ranks = ("trainer.strategy=ddp", f"trainer.devices={request.ranks}")
+        on_cpu = () if torch.cuda.is_available() else ("trainer.accelerator=cpu",)
+        ranks = ("trainer.strategy=ddp", f"trainer.devices={request.ranks}", *on_cpu)
         speeds[request.ranks] = setting.train((*VARIANTS["safe"], *ranks))["images_per_second"]
     return Measured(
         variants,

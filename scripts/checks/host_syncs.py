@@ -1,0 +1,88 @@
+"""What happens within the training steps of a run: operations that make the host wait for the device, or an interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kdx.training.module import DistillationModule
+
+# Operations whose result the host needs, or whose output has a size that depends on values.
+SYNCHRONIZING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "item")
+
+
+class HostSyncs(TorchDispatchMode):
+    """Records operations that would make the host wait if their tensors were on a GPU, with the line of kdx that has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if name in SYNCHRONIZING:
+            self.found.append(f"{name} at {place()}")
+        return function(*args, **(kwargs or {}))
+
+
+def place() -> str:
+    """Return the innermost line of kdx or Lightning on the stack, as FILE:LINE."""
+    frames = [one for one in traceback.extract_stack() if f"{os.sep}kdx{os.sep}" in one.filename or "lightning" in one.filename]
+    return f"{os.sep.join(frames[-1].filename.split(os.sep)[-3:])}:{frames[-1].lineno}" if frames else "torch"
+
+
+@contextmanager
+def at_steps(act: Callable[[int], None]) -> Iterator[None]:
+    """Call `act` with the number of the step before each training step of a run with a teacher."""
+    original = DistillationModule.training_step
+
+    def step(self: DistillationModule, *args: Any) -> Any:
+        if self.distiller.teacher is not None:  # not in the training of the teacher
+            act(self.global_step)
+        return original(self, *args)
+
+    with patch.object(DistillationModule, "training_step", step):
+        yield
+
+
+@contextmanager
+def during_steps(first: int, last: int, device: torch.device) -> Iterator[list[str]]:
+    """Give the list of host syncs between two steps: on a GPU by CUDA's debug mode, which raises at the first."""
+    mode = HostSyncs()
+
+    def act(step: int) -> None:
+        if step not in (first, last):
+            return
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error" if step == first else "default")
+        elif step == first:
+            mode.__enter__()
+        else:
+            mode.__exit__(None, None, None)
+
+    with at_steps(act):
+        try:
+            yield mode.found
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[None]:
+    """Interrupt a run at a step, as Ctrl-C does; it writes a checkpoint and ends."""
+
+    def act(number: int) -> None:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with at_steps(act), suppress(KeyboardInterrupt):
+        yield
