@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kdx.training.module import DistillationModule
 
 # Operations whose result the host needs, or whose output has a size that depends on values.
-SYNCHRONIZING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "item")
+SYNCHRONIZING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
+# In the rehearsal on a CPU only: an optimizer's counters stay on the host, and one_hot looks at the labels on a CPU alone.
+OF_THE_CPU = (f"torch{os.sep}optim{os.sep}", "one_hot(")
 
 
 class HostSyncs(TorchDispatchMode):
@@ -28,14 +30,17 @@ class HostSyncs(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
-        if name in SYNCHRONIZING:
-            self.found.append(f"{name} at {place()}")
+        by_mask = name == "index" and any(one is not None and one.dtype == torch.bool for one in args[1])
+        if name in SYNCHRONIZING or by_mask:
+            stack = traceback.extract_stack()
+            if not any(part in frame.filename or part in (frame.line or "") for frame in stack for part in OF_THE_CPU):
+                self.found.append(f"{name} at {place(stack)}")
         return function(*args, **(kwargs or {}))
 
 
-def place() -> str:
+def place(stack: traceback.StackSummary) -> str:
     """Return the innermost line of kdx or Lightning on the stack, as FILE:LINE."""
-    frames = [one for one in traceback.extract_stack() if f"{os.sep}kdx{os.sep}" in one.filename or "lightning" in one.filename]
+    frames = [one for one in stack if f"{os.sep}kdx{os.sep}" in one.filename or "lightning" in one.filename]
     return f"{os.sep.join(frames[-1].filename.split(os.sep)[-3:])}:{frames[-1].lineno}" if frames else "torch"
 
 
