@@ -33,7 +33,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("resolution.teacher=224", "resolution.student=224", "data.batch_size=16", "data.num_workers=1"),
     ),
     "bit": (
-        *(*GLYPHS, "network@student=bit_r50x1", "teacher.network.architecture=resnetv2_101x1_flax", "data.batch_size=8"),
+        *(*GLYPHS, "network@student=bit_r50x1", "teacher.network.architecture=resnetv2_101x1_bit", "data.batch_size=8"),
         *("data.source.train=96", "resolution.teacher=128", "resolution.student=128"),
     ),
 }

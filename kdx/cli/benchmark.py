@@ -18,7 +18,7 @@ GUIDE = Guide(
     name="benchmark",
     config="benchmark",
     usage="[SETTING ...] [KEY=VALUE ...]",
-    purpose="Measure how fast kdx is on this machine, beside a bare PyTorch loop that is timed in turn with it.",
+    purpose="Measure how fast kdx is on this machine, beside a bare PyTorch loop.",
     result="Tables of milliseconds, ratios, shares of a step, start-up and memory; and with to=FILE all numbers as JSON.",
     examples=(
         ("kdx-benchmark", "all settings, about half an hour on 2 cores"),
