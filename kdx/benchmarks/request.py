@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     ),
     "bit": (
         *(*GLYPHS, "network@student=bit_r50x1", "teacher.network.architecture=resnetv2_101x1_bit", "data.batch_size=8"),
-        *("data.source.train=96", "resolution.teacher=128", "resolution.student=128"),
+        *("data.source.train=96", "resolution.teacher=64", "resolution.student=64"),
     ),
 }
 PARTS = ("data", "classes")  # settings that measure a part of kdx, without a run
