@@ -23,7 +23,7 @@ def decorrelation(student_log_probs: Tensor, teacher_log_probs: Tensor, dim: int
     adds 1e-8 to the product of norms, which suppresses such a class.
     """
     student, teacher = (
-        deviation((log_probs - log_probs.detach().amax(dim, keepdim=True)).exp(), dim)
+        deviation((log_probs - log_probs.detach().amax(dim, keepdim=True)).exp_(), dim)
         for log_probs in (student_log_probs, teacher_log_probs)
     )
     return (student - teacher).square().sum(dim) / 2

@@ -22,7 +22,8 @@ def upcast(logits: Tensor) -> Tensor:
 
 def log_probs(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Log softmax(logits / temperature), [B,K]."""
-    return torch.log_softmax(upcast(logits) / temperature, -1)
+    plain = isinstance(temperature, float) and temperature == 1  # division by 1 is a copy
+    return torch.log_softmax(upcast(logits) if plain else upcast(logits) / temperature, -1)
 
 
 def split(temperature: TemperatureValue | float) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
@@ -134,8 +135,7 @@ def virtual_kl(
     Reference: Tf-KD, arXiv:1909.11723.
     """
     student = log_probs(student_logits, temperature)
-    true = F.one_hot(label, student.shape[-1]).bool()
-    q = torch.full_like(student, (1 - correct) / (student.shape[-1] - 1)).masked_fill(true, correct)
+    q = torch.full_like(student, (1 - correct) / (student.shape[-1] - 1)).scatter_(-1, label[:, None], correct)
     if smooth_teacher:
         q = torch.softmax(q / temperature, -1)
     return (torch.special.xlogy(q, q) - q * student).sum(-1) * temperature**2
