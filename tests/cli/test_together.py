@@ -90,7 +90,12 @@ def counted() -> Iterator[list[int]]:
 
 SETTINGS = {
     "mixup": ("experiment=funmatch_digits", "temperature=constant", "losses=[kl,ce]", "optimizer.lr=0.001,0.003"),
-    "repeated": ("experiment=funmatch_digits", "temperature.value=1,4", "temperature=constant", "views.distinct_epochs=1"),
+    "repeated epochs": (
+        "experiment=funmatch_digits",
+        "temperature=constant",
+        "views.distinct_epochs=1",
+        "optimizer.lr=0.001,0.003",
+    ),
     "independent views, several resolutions": ("views=ind", "resolution.student=4,6", "temperature.value=1,4"),
     "stored targets": ("views=fix", *TWO),
     "features": ("losses=[kl,sp]", *TWO),

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from kdx.losses import functional
-from kdx.losses.dkd import DKD, decoupled_kl, dkd
+from kdx.losses.dkd import DKD, _decoupled, decoupled_kl, dkd
 from kdx.types import Outputs, TemperaturePair
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -117,3 +117,13 @@ def test_the_loss_reads_label_and_temperature_and_says_what_it_needs() -> None:
     torch.testing.assert_close(DKD(2, 5)(outputs), dkd(student, teacher, label, 4.0, 2, 5))
     torch.testing.assert_close(DKD()(outputs), dkd(student, teacher, label, 4.0, 1, 2))
     assert DKD.needs_teacher and DKD.needs_temperature and DKD.needs_label and DKD.needs_one_label
+
+
+@pytest.mark.parametrize("num_classes", [3, 1000])
+def test_the_other_classes_are_all_but_the_label_in_their_order(num_classes: int) -> None:
+    logits = torch.randn(5, num_classes, generator=torch.Generator().manual_seed(0))
+    label = torch.tensor([0, 1, num_classes - 1, 1, 0])
+    rows = torch.stack([torch.cat([row[:k], row[k + 1 :]]) for row, k in zip(logits, label.tolist(), strict=True)])
+    rest = rows.logsumexp(-1, keepdim=True)
+    two, others = _decoupled(logits, label)
+    assert torch.equal(others, rows - rest) and torch.equal(two, torch.cat([logits.gather(1, label[:, None]), rest], -1))
