@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 
 from kdx.benchmarks.machine import device, synchronize
 from kdx.losses.ce import CE
@@ -28,7 +27,7 @@ def outputs(num_classes: int) -> Outputs:
     where = device()
     student, teacher = (torch.randn(BATCH, num_classes, device=where) for _ in range(2))
     label = torch.arange(BATCH, device=where) % num_classes
-    found = Outputs(student.requires_grad_(), teacher, label, F.one_hot(label, num_classes).float())
+    found = Outputs(student.requires_grad_(), teacher, label)
     found.temperature = torch.tensor(4.0, device=where)
     return found
 
