@@ -225,7 +225,8 @@ def test_funmatch_on_imagenet_is_the_papers(plain_config: Config) -> None:
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.decay) == (0.03, 3e-4, "kernels")
     assert cfg.trainer.gradient_clip_val == 1.0 and cfg.temperature.value == 1.0 and list(cfg.losses) == ["kl"]
     crop = {"_target_": "kdx.views.crops.Inception", "area": [0.05, 1.0], "aspect": [3 / 4, 4 / 3], "law": "side"}
-    assert cfg.views == {"_target_": "kdx.views.policies.SharedView", "crop": crop}
+    endless = {"seed": None, "distinct_epochs": None}
+    assert cfg.views == {"_target_": "kdx.views.policies.SharedView", "crop": crop, **endless}
     assert cfg.mixing == {"_target_": "kdx.views.mixing.Mixup", "concentration": 1.0, "per": "batch"}
 
 

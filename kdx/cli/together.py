@@ -66,6 +66,13 @@ class TogetherLauncher(Launcher):
         if self.jobs < 1:
             raise ConfigError(f"hydra.launcher.jobs={self.jobs}: expected at least 1")
         setup_globals()
+        try:
+            return [_result(job) for job in self._jobs(job_overrides, initial_job_idx)]
+        finally:
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)  # not that of a job
+
+    def _jobs(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Job]:
+        """Return all jobs, done."""
         jobs: list[Job] = []
         groups: dict[str, list[Job]] = {}
         for number, words in enumerate(job_overrides, initial_job_idx):
@@ -85,8 +92,7 @@ class TogetherLauncher(Launcher):
         for group in groups.values():
             for first in range(0, len(group), self.jobs):
                 self._train(group[first : first + self.jobs])
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return [_result(job) for job in jobs]
+        return jobs
 
     def _job(self, number: int, words: list[str]) -> Job:
         composed = self.context.config_loader.load_sweep_config(self.config, words)
