@@ -62,7 +62,7 @@ class TogetherLauncher(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Return the results of all jobs, in their order. ConfigError if a job has several devices or processes."""
+        """Return the results of all jobs, in their order. ConfigError if a job cannot be trained together with others."""
         if self.jobs < 1:
             raise ConfigError(f"hydra.launcher.jobs={self.jobs}: expected at least 1")
         setup_globals()
@@ -80,11 +80,7 @@ class TogetherLauncher(Launcher):
             jobs.append(job)
             if job.config is None:
                 continue
-            if has_ranks(job.config) or processes() > 1:
-                raise ConfigError(
-                    f"launcher=together trains on one device in one process, and {job.name} has trainer.devices="
-                    f"{job.config.trainer.get('devices')}: use trainer.devices=1 trainer.num_nodes=1, or launcher=basic"
-                )
+            _refuse(job.config, job.name)
             if reason_to_skip(job.config, job.folder) is None:
                 groups.setdefault(_seen_by_teacher(job.config), []).append(job)
             else:
@@ -125,6 +121,20 @@ class TogetherLauncher(Launcher):
             for thread in threads:
                 while thread.is_alive():
                     thread.join(0.2)  # seconds, after which a signal is handled
+
+
+def _refuse(config: RunConfig, name: str) -> None:
+    """Raise ConfigError if a job has several devices or processes, or settings that torch has for the whole process."""
+    if has_ranks(config) or processes() > 1:
+        raise ConfigError(
+            f"launcher=together trains on one device in one process, and {name} has trainer.devices="
+            f"{config.trainer.get('devices')}: use trainer.devices=1 trainer.num_nodes=1, or launcher=basic"
+        )
+    if config.compile is not None:
+        raise ConfigError(
+            "launcher=together trains several networks in one process, for all of which torch decides what is compiled, and "
+            f"{name} has compile={config.compile}; use compile=null, or launcher=basic"
+        )
 
 
 def _nothing(config: RunConfig, folder: RunFolder) -> float:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from steps import COMMON, SETTINGS
+from kdx.benchmarks.request import words_of
 
 STUDENTS = "optimizer.lr=0.01,0.02,0.05,0.1"
 # Threads that wait for each other would waste what other work on the machine takes from one of them.
@@ -43,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     times: dict[str, list[tuple[float, float]]] = {launcher: [] for launcher in LAUNCHERS}
     with tempfile.TemporaryDirectory() as folder:
-        words = [*SETTINGS["resnet56"], *COMMON, f"outputs={folder}"]
+        words = words_of("resnet56", [f"outputs={folder}"])
         seconds([*words, f"hydra.run.dir={folder}/teacher", "trainer.max_epochs=1", "trainer.limit_train_batches=1"])
         for number, launcher in enumerate(LAUNCHERS):
             own = [f"trainer.max_epochs={given.epochs}", STUDENTS, f"launcher={launcher}", f"hydra.sweep.dir={folder}/{number}"]
