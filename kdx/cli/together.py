@@ -69,7 +69,8 @@ class TogetherLauncher(Launcher):
         try:
             return [_result(job) for job in self._jobs(job_overrides, initial_job_idx)]
         finally:
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)  # not that of a job
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            _taken_files()  # a job's log is not that of the sweep
 
     def _jobs(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Job]:
         """Return all jobs, done."""
@@ -175,9 +176,8 @@ def _logs(jobs: Sequence[Job]) -> Iterator[None]:
     files: list[logging.FileHandler] = []
     for job in jobs:
         configure_log(job.composed.hydra.job_logging, job.composed.hydra.verbose)
-        own = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
+        own = _taken_files()
         for handler in own:
-            root.removeHandler(handler)
             handler.addFilter(functools.partial(_is_of, job.name))
         files += own
     for console in root.handlers:
@@ -190,6 +190,15 @@ def _logs(jobs: Sequence[Job]) -> Iterator[None]:
         for file in files:
             root.removeHandler(file)
             file.close()
+
+
+def _taken_files() -> list[logging.FileHandler]:
+    """Return the files to which all threads log, which they no longer do."""
+    root = logging.getLogger()
+    files = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
+    for file in files:
+        root.removeHandler(file)
+    return files
 
 
 def _is_of(name: str, record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -170,6 +171,7 @@ def test_jobs_with_other_seeds_are_not_together_and_ranks_are_refused(sweep: Swe
     assert [[int(name.split("-")[0]) for name in group] for group in groups] == [[0, 2], [4], [1, 3], [5]]
     code, err, _ = sweep("ranks", "seed=0,1", "launcher=together", "trainer.devices=2", "trainer.strategy=ddp")
     assert code == 2 and "trains on one device in one process, and 0-cqkd_digits has trainer.devices=2" in err
+    assert not [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     code, err, _ = sweep("compiled", "seed=0,1", "launcher=together", "compile=teacher")
     assert code == 2 and "0-cqkd_digits has compile=teacher; use compile=null, or launcher=basic" in err
     code, err, _ = sweep("none", "seed=0,1", "launcher=together", "hydra.launcher.jobs=0")
