@@ -134,7 +134,7 @@ def test_settings_are_words_and_words_of_kdx_train_are_checked(command: Command)
     assert code == 2 and "Did you mean 'lr'?" in err
 
 
-@pytest.mark.long
+@pytest.mark.minutes
 def test_a_setting_is_measured_in_processes_of_its_own(command: Command, tmp_path: Path) -> None:
     short = "words=['trainer.max_epochs=4']"
     code, _, err = command("benchmark", "funmatch", "variants=[kept]", short, f"to={tmp_path}/numbers.json")

@@ -118,7 +118,7 @@ def test_a_missing_compiler_is_told_with_its_remedy(config: Callable[..., RunCon
         build.parts(config("compile=both"))
 
 
-@pytest.mark.long
+@pytest.mark.minutes
 @pytest.mark.skipif(missing_compiler("cpu") is not None, reason="no C++ compiler")
 def test_compiled_code_gives_the_same_logits_and_gradients() -> None:
     torch.manual_seed(0)
