@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -65,7 +66,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Run a kdx command in this process: (exit status, stdout, stderr).
 
     What takes long and is not looked at is short: latency is measured briefly, diagrams are blank (tests/report draws them),
@@ -99,7 +100,13 @@ def command(
 
     monkeypatch.setenv("KDX_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.chdir(tmp_path)
-    return run
+    yield run
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers[:]:
+        if not type(handler).__module__.startswith("_pytest."):  # Hydra's, which write where this test looked
+            root.removeHandler(handler)
+            handler.close()
 
 
 @contextmanager

@@ -170,6 +170,18 @@ def test_answers_before_torch_is_imported(arguments: list[str], tmp_path: Path) 
     assert done.returncode == (0 if arguments[0].startswith("--") else 2), done.stderr
 
 
+def test_a_network_that_does_not_fit_is_told_before_lightning_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys, kdx.cli.train\n"
+        "sys.argv = ['kdx-train', 'network@student=timm', 'student.architecture=vit_tiny_patch16_224']\n"
+        "try: kdx.cli.train.main()\n"
+        "finally: assert not {'torchmetrics', 'pytorch_lightning'} & set(sys.modules), 'heavy import'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "does not run at resolution.student=4" in done.stderr, done.stderr
+    assert "heavy import" not in done.stderr
+
+
 def test_evaluate_wants_the_folder_of_a_run(command: Command) -> None:
     code, _, err = command("evaluate", "run=nowhere")
     assert code == 2 and "give the folder of a finished run" in err

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from kdx.networks.network import Network
 from kdx.run.folder import peak_memory_mb
+from kdx.training.bare_step import bare_step
 
 STEPS = 8
 
@@ -30,18 +30,10 @@ def train(networks: dict[str, dict[str, Any]], began: float) -> dict[str, float]
     student, teacher = made["student"].train(), made["teacher"].eval() if "teacher" in made else None
     optimizer = torch.optim.SGD(student.parameters(), 0.01, momentum=0.9)
     label = torch.zeros(len(images["student"]), dtype=torch.long, device=device)
+    step = bare_step(student, teacher, optimizer, images["student"], images.get("teacher", images["student"]), label)
     start_seconds = time.time() - began
     for _ in range(STEPS):
-        logits = student(images["student"])
-        if teacher is None:
-            loss = F.cross_entropy(logits, label)
-        else:
-            with torch.no_grad():
-                taught = teacher(images["teacher"]).softmax(-1)
-            loss = F.kl_div(logits.log_softmax(-1), taught, reduction="batchmean")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        step()
     return {"start_seconds": start_seconds, "peak_memory_mb": peak_memory_mb()}
 
 

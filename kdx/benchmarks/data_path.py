@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdx.benchmarks.machine import synchronize
+from kdx.benchmarks.machine import device
+from kdx.costs.latency import synchronize
 from kdx.data.decoding import ImageFiles
 from kdx.data.loaders import ResidentLoader, StreamedLoader
 from kdx.data.sampler import Sampler
@@ -39,7 +40,7 @@ def best(action: Callable[[], object], repeats: int = 5) -> float:
     for _ in range(repeats):
         began = time.perf_counter()
         action()
-        synchronize()
+        synchronize(device())
         times.append(time.perf_counter() - began)
     return min(times)
 

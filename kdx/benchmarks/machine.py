@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from kdx.costs import latency
 from kdx.run.provenance import provenance
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices of the fixed kernel
@@ -22,28 +22,25 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def seconds(work: Callable[[], object]) -> float:
+    """Return the median time of a piece of work on the device."""
+
+    def whole() -> None:
+        work()
+        latency.synchronize(device())
+
+    return latency.median(whole).seconds
 
 
-def kernel_flops(repeats: int = 15) -> float:
-    """Return the FLOP/s of a matrix product, the median of `repeats`: float32 on a CPU, bfloat16 on a GPU.
+def kernel_flops() -> float:
+    """Return the FLOP/s of a matrix product: float32 on a CPU, bfloat16 on a GPU.
 
     Measured before and after a setting, it tells whether the machine became slower or faster meanwhile.
     """
     where = device()
     side = SIDE[where.type]
     matrix = torch.ones(side, side, device=where, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32)
-    seconds = []
-    for _ in range(repeats):
-        synchronize()
-        began = time.perf_counter()
-        matrix @ matrix
-        synchronize()
-        seconds.append(time.perf_counter() - began)
-    return 2 * side**3 / statistics.median(seconds)
+    return 2 * side**3 / seconds(lambda: matrix @ matrix)
 
 
 def peak_flops() -> float | None:

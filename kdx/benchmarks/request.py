@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from kdx.config.errors import ConfigError, nearest, unknown
+from kdx.config.errors import ConfigError, nearest
 from kdx.config.overrides import checked_overrides
-from kdx.ranges import Count, explain
+from kdx.config.requests import typed
+from kdx.ranges import Count
 
 COMMON = (
     *("logger=none", "baselines=[]", "preflight=off", "test=false", "callbacks.last.seconds=3600"),
@@ -75,14 +74,7 @@ def request(plain: Mapping[str, Any]) -> BenchmarkRequest:
     Raises:
         ConfigError: If the config is invalid; the message ends with the remedy.
     """
-    keys = [item.name for item in fields(BenchmarkRequest)]
-    for key in plain:
-        if key not in keys:
-            raise ConfigError(unknown(key, keys))
-    try:
-        asked = TypeAdapter(BenchmarkRequest).validate_python(dict(plain))
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+    asked = typed(BenchmarkRequest, plain)
     for kind, names, known in (("setting", asked.settings, SETTINGS), ("variant", asked.variants, tuple(VARIANTS))):
         for name in names:
             if name not in known:

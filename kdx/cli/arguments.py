@@ -23,7 +23,7 @@ EXPECTED = {
     "--config-name": "the name of a YAML file",
     "--config-path": "a folder",
 }
-INFO, STUDENTS = "--info", "students="
+INFO = "--info"
 HYDRA_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # --info of Hydra itself
 
 
@@ -80,19 +80,8 @@ def parse(words: Sequence[str]) -> Arguments:
             options[name] = _checked(name, value)
         else:
             raise ConfigError(_unknown(word, rest))
-    if any(word.startswith(STUDENTS) for word in overrides):
-        options["--multirun"] = None
-        overrides = [part for word in overrides for part in _in_full(word)]
     trust, others = without_trust(checked_overrides(overrides))
     return Arguments(options, tuple(others), tuple(trust))
-
-
-def _in_full(word: str) -> list[str]:
-    """Return the overrides for which `students=[a,b]` is short; any other word as it is."""
-    if not word.startswith(STUDENTS):
-        return [word]
-    names = word.removeprefix(STUDENTS).strip("[]")
-    return [f"student.architecture={names}", "launcher=together", f"hydra.launcher.jobs={len(names.split(','))}"]
 
 
 def _is_next(word: str) -> bool:

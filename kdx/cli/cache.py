@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rich.filesize import decimal as size
+
 from kdx.cli import arguments
 from kdx.cli.run_folders import FAILED, Parser, leave
 from kdx.config.errors import nearest
@@ -140,14 +142,6 @@ def prune(folder: Path, limits: dict[str, str], dry: bool) -> None:
     used = sum(kept.in_use for kept in found)
     held = f"; {used} in use stay" if used else ""
     print(f"{'would free' if dry else 'freed'} {size(freed)}, {size(left)} are left{held}")
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as text: "512 bytes", "20.0 kB", "1.3 GB"."""
-    for unit, factor in reversed(UNITS.items()):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def _number(name: str, text: str, units: dict[str, float], example: str) -> float:

@@ -70,7 +70,8 @@ class TogetherLauncher(Launcher):
             return [_result(job) for job in self._jobs(job_overrides, initial_job_idx)]
         finally:
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-            _taken_files()  # a job's log is not that of the sweep
+            for file in _taken_files():  # a job's log is not that of the sweep
+                file.close()
 
     def _jobs(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Job]:
         """Return all jobs, done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -93,8 +94,18 @@ def train(config: RunConfig, folder: RunFolder) -> float:
     return train_with_baselines(parts, folder).get(config.monitor, NO_SCORE)
 
 
+def in_full(word: str) -> list[str]:
+    """Return the words for which `students=[a,b]` is short; any other word as it is."""
+    key, _, names = word.partition("=")
+    if key != "students":
+        return [word]
+    names = names.strip("[]")
+    return ["-m", f"student.architecture={names}", "launcher=together", f"hydra.launcher.jobs={len(names.split(','))}"]
+
+
 def main() -> NoReturn:
     """Run kdx-train."""
+    sys.argv[1:] = [part for word in sys.argv[1:] for part in in_full(word)]
     launchers.register()
     app.run(app.Command(GUIDE, check, train_job))
 

@@ -34,13 +34,13 @@ def measure(
     precision: Context = nullcontext,
     precision_name: str = "float32",
     images_per_second: float | None = None,
-    teacher_runs: bool = False,
+    teacher_runs: float = 0.0,
 ) -> Costs:
     """Return the costs of the networks and the protocol. Modes, weights, statistics and devices are not changed.
 
     Metrics per network: `<role>/parameters`, `macs` (one image), `latency_ms_1`, `latency_ms_batch`, `images_per_second`, and
     on CUDA `peak_memory_mb` (MiB for one batch; this resets the GPU's peak, so read the run's peak first). `teacher_share` is
-    the fraction of the training time spent in the teacher's forward: 0 unless `teacher_runs`, missing if `images_per_second`
+    the fraction of the training time spent in the teacher's forward: 0 if `teacher_runs` is 0, missing if `images_per_second`
     is None.
 
     Args:
@@ -50,7 +50,7 @@ def measure(
         precision: context of the forward, such as autocast.
         precision_name: its name in the protocol.
         images_per_second: training throughput per device.
-        teacher_runs: whether the teacher runs in training.
+        teacher_runs: the share of the training batches for which the teacher runs.
     """
     metrics: dict[str, float] = {}
     notes: list[str] = []
@@ -62,7 +62,7 @@ def measure(
         metrics["teacher_share"] = 0.0
     elif images_per_second and "teacher/latency_ms_batch" in metrics:
         training = 1000 * batch_size / images_per_second
-        metrics["teacher_share"] = min(1.0, metrics["teacher/latency_ms_batch"] / training)
+        metrics["teacher_share"] = min(1.0, teacher_runs * metrics["teacher/latency_ms_batch"] / training)
     return Costs(metrics, _protocol(device, precision_name), " | ".join(notes))
 
 

@@ -116,14 +116,18 @@ class ResidentLoader(Loader):
         self._kept: list[RenderedBatch] = []
 
     def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
-        if len(self._kept) == len(self):
-            yield from self._kept
-            return
-        self._kept = []
-        room = 0 if self.order.train else KEPT
+        if self.order.train:
+            return self._gathered(tickets)
+        return iter(self._kept) if len(self._kept) == len(self) else self._keeping(tickets)
+
+    def _keeping(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
+        self._kept, room = [], KEPT
         for rendered in self._gathered(tickets):
             room -= rendered.bytes
-            self._kept = [*self._kept, rendered] if room >= 0 else []
+            if room >= 0:
+                self._kept.append(rendered)
+            else:
+                self._kept.clear()
             yield rendered
 
     def _gathered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
-from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.check import load
-from kdx.config.errors import ConfigError, unknown
+from kdx.config.errors import ConfigError
 from kdx.config.plugins import check_targets
+from kdx.config.requests import check_keys, typed
 from kdx.config.schema import Interpolation, RunConfig
 from kdx.data.source import SPLITS
 from kdx.networks.names import check_architecture
-from kdx.ranges import Count, Finite, Number, Positive, Resolution, explain
+from kdx.ranges import Count, Finite, Number, Positive, Resolution
 
 NETWORK_KEYS = ("run", "student", "checkpoint", "timm")  # each names what to evaluate
 SEVERITIES = range(1, 6)
@@ -106,20 +106,14 @@ def request(plain: Mapping[str, Any]) -> EvaluationRequest:
     Raises:
         ConfigError: If the config is invalid; the message ends with the remedy.
     """
-    keys = [item.name for item in fields(EvaluationRequest)]
-    for key in plain:
-        if key not in keys:
-            raise ConfigError(unknown(key, keys))
+    check_keys(EvaluationRequest, plain)
     check_targets(dict(plain))
     for severity in plain["severities"] if isinstance(plain["severities"], list) else [plain["severities"]]:
         if severity not in SEVERITIES:
             raise ConfigError(f"Invalid severity {severity}; expected a subset of 1-5, such as severities=[1,3,5]")
     if plain["split"] not in (*SPLITS, "all", None):
         raise ConfigError(f"Invalid split={plain['split']}; expected train, val, test or all")
-    try:
-        validated = TypeAdapter(EvaluationRequest).validate_python({name: plain.get(name) for name in keys})
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+    validated = typed(EvaluationRequest, plain)
     _check_networks(validated, plain)
     _check_files(validated)
     if validated.predictions and importlib.util.find_spec("pyarrow") is None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from kdx.config.errors import ConfigError
+from kdx.costs.latency import median
 from kdx.experiment.answers import distinct_epochs, root, unusable
 from kdx.experiment.build import Parts
 from kdx.experiment.cautions import training_length
 from kdx.experiment.data import carve_splits, read_splits
-from kdx.experiment.networks import channels_last, make_network
+from kdx.experiment.networks import channels_last, make_network, on_cpu
 from kdx.teachers.answers import Answers
 from kdx.teachers.teacher import OnlineTeacher
 
-BUDGET = 1.0  # seconds of the measurement of each member
 SAMPLE = 4 * 2**20  # logits that are written and read
 
 
@@ -72,8 +70,8 @@ def estimate(parts: Parts) -> AnswerCosts:
     with tempfile.TemporaryDirectory(prefix=".estimate-", dir=folder) as place:
         answers = Answers(Path(place), config.teacher_cache_bits)
         logits = torch.randn(count, members, num_classes)
-        keep = _seconds(lambda: answers.write(0, count, torch.arange(count), logits)) * len(train) / count
-        read = _seconds(lambda: answers.open(0)) * len(train) / count
+        keep = median(lambda: answers.write(0, count, torch.arange(count), logits)).seconds * len(train) / count
+        read = median(lambda: answers.open(0)).seconds * len(train) / count
     return AnswerCosts(
         *(len(train), members, num_classes, config.teacher_cache_bits),
         epochs=max(math.ceil(length.total / length.per_epoch), 1),
@@ -87,8 +85,8 @@ def estimate(parts: Parts) -> AnswerCosts:
 def _per_image(parts: Parts, path: str) -> float:
     """Return the seconds per image of a member of the teacher, in the batches of the run."""
     config, member = parts.config, parts.config.members[path]
-    on_cpu = config.trainer.get("accelerator") == "cpu" or not torch.accelerator.is_available()
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator() or torch.device("cpu")
+    gpu = None if on_cpu(config) else torch.accelerator.current_accelerator()
+    device = gpu or torch.device("cpu")
     node = {**member.architecture, "pretrained": False, "init": None}
     network = make_network(node, f"{path}.network", parts.source, parts.num_classes)
     teacher = OnlineTeacher(network, fold=config.speed != "exact", channels_last=channels_last(config))
@@ -97,15 +95,4 @@ def _per_image(parts: Parts, path: str) -> float:
     images = torch.rand(size, parts.source.channels, side, side, device=device)
     kind = torch.bfloat16 if "bf16" in str(config.trainer.get("precision")) else torch.float16
     with torch.autocast(device.type, kind, enabled="mixed" in str(config.trainer.get("precision"))):
-        return _seconds(lambda: teacher(images).sum().item()) / size
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Return the smallest time of several calls after a first one, within the budget."""
-    work()
-    times: list[float] = []
-    while sum(times) < BUDGET and len(times) < 10:
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        return median(lambda: teacher(images).sum().item()).seconds / size

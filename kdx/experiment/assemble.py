@@ -33,7 +33,8 @@ from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training import preflight, stored
 from kdx.training.answering import TeacherAnswers
 from kdx.training.datamodule import DataModule
-from kdx.training.module import DistillationModule, seed_everything
+from kdx.training.module import DistillationModule
+from kdx.training.random_state import seed_everything
 from kdx.training.telemetry import Telemetry
 from kdx.types import LossContext, Pair
 from kdx.views.observer import Observer
@@ -218,8 +219,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         store_targets=store_targets if teacher is not None and parts.teacher_is_stored else None,
         open_answers=opened if teacher is not None else None,
         examination=examined,
+        telemetry=Telemetry(parts.sharing.clock),
     )
-    module.telemetry = Telemetry(parts.sharing.clock)
     return Experiment(module, datamodule, teacher, caveats)
 
 

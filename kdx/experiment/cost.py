@@ -35,20 +35,24 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
             assert isinstance(member, OnlineTeacher)
             networks["teacher"].append((member.network, (channels, px, px)))
     try:
-        costs = measure(
+        return measure(
             networks,
             batch_size=max(1, config.data.batch_size // trainer.world_size),
             device=trainer.strategy.root_device,
             precision=trainer.precision_plugin.forward_context,
             precision_name=str(config.trainer["precision"]),
             images_per_second=None if images_per_second is None else images_per_second / trainer.world_size,
-            teacher_runs=experiment.teacher is not None and not parts.teacher_is_stored,
+            teacher_runs=_teacher_runs(parts, experiment),
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         log.warning("Cost not measured: %s", reason)
         return Costs({}, f"not measured: {reason}", "")
+
+
+def _teacher_runs(parts: Parts, experiment: Experiment) -> float:
+    """Return the share of the training batches for which this run has run its teacher."""
+    if experiment.teacher is None or parts.teacher_is_stored:
+        return 0.0
     answers = experiment.module.answering
-    if answers is not None and answers.given and "teacher_share" in costs.metrics:
-        costs.metrics["teacher_share"] *= answers.asked / answers.given
-    return costs
+    return answers.asked / answers.given if answers is not None and answers.given else 1.0

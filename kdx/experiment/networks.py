@@ -15,7 +15,6 @@ from kdx.data.source import Source
 from kdx.experiment import build
 from kdx.networks.network import Network
 from kdx.networks.normalization import Normalization, candidates
-from kdx.training.callbacks.compiling import Compiling
 
 log = logging.getLogger("kdx")
 
@@ -54,13 +53,6 @@ def make_network(node: Node, path: str, source: Source, num_classes: int, expect
     if unset and (expected is not None or node.get("init") is not None):
         log.info("%s: images are normalized with %s", path, used)
     return network
-
-
-def compiling(config: RunConfig) -> list[Compiling]:
-    """Return the callback of compile=teacher|both; none without."""
-    if config.compile is None:
-        return []
-    return [Compiling(config.compile, config.data.batch_size, config.resolution.teacher, config.student_resolutions)]
 
 
 def channels_last(config: RunConfig) -> bool:

@@ -21,9 +21,8 @@ from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.job import begun, refuse_other_data
 from kdx.experiment.judging import judges, report_faults
 from kdx.experiment.leaks import leaks
-from kdx.experiment.networks import compiling
 from kdx.experiment.students import count_parameters, save_students, teacher_card
-from kdx.experiment.trainer import best_score, fit, make_trainer, select
+from kdx.experiment.trainer import best_score, compiling, fit, make_trainer, select
 from kdx.experiment.weight_checks import check_weights
 from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views

@@ -24,6 +24,7 @@ from kdx.run.quiet import quiet
 from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
 from kdx.training.callbacks.checkpoints import Last
+from kdx.training.callbacks.compiling import Compiling
 from kdx.training.checkpoint_files import WholeFiles
 from kdx.training.interruption import Interruption
 from kdx.training.ranks import rank
@@ -51,6 +52,13 @@ def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.T
         **arguments,
     )
     return trainer
+
+
+def compiling(config: RunConfig) -> list[Compiling]:
+    """Return the callback of compile=teacher|both; none without."""
+    if config.compile is None:
+        return []
+    return [Compiling(config.compile, config.data.batch_size, config.resolution.teacher, config.student_resolutions)]
 
 
 class _OfRank(logging.Filter):

@@ -67,12 +67,13 @@ class DistillationModule(pl.LightningModule):
         store_targets: Callable[[DistillationModule], Tensor] | None = None,
         open_answers: Callable[[DistillationModule], TeacherAnswers | None] | None = None,
         examination: Examination | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         super().__init__()
         self.distiller, self.objective = distiller, objective
         self.make_optimizer, self.lr_schedule, self.decay, self.fused = optimizer, lr_schedule, decay, fused
-        self.inspect_teacher, self.store_targets, self.open_answers = inspect_teacher, store_targets, open_answers
-        self.examination = examination
+        self.inspect_teacher, self.store_targets = inspect_teacher, store_targets
+        self.open_answers, self.examination = open_answers, examination
         self.answering: TeacherAnswers | None = None  # of which other runs have some
         self.targets: Tensor | None = None  # the teacher's logits [N,K] on train, where its views never change
         self.preflight: Preflight | None = None
@@ -80,7 +81,7 @@ class DistillationModule(pl.LightningModule):
         num_classes, teacher = distiller.student.num_classes, distiller.teacher is not None or bool(peers)
         self.val_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
         self.test_suites = Suites(num_classes, peers, added_metrics, teacher=teacher, labels=labels)
-        self.telemetry, self.total_steps, self.warned = Telemetry(), 0, False
+        self.telemetry, self.total_steps, self.warned = telemetry or Telemetry(), 0, False
         self.val_metrics, self.test_metrics = dict[str, float](), dict[str, float]()
         self.final_pass: FinalPass | None = None
         self.findings: FinalPassResult | None = None
@@ -253,8 +254,3 @@ class DistillationModule(pl.LightningModule):
         for logger in self.loggers:
             if isinstance(logger, Journal):
                 logger.resume(checkpoint["global_step"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch, NumPy and Python, for initial weights and dropout. Views and order use counter-based random numbers."""
-    pl.seed_everything(seed, workers=True, verbose=False)

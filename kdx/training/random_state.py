@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, NumPy and Python, for initial weights and dropout. Views and order use counter-based random numbers."""
+    pl.seed_everything(seed, workers=True, verbose=False)
 
 
 def random_state() -> dict[str, Any]:

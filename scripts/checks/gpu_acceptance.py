@@ -124,7 +124,7 @@ class Checks:
         """No operation makes the host wait for the device in 100 steps between two points of the curves."""
         with during_steps(8, self.sizes.steps - 2, self.device) as syncs:
             self.train("trainer.log_every_n_steps=1000000")
-        return not syncs, ", ".join(dict.fromkeys(syncs)) or f"none in {self.sizes.steps - 10} steps"
+        return not syncs.found, ", ".join(dict.fromkeys(syncs.found)) or f"none in {self.sizes.steps - 10} steps"
 
     def resume(self) -> tuple[bool, str]:
         """A run that is interrupted and goes on has the weights of one that was not, up to float noise."""

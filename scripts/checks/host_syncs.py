@@ -27,9 +27,11 @@ class HostSyncs(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.operations = 0  # that were looked at
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
+        self.operations += 1
         by_mask = name == "index" and any(one is not None and one.dtype == torch.bool for one in args[1])
         if name in SYNCHRONIZING or by_mask:
             stack = traceback.extract_stack()
@@ -59,8 +61,8 @@ def at_steps(act: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextmanager
-def during_steps(first: int, last: int, device: torch.device) -> Iterator[list[str]]:
-    """Give the list of host syncs between two steps: on a GPU by CUDA's debug mode, which raises at the first."""
+def during_steps(first: int, last: int, device: torch.device) -> Iterator[HostSyncs]:
+    """Give the host syncs between two steps: on a GPU by CUDA's debug mode, which raises at the first."""
     mode = HostSyncs()
 
     def act(step: int) -> None:
@@ -75,7 +77,7 @@ def during_steps(first: int, last: int, device: torch.device) -> Iterator[list[s
 
     with at_steps(act):
         try:
-            yield mode.found
+            yield mode
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdx.cli import arguments
+from kdx.cli.train import in_full
 from kdx.teachers.teacher import OnlineTeacher
 from kdx.training.module import DistillationModule
 
@@ -178,12 +178,8 @@ def test_jobs_with_other_seeds_are_not_together_and_ranks_are_refused(sweep: Swe
     assert code == 2 and "hydra.launcher.jobs=0: expected at least 1" in err
 
 
-def test_students_is_short_for_a_sweep_together() -> None:
-    parsed = arguments.parse(["students=[cifar_resnet8,resnet10t]", "seed=1"])
-    assert parsed.overrides == (
-        "student.architecture=cifar_resnet8,resnet10t",
-        "launcher=together",
-        "hydra.launcher.jobs=2",
-        "seed=1",
-    )
-    assert "--multirun" in parsed.options and "--multirun" not in arguments.parse(["seed=1"]).options
+def test_students_is_short_for_a_sweep_together(command: Command) -> None:
+    words = "-m student.architecture=cifar_resnet8,resnet10t launcher=together hydra.launcher.jobs=2"
+    assert in_full("students=[cifar_resnet8,resnet10t]") == words.split() and in_full("seed=1") == ["seed=1"]
+    code, _, err = command("train", "students=[cifar_resnet8,cifar_resnet88]")
+    assert code == 2 and "Unknown architecture 'cifar_resnet88'. Did you mean cifar_resnet8" in err, err

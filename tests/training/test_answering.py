@@ -75,20 +75,6 @@ def curves(folder: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v and any(w in k for w in words)} for row in csv.DictReader(file)]
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that teachers saw."""
-    seen: list[int] = []
-    original = OnlineTeacher.logits
-
-    def logits(self: OnlineTeacher, images: Tensor) -> Tensor:
-        seen.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(OnlineTeacher, "logits", logits)
-    return seen
-
-
 @pytest.mark.parametrize("name", ["same", "mixup"])
 def test_in_the_second_cycle_a_run_reads_the_answers_of_its_first_one(
     train: Callable[..., Path], tmp_path: Path, asked: list[int], name: str

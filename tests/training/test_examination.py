@@ -26,20 +26,6 @@ def numbers(folder: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if not any(word in name for word in MEASURED)}
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that teachers saw."""
-    seen: list[int] = []
-    original = OnlineTeacher.logits
-
-    def logits(self: OnlineTeacher, images: Tensor) -> Tensor:
-        seen.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(OnlineTeacher, "logits", logits)
-    return seen
-
-
 @pytest.mark.parametrize("words", [(), ("teacher=ensemble", "calibration=temperature")], ids=["one", "ensemble"])
 def test_the_second_run_measures_the_same_without_the_teacher(
     train: Callable[..., Path], tmp_path: Path, calls: list[int], words: tuple[str, ...]

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from kdx.networks.network import Network
 from kdx.teachers.teacher import OnlineTeacher
+from kdx.training.bare_step import bare_step
 from kdx.training.module import DistillationModule
 from kdx.types import Batch
 
-TEMPERATURE = 4.0  # of the bare loop's loss
 WARM_UP = 5  # steps that are not counted
 # A step in the order of its parts: what is between two marks, and the share to which it counts. The teacher's kept logits are
 # read before the student runs, its own are computed after it.
@@ -55,7 +55,7 @@ class BareLoop(Callback):
         if self.step is None:
             self.start_seconds = time.time() - self.start
             assert isinstance(pl_module, DistillationModule)
-            self.step = bare_step(pl_module, batch)
+            self.step = step_beside(pl_module, batch)
             self.networks = networks_of(pl_module, batch)
             student, objective, optimizer = pl_module.distiller.student, pl_module.objective, trainer.optimizers[0]
             self.hooks = [
@@ -114,35 +114,18 @@ class BareLoop(Callback):
         self.marks.append(_now())
 
 
-def bare_step(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
+def step_beside(module: DistillationModule, batch: Batch) -> Callable[[], Tensor]:
     """Return one step of the bare loop on this batch, whose labels teach if there is no teacher."""
     distiller = module.distiller
-    student = copy.deepcopy(distiller.student).to(memory_format=torch.contiguous_format).train()
-    teacher = (
-        copy.deepcopy(distiller.teacher.network).to(memory_format=torch.contiguous_format)
-        if isinstance(distiller.teacher, OnlineTeacher)
-        else None
-    )
+
+    def plain(network: Network) -> Network:
+        return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+
+    student = plain(distiller.student).train()
+    teacher = plain(distiller.teacher.network) if isinstance(distiller.teacher, OnlineTeacher) else None
+    target = batch.label if batch.mixed_target is None else batch.mixed_target
     optimizer = module.make_optimizer(student.parameters())
-    images, seen = batch.student_images.clone(), seen_by_teacher(batch).clone()
-    given = batch.label if batch.mixed_target is None else batch.mixed_target
-    target = None if given is None else given.clone()
-
-    def step() -> Tensor:
-        logits = student(images) / TEMPERATURE
-        if teacher is not None:
-            with torch.no_grad():
-                taught = teacher(seen) / TEMPERATURE
-            loss = F.kl_div(logits.log_softmax(-1), taught.softmax(-1), reduction="batchmean") * TEMPERATURE**2
-        else:
-            assert target is not None
-            loss = F.cross_entropy(logits, target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
+    return bare_step(student, teacher, optimizer, batch.student_images.clone(), seen_by_teacher(batch).clone(), target)
 
 
 def seen_by_teacher(batch: Batch) -> Tensor:
