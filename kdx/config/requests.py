@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdx.config.errors import ConfigError, unknown
 from kdx.ranges import explain
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 
-def check_keys(kind: type[DataclassInstance], plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a key that is no field of the dataclass."""
+def check_keys(kind: Any, plain: Mapping[str, Any]) -> list[str]:
+    """Return the names of the fields of a dataclass. ConfigError for a key that is none of them."""
     keys = [item.name for item in fields(kind)]
     for key in plain:
         if key not in keys:
             raise ConfigError(unknown(key, keys))
+    return keys
 
 
 def typed(kind: type[T], plain: Mapping[str, Any]) -> T:
@@ -31,8 +29,8 @@ def typed(kind: type[T], plain: Mapping[str, Any]) -> T:
     Raises:
         ConfigError: For an unknown key, or a value that the annotation excludes.
     """
-    check_keys(kind, plain)
+    values = {name: plain.get(name) for name in check_keys(kind, plain)}
     try:
-        return TypeAdapter(kind).validate_python({item.name: plain.get(item.name) for item in fields(kind)})
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
