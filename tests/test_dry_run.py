@@ -20,9 +20,9 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.data.source import ArrayImages
 from kdx.experiment import build
-from kdx.experiment.cautions import training_length
 from kdx.experiment.data import carve_splits, read_splits
 from kdx.experiment.dry_run import dry_run
+from kdx.experiment.length import training_length, validation_interval
 
 Try = Callable[..., str]
 TIMM = ("network@student=timm", "resolution.teacher=32")
@@ -290,6 +290,25 @@ def test_images_that_cannot_be_read_do_not_stop_the_warning_about_pixels(config:
     ]
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "words", "every"),
+    [
+        (900, 100, "trainer.max_epochs=60", 1),  # 100 / (100 + 3 x 900) is under 5 %
+        (899, 359, "trainer.max_epochs=60", 3),  # 2.7
+        (100, 359, "trainer.max_epochs=60", 30),  # 22.8, and 30 validates the last epoch too
+        (100, 359, "trainer.max_epochs=59", 23),
+        (100, 359, "trainer.max_epochs=9", 9),
+        (1000, 100, "trainer.limit_train_batches=10", 10),  # 6.3
+        (100, 359, "trainer.check_val_every_n_epoch=4", 4),
+    ],
+)
+def test_auto_validates_as_often_as_takes_a_twentieth(
+    config: Callable[..., RunConfig], train: int, val: int, words: str, every: int
+) -> None:
+    cfg = config(*PLAIN, "data.batch_size=10", "trainer.max_epochs=60", "trainer.check_val_every_n_epoch=auto", words)
+    assert validation_interval(cfg, train, val) == every
+
+
 @pytest.mark.parametrize(("slowdown", "words", "warned"), [(2.0, "bf16-mixed", 1), (1.0, "bf16-mixed", 0), (2.0, "32-true", 0)])
 def test_bfloat16_that_is_slower_on_the_processor_is_warned_about(
     config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, slowdown: float, words: str, warned: int
@@ -297,9 +316,10 @@ def test_bfloat16_that_is_slower_on_the_processor_is_warned_about(
     from kdx.experiment import cautions
 
     monkeypatch.setattr(cautions, "bfloat16_slowdown", lambda: slowdown)
-    found = list(cautions.about_precision(config(*PLAIN, "trainer.accelerator=cpu", f"trainer.precision={words}")))
-    assert len(found) == warned
-    assert all("take 2.0 times as long" in text and "use trainer.precision=32-true" in text for text in found)
+    for key in ("trainer.precision", "teacher.precision"):
+        found = list(cautions.about_precision(config(*PLAIN, "trainer.accelerator=cpu", f"{key}={words}")))
+        assert len(found) == warned
+        assert all("take 2.0 times as long" in text and f"use {key}=32-true" in text for text in found)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN can be told only there to use less")

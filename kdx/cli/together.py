@@ -135,7 +135,7 @@ def _refuse(config: RunConfig, name: str) -> None:
     if config.compile is not None:
         raise ConfigError(
             "launcher=together trains several networks in one process, for all of which torch decides what is compiled, and "
-            f"{name} has compile={config.compile}; use compile=null, or launcher=basic"
+            f"{name} has compile={config.compile}; use compile=null and not speed=max, or launcher=basic"
         )
 
 

@@ -27,6 +27,7 @@ from kdx.metrics.names import OF_NETWORK, OF_PAIR
 from kdx.networks.names import check_architecture, located
 from kdx.ranges import explain
 
+REPLACED = [("check_val_every_n_epoch", AUTO)]  # arguments that the constructor gets with another value
 MAY_BE_EMPTY = ("losses", "metrics")  # every other empty group is the option `none`
 
 
@@ -82,6 +83,8 @@ def check_plain(config: Mapping[str, Any], *, files: bool = True, own: bool = Tr
     _check_fields(RunConfig, plain)
     check_selected(plain)
     plain = _as_baseline(plain)
+    if plain["speed"] == "max":
+        plain["compile"] = plain["compile"] or "both"
     _check_members(plain)
     check_targets(plain, own=own)
     for path, node in targets(plain):
@@ -149,7 +152,7 @@ def _check_node(path: str, node: dict[str, Any]) -> None:
             raise ConfigError(unknown(f"{path}.{key}", available))
         if not any(True for _ in targets(value)):
             annotation = constructor.parameters.get(key, Any)
-            if annotation is not Any:
+            if annotation is not Any and (key, value) not in REPLACED:
                 _validate(f"{path}.{key}", value, annotation)
     missing = sorted(constructor.required - set(arguments))
     if missing and not node.get("_partial_"):

@@ -25,6 +25,7 @@ from kdx.ranges import Count, Fraction, Number, Positive, Resolution, Seed, Text
 
 AUTO = "auto"  # value of keys: as the folder, or the machine, says
 Node = Mapping[str, Any]  # a leaf: `_target_` and the arguments of its constructor
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Interpolation = Literal["bilinear", "bicubic", "area", "bilinear_aliased", "bicubic_aliased"]
 
 
@@ -96,6 +97,7 @@ class MemberConfig:
     run: str | None = None
     resolution: Resolution | None = None
     class_map: str | None = None
+    precision: Precision | None = None
     finetune: bool = False
 
     @property
@@ -159,7 +161,7 @@ class RunConfig:
     test: bool
     preflight: Literal["strict", "warn", "off"] = "strict"
     rehearsal: bool = False
-    speed: Literal["safe", "exact"] = "safe"
+    speed: Literal["safe", "exact", "max"] = "safe"
     compile: Literal["teacher", "both"] | None = None
     teacher_cache: str | None = None
     teacher_cache_bits: Literal[16, 32] = 16

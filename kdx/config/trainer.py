@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdx.config.errors import ConfigError
+from kdx.config.schema import AUTO
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SYNONYMS = ("32", "16", "bf16")  # Lightning's short names of PRECISIONS
@@ -66,9 +67,9 @@ def _check_length(trainer: Mapping[str, Any], path: str) -> None:
         value = "null" if epochs is None else epochs
         raise ConfigError(f"{path}.max_epochs={value} trains without end: set {path}.max_epochs=N, or {path}.max_steps=N too")
     every = trainer.get("check_val_every_n_epoch", 1)
-    if every is None or (isinstance(every, int) and every < 1):
+    if every != AUTO and (not isinstance(every, int) or every < 1):
         value = "null" if every is None else every
-        raise ConfigError(f"{path}.check_val_every_n_epoch={value}: val selects the weights; expected 1 or more")
+        raise ConfigError(f"{path}.check_val_every_n_epoch={value}: val selects the weights; expected 1 or more, or auto")
     if isinstance(every, int) and isinstance(epochs, int) and 0 < epochs < every:
         raise ConfigError(
             f"{path}.check_val_every_n_epoch={every} never validates in {path}.max_epochs={epochs}; expected 1 to {epochs}"

@@ -13,9 +13,9 @@ from kdx.config.errors import ConfigError
 from kdx.costs.latency import median
 from kdx.experiment.answers import distinct_epochs, root, unusable
 from kdx.experiment.build import Parts
-from kdx.experiment.cautions import training_length
 from kdx.experiment.data import carve_splits, read_splits
-from kdx.experiment.networks import channels_last, make_network, on_cpu
+from kdx.experiment.length import training_length
+from kdx.experiment.networks import arithmetic, make_network, on_cpu
 from kdx.teachers.answers import Answers
 from kdx.teachers.teacher import OnlineTeacher
 
@@ -74,7 +74,7 @@ def estimate(parts: Parts) -> AnswerCosts:
         read = median(lambda: answers.open(0)).seconds * len(train) / count
     return AnswerCosts(
         *(len(train), members, num_classes, config.teacher_cache_bits),
-        epochs=max(math.ceil(length.total / length.per_epoch), 1),
+        epochs=length.epochs,
         distinct=distinct_epochs(config, len(train)),
         teacher=sum(_per_image(parts, path) for path in config.members) * len(train),
         keep=keep,
@@ -89,7 +89,7 @@ def _per_image(parts: Parts, path: str) -> float:
     device = gpu or torch.device("cpu")
     node = {**member.architecture, "pretrained": False, "init": None}
     network = make_network(node, f"{path}.network", parts.source, parts.num_classes)
-    teacher = OnlineTeacher(network, fold=config.speed != "exact", channels_last=channels_last(config))
+    teacher = OnlineTeacher(network, **arithmetic(config, member))
     teacher.to(device)
     side, size = member.resolution or config.resolution.teacher, config.data.batch_size
     images = torch.rand(size, parts.source.channels, side, side, device=device)

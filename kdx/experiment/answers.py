@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kdx.config.schema import AUTO, RunConfig, to_plain
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
 from kdx.experiment.build import Parts, observers
-from kdx.experiment.cautions import training_length
+from kdx.experiment.length import training_length
 from kdx.run.provenance import VERSION
 from kdx.teachers.answers import Answers
 from kdx.teachers.teacher import OnlineTeacher, Teacher
@@ -45,7 +44,7 @@ def root(config: RunConfig) -> Path:
 def members(teacher: Teacher) -> list[Any]:
     """Return what a teacher's answers to given pixels depend on, as plain data."""
     return [
-        [member.fingerprint, member.network.card, member.resolution]
+        [member.fingerprint, member.network.card, member.resolution, str(member.dtype)]
         for member in teacher.members.values()
         if isinstance(member, OnlineTeacher)
     ]
@@ -154,6 +153,5 @@ def open_answers(parts: Parts, teacher: Teacher, datamodule: DataModule, device:
 
 def distinct_epochs(config: RunConfig, train_size: int) -> int:
     """Return the number of epochs of a run whose views differ, at least 1."""
-    length = training_length(config, train_size)
-    epochs = max(math.ceil(length.total / length.per_epoch), 1)
+    epochs = training_length(config, train_size).epochs
     return min(epochs, config.views.get("distinct_epochs") or epochs)

@@ -19,7 +19,7 @@ from kdx.experiment import build
 from kdx.experiment.answers import examination, open_answers
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
-from kdx.experiment.networks import channels_last, fused_optimizer, make_network, normalizations
+from kdx.experiment.networks import arithmetic, channels_last, fused_optimizer, make_network, normalizations
 from kdx.experiment.shared import about_answers, about_batches, shared_answers
 from kdx.experiment.teacher import MemberWeights
 from kdx.experiment.teacher_classes import propose_map
@@ -73,8 +73,7 @@ def load_teacher(parts: Parts, num_classes: int, files: Mapping[str, MemberWeigh
         except ValueError as error:
             raise ConfigError(f"{path}.checkpoint: {error}") from None
         alternatives = others(possible, *network.colors) if outside is not None else []
-        faster: dict[str, bool] = {"fold": parts.config.speed != "exact", "channels_last": channels_last(parts.config)}
-        loaded[name] = OnlineTeacher(network, member.resolution, alternatives, **faster)
+        loaded[name] = OnlineTeacher(network, member.resolution, alternatives, **arithmetic(parts.config, member))
     teacher = parts.config.teacher
     if teacher is None:
         return None

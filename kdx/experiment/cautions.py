@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,33 +13,15 @@ from kdx.config.learning_rate import optimizer_for_batch
 from kdx.config.schema import RunConfig
 from kdx.data.source import Images
 from kdx.experiment.build import Parts
+from kdx.experiment.length import Length
 from kdx.experiment.networks import on_cpu
 
 SAMPLE = 16  # images whose size is looked at
 POINTS = 10_000  # steps at which the schedule is evaluated
 TRIALS = 3  # of a convolution
 SLOWER = 1.2  # times as long as in float32; more is warned about
+BFLOAT16 = ("bf16", "bf16-mixed")
 LONG = 0.5  # share of the training; a longer warm-up is warned about
-
-
-class Length(NamedTuple):
-    """Optimizer steps per epoch, and of the whole training."""
-
-    per_epoch: float
-    total: int
-
-
-def training_length(config: RunConfig, train_size: int) -> Length:
-    """Return the number of optimizer steps for this many training images, as Lightning counts them."""
-    trainer = config.trainer
-    batches = train_size // config.data.batch_size
-    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches")
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    accumulated = trainer.get("accumulate_grad_batches") or 1
-    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-    total = steps if epochs in (None, -1) else math.ceil(batches / accumulated) * epochs
-    return Length(batches / accumulated, total if steps in (None, -1) else min(total, steps))
 
 
 def about_pixels(config: RunConfig, train: Images) -> Iterator[str]:
@@ -61,9 +42,9 @@ def about_pixels(config: RunConfig, train: Images) -> Iterator[str]:
         yield f"resolution.student={side} is larger than the images ({max(sides)} px): enlarged images have no further detail"
 
 
-def about_val(config: RunConfig, length: Length) -> Iterator[str]:
-    """Yield a warning if the training ends before the first validation."""
-    first = (config.trainer.get("check_val_every_n_epoch") or 1) * math.ceil(length.per_epoch)
+def about_val(length: Length, every: int) -> Iterator[str]:
+    """Yield a warning if the training ends before the first validation, which is after `every` epochs."""
+    first = every * math.ceil(length.per_epoch)
     if 0 < length.total < first:
         yield (
             f"trainer.max_steps={length.total} ends before the first validation, after {first} steps, so the last weights are "
@@ -73,12 +54,14 @@ def about_val(config: RunConfig, length: Length) -> Iterator[str]:
 
 def about_precision(config: RunConfig) -> Iterator[str]:
     """Yield a warning if bfloat16 is slower than float32 on the processor that trains, by a trial of about 50 ms."""
-    if on_cpu(config) and str(config.trainer.get("precision")) in ("bf16", "bf16-mixed"):
+    asked = {f"{path}.precision": member.precision for path, member in config.members.items()}
+    lower = [key for key, value in {"trainer.precision": config.trainer.get("precision"), **asked}.items() if value in BFLOAT16]
+    if lower and on_cpu(config):
         slower = bfloat16_slowdown()
         if slower > SLOWER:
             yield (
-                f"trainer.precision={config.trainer['precision']}: convolutions in bfloat16 take {slower:.1f} times as long as "
-                "in float32 on this processor, as usual without AMX and avx512_bf16: use trainer.precision=32-true"
+                f"{lower[0]}=bf16-mixed: convolutions in bfloat16 take {slower:.1f} times as long as "
+                f"in float32 on this processor, as usual without AMX and avx512_bf16: use {lower[0]}=32-true"
             )
 
 

@@ -68,15 +68,16 @@ def check_compile(parts: Parts) -> None:
         return
     if config.compile == "teacher" and config.teacher is None:
         raise ConfigError("compile=teacher, but there is no teacher: use compile=both for the students, or compile=null")
+    without = "speed=safe" if config.speed == "max" else "compile=null"
     features = [*parts.objective.student_features, *parts.objective.teacher_features]
     if features:
         raise ConfigError(
-            f"compile={config.compile}: a loss needs {features[0]} of a network, which is compiled as a whole: use compile=null"
+            f"compile={config.compile}: a loss needs {features[0]} of a network, which is compiled as a whole: use {without}"
         )
     on_gpu = config.trainer.get("accelerator") in ("gpu", "cuda", "auto") and torch.cuda.is_available()
     lacks = missing_compiler("cuda" if on_gpu else "cpu")
     if lacks is not None:
-        raise ConfigError(f"compile={config.compile}: {lacks}; or use compile=null")
+        raise ConfigError(f"compile={config.compile}: {lacks}; or use {without}")
 
 
 def check_devices(config: RunConfig) -> None:

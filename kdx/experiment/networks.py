@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import Node, RunConfig
+from kdx.config.schema import MemberConfig, Node, Precision, RunConfig
 from kdx.config.signatures import signature
 from kdx.data.source import Source
 from kdx.experiment import build
@@ -17,6 +17,8 @@ from kdx.networks.network import Network
 from kdx.networks.normalization import Normalization, candidates
 
 log = logging.getLogger("kdx")
+
+DTYPES: dict[Precision, torch.dtype] = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def normalizations(node: Node, source: Source, file: Path | None = None, key: str | None = None) -> list[Normalization]:
@@ -55,9 +57,19 @@ def make_network(node: Node, path: str, source: Source, num_classes: int, expect
     return network
 
 
-def channels_last(config: RunConfig) -> bool:
+def arithmetic(config: RunConfig, member: MemberConfig) -> dict[str, Any]:
+    """Return how this member of the teacher computes, as arguments of `OnlineTeacher`."""
+    precision = member.precision or ("bf16-mixed" if config.speed == "max" and not on_cpu(config) else None)
+    return {
+        "fold": config.speed != "exact",
+        "channels_last": channels_last(config, precision),
+        "dtype": None if precision is None else DTYPES[precision],
+    }
+
+
+def channels_last(config: RunConfig, precision: Precision | None = None) -> bool:
     """Whether convolutions are faster in the layout [B,H,W,C]: measured on CPUs; on GPUs in mixed precision, as cuDNN says."""
-    return config.speed != "exact" and (on_cpu(config) or "16-mixed" in str(config.trainer.get("precision")))
+    return config.speed != "exact" and (on_cpu(config) or "16-mixed" in (precision or str(config.trainer.get("precision"))))
 
 
 def on_cpu(config: RunConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class OnlineTeacher(Teacher):
     With a `resolution` it uses the images of that resolution from `others`, if available. `alternatives` are the other
     normalizations with which its weights may have been trained, for the preflight. With `fold` and `channels_last`, a copy of
     `network` runs that has less arithmetic, equal up to rounding (see `kdx.networks.arithmetic`); `tapped` says that features
-    of `network` are captured, which the copy may lack.
+    of `network` are captured, which the copy may lack. Products and convolutions are in `dtype` (None: as the caller's).
     """
 
     tapped = False
@@ -97,10 +98,12 @@ class OnlineTeacher(Teacher):
         *,
         fold: bool = False,
         channels_last: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.num_classes, self.resolution = network.num_classes, resolution
         self.alternatives, self.fold, self.channels_last = tuple(alternatives), fold, channels_last
+        self.dtype = dtype
         self._runs: Network | None = None
 
     def running(self, side: int) -> Network:
@@ -130,7 +133,14 @@ class OnlineTeacher(Teacher):
     def logits(self, images: Tensor) -> Tensor:
         network = self.running(images.shape[-1])
         assert not any(module.training for module in network.modules()), "the teacher left eval mode"
-        return checked_logits(network(images), "teacher", network, (len(images), self.num_classes))
+        with self._precision(images.device):
+            return checked_logits(network(images), "teacher", network, (len(images), self.num_classes))
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.dtype is None:
+            return nullcontext()
+        lower = self.dtype != torch.float32
+        return torch.autocast(device.type, self.dtype if lower else None, enabled=lower)
 
     @torch.no_grad()
     def runs_at(self, side: int) -> bool:

@@ -173,7 +173,7 @@ def test_jobs_with_other_seeds_are_not_together_and_ranks_are_refused(sweep: Swe
     assert code == 2 and "trains on one device in one process, and 0-cqkd_digits has trainer.devices=2" in err
     assert not [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     code, err, _ = sweep("compiled", "seed=0,1", "launcher=together", "compile=teacher")
-    assert code == 2 and "0-cqkd_digits has compile=teacher; use compile=null, or launcher=basic" in err
+    assert code == 2 and "0-cqkd_digits has compile=teacher; use compile=null and not speed=max, or launcher=basic" in err
     code, err, _ = sweep("none", "seed=0,1", "launcher=together", "hydra.launcher.jobs=0")
     assert code == 2 and "hydra.launcher.jobs=0: expected at least 1" in err
 

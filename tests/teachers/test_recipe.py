@@ -37,6 +37,7 @@ def key_of(cfg: RunConfig) -> str:
         ["trainer.accumulate_grad_batches=4", "trainer.gradient_clip_val=0.1", "trainer.check_val_every_n_epoch=5"],
         ["+trainer.overfit_batches=1", "trainer.deterministic=true"],
         ["callbacks=ema", "selection=ema"],
+        ["teacher.precision=bf16-mixed", "compile=both", "trainer.check_val_every_n_epoch=auto"],
         ["monitor=val/student/nll", "monitor_mode=min"],
         ["metrics=[margin]", "monitor=val/student/margin"],
         ["selection=last", "callbacks=none"],
@@ -52,6 +53,11 @@ def test_no_setting_of_the_student_changes_its_teacher(config: Config, overrides
     plain, changed = config("experiment=cqkd_digits"), config("experiment=cqkd_digits", *overrides)
     assert plain != changed
     assert key_of(plain) == key_of(changed)
+
+
+def test_speed_max_compiles_what_is_not_said_otherwise(config: Config) -> None:
+    compiled = [config("speed=max", *words).compile for words in ([], ["compile=teacher"])]
+    assert compiled == ["both", "teacher"] and config("speed=safe").compile is None
 
 
 LESS = ["teacher.recipe.takes=[data]", "+views@teacher.recipe.views=same_rc", "+augmentation@teacher.recipe.augmentation=none"]

@@ -46,6 +46,19 @@ def test_training_a_student_leaves_weights_statistics_and_mode_of_the_teacher_al
     assert torch.equal(teacher(images), logits_before)
 
 
+@pytest.mark.parametrize(("own", "callers"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_its_precision_is_apart_from_that_of_the_student(own: torch.dtype, callers: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network, images = Network("cifar_resnet8", 5), torch.rand(8, 3, 8, 8)
+    expected = {torch.float32: OnlineTeacher(network)(images)}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected[torch.bfloat16] = OnlineTeacher(network)(images)
+    assert not torch.equal(expected[own], expected[callers])
+    with torch.autocast("cpu", callers, enabled=callers != torch.float32):
+        logits = OnlineTeacher(network, dtype=own)(images)
+    assert torch.equal(logits, expected[own]) and logits.dtype == torch.float32
+
+
 def test_no_optimizer_or_checkpoint_can_find_it(distiller: Distiller, teacher: OnlineTeacher) -> None:
     own = {id(tensor) for tensor in teacher.network.state_dict(keep_vars=True).values()}
     assert own.isdisjoint({id(tensor) for tensor in distiller.state_dict(keep_vars=True).values()})

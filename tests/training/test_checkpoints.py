@@ -69,6 +69,8 @@ def test_the_best_is_looked_for_only_where_val_was_measured(written: list[int]) 
 def test_a_run_that_validates_seldom_keeps_the_best_of_what_it_saw(train: Callable[..., Path]) -> None:
     import torch
 
-    folder = train("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2")
+    folder = train("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=auto")  # 359 val images, 100 in training
+    assert "auto: val after every 4 epochs" in (folder / "train.log").read_text()
+    folder = train("other", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2")
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] in (1, 3)
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
