@@ -56,6 +56,11 @@ MISTAKES = {
     "missing checkpoint": (["ckpt_path=/nope.ckpt"], "/nope.ckpt", "use an existing path"),
     "no teacher to learn from": (["experiment=none", "teacher=none"], "losses.kl", "teacher=online"),
     "no teacher to calibrate": (["teacher=none"], "Cannot calibrate without a teacher", "calibration=none"),
+    "fewer pixels of a file than a network sees": (
+        ["data.jpeg_px=4"],
+        "smaller than the 8 px that a network sees",
+        "data.jpeg_px=16",
+    ),
     "a teacher nobody asks": (["losses=[ce]", "experiment=none"], "No loss uses the teacher", "teacher=none"),
     "no temperature": (["experiment=none", "temperature=none"], "losses.kl", "temperature=constant"),
     "mixing separate views": (["experiment=none", "mixing=mixup", "views=ind"], "mixing", "views=same"),

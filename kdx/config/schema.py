@@ -76,11 +76,12 @@ class DataConfig:
     split_seed: Seed
     batch_size: Count
     loader: Literal["auto", "resident", "streamed"]
-    num_workers: Number
+    num_workers: Number | Literal["auto"] = "auto"
     resident_budget_mb: Number
     cache: str | None = None
     shuffle_buffer: Count | None = None
     max_megapixels: Positive = 100.0
+    jpeg_px: Resolution | None = None
     on_bad_image: Literal["raise", "skip"]
     teacher_view: Literal["full", "student"]
     flip: bool | None = None

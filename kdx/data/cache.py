@@ -27,7 +27,8 @@ def key(images: Images, name: str) -> str:
     It covers `images.paths` with sizes and modification times, or the string `images.fingerprint`; without both, all images
     are decoded and their pixels hashed.
     """
-    sha = hashlib.sha256(f"{name} {type(images).__name__} {len(images)} {getattr(images, 'channels', '')}".encode())
+    reduced = "" if images.jpeg_px is None else f" {images.jpeg_px}"
+    sha = hashlib.sha256(f"{name} {type(images).__name__} {len(images)} {getattr(images, 'channels', '')}{reduced}".encode())
     if isinstance(images, Subset):
         sha.update(key(images.images, name).encode())
         sha.update(images.index.astype(np.int64).tobytes())

@@ -6,11 +6,12 @@ processes, which send uint8 images.
 
 from __future__ import annotations
 
+import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ Position = Callable[[], tuple[int, int]]  # the epoch, and the first batch in it
 Look = Callable[[Examples], RenderedBatch]  # how an observer looks at decoded examples
 Ticket = tuple[int, int, NDArray[np.int64]]  # epoch, number of the batch, indices
 
+MOST_WORKERS = 16  # that auto chooses
 KEPT = 128 << 20  # bytes of rendered views of val or test
 
 
@@ -138,6 +140,18 @@ class ResidentLoader(Loader):
             label = None if held.labels is None else held.labels[rows]
             rendered = self.look(Examples(draw, held.pixels[rows], held.sizes[draw.index], label, self.order.halo))
             yield replace(rendered, alone=alone(index, self.order.halo, held.skipped))
+
+
+def workers(asked: int | Literal["auto"], gpus: int) -> int:
+    """Return the number of workers that decode for one training process.
+
+    "auto" is an equal share of this machine's cores for each of its `gpus` that train, at most 16; and 0 if none does, because
+    the cores are busy then.
+    """
+    if asked != "auto":
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores // gpus, 1), MOST_WORKERS) if gpus else 0
 
 
 class StreamedLoader(Loader):

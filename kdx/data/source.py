@@ -27,6 +27,7 @@ class Images(ABC):
 
     labels: NDArray[np.int64] | None
     max_pixels: int | None = None  # of a file, set by `limit_pixels`; a larger one is not decoded
+    jpeg_px: int | None = None  # set there, too: JPEGs are decoded at the smallest scale at which both sides have so many px
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -91,12 +92,12 @@ class Joined(Images):
         return [origin for part, own in zip(self.parts, within, strict=True) if len(own) for origin in part.origins(own)]
 
 
-def limit_pixels(images: Images, max_megapixels: float) -> None:
-    """Let `images`, and the images that they are taken from, decode no file with more megapixels."""
-    images.max_pixels = round(max_megapixels * 1e6)
+def limit_pixels(images: Images, max_megapixels: float, jpeg_px: int | None = None) -> None:
+    """Let `images`, and the images that they are taken from, decode no file with more megapixels, and JPEGs at reduced size."""
+    images.max_pixels, images.jpeg_px = round(max_megapixels * 1e6), jpeg_px
     for inner in (*getattr(images, "parts", ()), getattr(images, "images", None)):
         if isinstance(inner, Images):
-            limit_pixels(inner, max_megapixels)
+            limit_pixels(inner, max_megapixels, jpeg_px)
 
 
 def image_name(images: Images, index: int) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.schema import DataConfig
-from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader
+from kdx.data.loaders import Loader, ResidentLoader, StreamedLoader, workers
 from kdx.data.resident import resident
 from kdx.data.sampler import Sampler
 from kdx.data.source import Images, check_labels
@@ -106,8 +106,9 @@ class Bench:
         )
         order, bad = Sampler(len(images), self.data.batch_size), self.data.on_bad_image
         held = resident(images, self.data.loader, self.data.resident_budget_mb << 20, bad, self.device)
+        decoding = workers(self.data.num_workers, gpus=int(self.device.type == "cuda"))
         loader: Loader = (
-            StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=self.data.num_workers)
+            StreamedLoader(images, order, observer.look, on_bad_image=bad, num_workers=decoding)
             if held is None
             else ResidentLoader(images, order, observer.look, on_bad_image=bad, held=held)
         )

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from kdx.config.errors import ConfigError
 from kdx.config.schema import Node, RunConfig
+from kdx.data.loaders import workers
 from kdx.data.source import Images, SplitName
 from kdx.distiller import Cohort, Distiller
 from kdx.experiment import build
 from kdx.experiment.answers import examination, open_answers
 from kdx.experiment.build import Parts
 from kdx.experiment.judging import class_faults, judges, report_faults
-from kdx.experiment.networks import arithmetic, channels_last, fused_optimizer, make_network, normalizations
+from kdx.experiment.networks import arithmetic, channels_last, fused_optimizer, gpus_here, make_network, normalizations
 from kdx.experiment.shared import about_answers, about_batches, shared_answers
 from kdx.experiment.teacher import MemberWeights
 from kdx.experiment.teacher_classes import propose_map
@@ -162,7 +163,7 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
         batch_size=config.data.batch_size,
         seed=config.seed,
         loader=config.data.loader,
-        num_workers=config.data.num_workers,
+        num_workers=workers(config.data.num_workers, gpus_here(config)),
         budget=config.data.resident_budget_mb << 20,
         on_bad_image=config.data.on_bad_image,
         shuffle_buffer=config.data.shuffle_buffer,

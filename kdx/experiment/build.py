@@ -21,7 +21,7 @@ from kdx.config.plugins import check_targets
 from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
-from kdx.experiment.contradictions import check_compile, check_devices, check_source, check_terms
+from kdx.experiment.contradictions import check_compile, check_devices, check_jpeg_px, check_source, check_terms
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
 from kdx.teachers.calibration import TemperatureScaling
@@ -197,6 +197,7 @@ def parts(config: RunConfig, *, probed: bool = False) -> Parts:
     check_terms(built)
     check_compile(built)
     check_devices(config)
+    check_jpeg_px(config)
     if config.checkpoint is not None:
         built.config = config = resume.from_good_checkpoint(config, config.checkpoint)
     try:

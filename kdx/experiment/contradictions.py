@@ -26,6 +26,16 @@ def check_source(parts: Parts) -> None:
         raise ConfigError(f"Need at least 2 classes, found {parts.num_classes} in {name}: use data with more classes")
 
 
+def check_jpeg_px(config: RunConfig) -> None:
+    """Raise ConfigError if JPEGs would be decoded with fewer pixels than a network sees."""
+    most = max(*config.student_resolutions, config.resolution.teacher, *config.other_resolutions)
+    if config.data.jpeg_px is not None and config.data.jpeg_px < most:
+        raise ConfigError(
+            f"data.jpeg_px={config.data.jpeg_px} is smaller than the {most} px that a network sees: use "
+            f"data.jpeg_px={2 * most}, which leaves enough pixels to a crop of a quarter of the image"
+        )
+
+
 def check_terms(parts: Parts) -> None:
     """Raise ConfigError if a loss lacks what it needs, or if no loss uses the teacher or the peers."""
     config, objective = parts.config, parts.objective

@@ -64,7 +64,7 @@ def read_splits(data: DataConfig, source: Source) -> Splits:
         splits = source.splits()
         for images in splits.values() if isinstance(splits, Mapping) else ():
             if isinstance(images, Images):  # else `check_splits` says so
-                limit_pixels(images, data.max_megapixels)
+                limit_pixels(images, data.max_megapixels, data.jpeg_px)
         check_splits(source, splits)
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -78,6 +78,16 @@ def on_cpu(config: RunConfig) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
+def gpus_here(config: RunConfig) -> int:
+    """Return the number of GPUs of this machine that train."""
+    devices = config.trainer.get("devices", 1)
+    if on_cpu(config):
+        return 0
+    if isinstance(devices, list):
+        return len(devices)
+    return int(devices) if str(devices).isdigit() else torch.accelerator.device_count()
+
+
 def fused_optimizer(config: RunConfig) -> bool:
     """Whether torch's fused kernels may update the parameters; in float16 they forbid to clip gradients."""
     return config.speed != "exact" and str(config.trainer.get("precision")) not in ("16", "16-mixed")

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
 from kdx.data import shards
+from kdx.data.cache import key
 from kdx.data.decoding import ImageFiles, Paths, decode_image, fault, header_fault
 from kdx.data.source import BadImageError, Joined, Subset, limit_pixels
 from kdx.types import View
@@ -282,6 +283,37 @@ def test_a_file_with_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch:
         with pytest.raises(BadImageError, match=r"more pixels than data.max_megapixels allows"):
             decode_image(str(tmp_path / "big.png"), 1)
     assert decode_image(str(tmp_path / "big.png"), 1, 3000).shape == (1, 50, 60)  # data.max_megapixels may exceed PIL's
+
+
+def waves(height: int, width: int) -> np.ndarray:
+    """A smooth image [H,W,3], of which a JPEG loses little."""
+    y, x = np.mgrid[:height, :width] / 50
+    return np.stack([128 + 100 * np.sin(y + x), 128 + 100 * np.cos(x), 128 + 100 * np.sin(2 * y)], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("jpeg_px", "scale"), [(None, 1), (401, 1), (400, 2), (201, 2), (200, 4), (100, 8), (16, 8)])
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_keeps_so_many_pixels(
+    tmp_path: Path, jpeg_px: int | None, scale: int
+) -> None:
+    pixels = waves(800, 960)
+    Image.fromarray(pixels).save(tmp_path / "i.jpg", quality=95, subsampling=0)
+    found = decode_image(str(tmp_path / "i.jpg"), 3, None, jpeg_px)
+    means = pixels.reshape(800 // scale, scale, 960 // scale, scale, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert found.shape == means.shape
+    assert np.abs(found - means).mean() < 1
+    np.testing.assert_array_equal(found, shards.decoded((tmp_path / "i.jpg").read_bytes(), None, jpeg_px))
+
+
+def test_other_formats_are_decoded_whole_and_a_reduced_data_set_has_another_key(tmp_path: Path) -> None:
+    for name in ("i.png", "i.jpg"):
+        Image.fromarray(waves(40, 64)).rotate(90, expand=True).save(tmp_path / name)
+    images = Joined([ImageFiles([str(tmp_path / "i.png"), str(tmp_path / "i.jpg")], None, 3)])
+    before = key(images, "train")
+    limit_pixels(images, 1.0, 20)
+    assert [images[i].shape for i in range(2)] == [(3, 64, 40), (3, 32, 20)]
+    assert key(images, "train") != before
+    limit_pixels(images, 1.0)
+    assert key(images, "train") == before
 
 
 def test_paths_are_kept_as_they_are(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import _utils
 
-from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader
+from kdx.data.loaders import Loader, Position, ResidentLoader, StreamedLoader, workers
 from kdx.data.resident import Resident, TooLargeError
 from kdx.data.sampler import Sampler
 from kdx.data.source import ArrayImages, BadImageError, Images, Subset, check_labels
@@ -61,6 +61,15 @@ BUILDS: dict[str, Build] = {
     "two workers": lambda images, order, position: StreamedLoader(images, order, as_canvas, position, num_workers=2),
 }
 every_loader = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "cores", "given"), [(3, 2, 8, 3), (0, 1, 8, 0), ("auto", 0, 8, 0), ("auto", 1, 8, 8)]
+    + [("auto", 3, 8, 2), ("auto", 8, 4, 1), ("auto", 2, 128, 16)]
+)  # fmt: skip
+def test_cores_are_shared_among_gpus(monkeypatch: pytest.MonkeyPatch, asked: int, gpus: int, cores: int, given: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert workers(asked, gpus) == given
 
 
 def positions(*places: tuple[int, int]) -> Position:
