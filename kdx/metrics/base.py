@@ -15,6 +15,17 @@ class Prediction:
     def __init__(self, log_probs: Tensor) -> None:
         self.log_probs = log_probs
 
+    @classmethod
+    def of(cls, logits: Tensor) -> Prediction:
+        """Return the prediction of logits [B,K], in float64 and with a single exponential for each."""
+        largest, label = logits.max(-1)
+        shifted = logits.to(torch.float64) - largest[:, None]
+        powers = shifted.exp()
+        total = powers.sum(-1, keepdim=True)
+        prediction = cls(shifted.sub_(total.log()))
+        prediction.probs, prediction.likeliest = powers.div_(total), (-total.log()[:, 0], label)
+        return prediction
+
     @cached_property
     def probs(self) -> Tensor:
         """Probabilities [B,K]."""

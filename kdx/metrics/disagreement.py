@@ -41,9 +41,7 @@ class Disagreement(Metric):
     def update(self, outputs: Outputs) -> None:
         """Add a batch with teacher logits and the index of its examples; a missing label is stored as -1."""
         assert outputs.teacher_logits is not None and outputs.index is not None
-        student, teacher = (
-            Prediction(logits.to(torch.float64).log_softmax(-1)) for logits in (outputs.student_logits, outputs.teacher_logits)
-        )
+        student, teacher = Prediction.of(outputs.student_logits), Prediction.of(outputs.teacher_logits)
         label = torch.full_like(outputs.index, -1) if outputs.label is None else outputs.label
         predictions = [value for each in (teacher, student) for value in (each.likeliest[1], each.likeliest[0].exp())]
         kl = functional.kl(student.log_probs, teacher.log_probs, teacher.probs)

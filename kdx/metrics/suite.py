@@ -75,7 +75,7 @@ class Suite(Metric):
 
     def _add(self, label: Tensor | None, logits: list[Tensor]) -> None:
         """Add the logits of each network for the same examples."""
-        predictions = [Prediction(torch.log_softmax(of_network.to(torch.float64), -1)) for of_network in logits]
+        predictions = [Prediction.of(of_network) for of_network in logits]
         sums = [self.of_network.sums(PredictionBatch(prediction, label)) for prediction in predictions]
         sums.append(
             self.of_pair.sums(PredictionBatch(predictions[0], label, predictions[-1] if len(predictions) > 1 else None))

@@ -12,6 +12,7 @@ from scipy.special import rel_entr, softmax
 from scipy.stats import entropy
 
 from kdx.metrics import calibration, functional
+from kdx.metrics.base import Prediction
 from kdx.metrics.suite import PIECE, Suite
 from kdx.types import Outputs
 
@@ -138,3 +139,14 @@ def test_a_teacher_that_is_the_student_agrees_with_it_at_no_distance(scale: floa
     numbers = measure(Suite(10), Outputs(logits, logits.clone(), outputs.label))
     assert (numbers["agreement"], numbers["kl"]) == (1, 0)
     assert all(numbers[f"student/{name}"] == numbers[f"teacher/{name}"] for name in OWN)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_prediction_is_the_softmax_in_float64_of_logits_of_any_type_and_size(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1e4, -1e4, 9e3], [0.0, 0.0, -torch.inf], [-3e4, -2e4, -2e4], [0.3, -0.2, 0.1]]).to(dtype)
+    before = logits.clone()
+    found, log_probs = Prediction.of(logits), logits.double().log_softmax(-1)
+    torch.testing.assert_close(found.log_probs, log_probs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.probs, log_probs.exp(), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(found.likeliest[0], log_probs.max(-1)[0], rtol=1e-12, atol=1e-12)
+    assert found.likeliest[1].tolist() == [0, 0, 1, 0] and torch.equal(logits, before)
