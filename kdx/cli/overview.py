@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from kdx.cli import benchmark, cache, compare, evaluate, evidence, export, prepare, report, sweep_status, train, tune, views
+from kdx.cli import (
+    benchmark,
+    cache,
+    compare,
+    evaluate,
+    evidence,
+    export,
+    plan,
+    prepare,
+    report,
+    sweep_status,
+    train,
+    tune,
+    views,
+)
 
-GUIDES = (train.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE, benchmark.GUIDE)
+GUIDES = (
+    *(train.GUIDE, plan.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE),
+    benchmark.GUIDE,
+)
 PURPOSES = {
     **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},
     "kdx-compare": compare.PURPOSE,

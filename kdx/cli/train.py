@@ -105,6 +105,10 @@ def in_full(word: str) -> list[str]:
 
 def main() -> NoReturn:
     """Run kdx-train."""
+    if "--dry-run" in sys.argv:
+        from kdx.cli import plan
+
+        plan.main()
     sys.argv[1:] = [part for word in sys.argv[1:] for part in in_full(word)]
     launchers.register()
     app.run(app.Command(GUIDE, check, train_job))
