@@ -10,6 +10,7 @@ from kdx.cli import (
     evidence,
     export,
     plan,
+    predict,
     prepare,
     report,
     sweep_status,
@@ -24,6 +25,7 @@ GUIDES = (
 )
 PURPOSES = {
     **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},
+    "kdx-predict": predict.PURPOSE,
     "kdx-compare": compare.PURPOSE,
     "kdx-report": report.PURPOSE,
     "kdx-sweep": sweep_status.PURPOSE,

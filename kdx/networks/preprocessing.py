@@ -32,6 +32,16 @@ def preprocessing(crop: Mapping[str, Any], interpolation: str, channels: int, si
     return {"input_size": [channels, side, side], "interpolation": FILTERS[interpolation], **words}
 
 
+def crop_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the node `data.eval_crop` of timm's words; None if they name no crop, or one that kdx does not have."""
+    mode, share = pretrained_cfg.get("crop_mode"), pretrained_cfg.get("crop_pct")
+    if mode == "squash" and share == 1.0:
+        return {"_target_": "kdx.views.crops.Resize"}
+    if mode == "center" and isinstance(share, (int, float)):
+        return {"_target_": "kdx.views.crops.Center", "fraction": share}
+    return None
+
+
 def interpolation_of(pretrained_cfg: Mapping[str, Any]) -> str | None:
     """Return kdx's name of the filter in timm's words; None if they name no filter, or one that kdx does not have."""
     return next((name for name, word in FILTERS.items() if word == pretrained_cfg.get("interpolation")), None)

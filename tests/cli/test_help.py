@@ -171,5 +171,5 @@ def test_python_m_kdx_lists_every_installed_command() -> None:
     done = subprocess.run([sys.executable, "-m", "kdx"], capture_output=True, text=True, timeout=60, check=True)
     scripts = (Path(__file__).parents[2] / "pyproject.toml").read_text().split("[project.scripts]")[1].split("[")[0]
     names = [line.split(" = ")[0] for line in scripts.strip().splitlines()]
-    assert len(names) == 13 and all(f"  {name} " in done.stdout for name in names)
+    assert len(names) == 14 and all(f"  {name} " in done.stdout for name in names)
     assert max(map(len, done.stdout.splitlines())) <= 100
