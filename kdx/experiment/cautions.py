@@ -21,6 +21,7 @@ POINTS = 10_000  # steps at which the schedule is evaluated
 TRIALS = 3  # of a convolution
 SLOWER = 1.2  # times as long as in float32; more is warned about
 BFLOAT16 = ("bf16", "bf16-mixed")
+FEW = 100  # steps
 LONG = 0.5  # share of the training; a longer warm-up is warned about
 
 
@@ -49,6 +50,16 @@ def about_val(length: Length, every: int) -> Iterator[str]:
         yield (
             f"trainer.max_steps={length.total} ends before the first validation, after {first} steps, so the last weights are "
             f"tested: use trainer.max_steps={first} or more, or trainer.limit_train_batches=N for short epochs"
+        )
+
+
+def about_steps(config: RunConfig, length: Length) -> Iterator[str]:
+    """Yield a warning if the training has fewer steps than any network needs, because the epochs are short."""
+    if 0 < length.total < FEW and config.trainer.get("max_steps", -1) in (None, -1) and not config.rehearsal:
+        smaller = max(config.data.batch_size // 8, 1)
+        yield (
+            f"The training has {length.total} steps, {math.ceil(length.per_epoch)} in each epoch, and networks need hundreds: "
+            f"use data.batch_size={smaller}, or increase trainer.max_epochs"
         )
 
 

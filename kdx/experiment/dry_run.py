@@ -46,6 +46,7 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
         of_settings = [
             *cautions.about_pixels(config, train),
             *cautions.about_val(length, validation_interval(config, len(train), len(splits["val"]))),
+            *cautions.about_steps(config, length),
             *cautions.about_lr(parts, length),
             *cautions.about_precision(config),
         ]
