@@ -133,10 +133,13 @@ def test_what_is_done_with_a_finished_run_works(train: Callable[..., Path], comm
                 scope: dict[str, object] = {}
                 exec(block.text.replace("RUN", str(folder)).replace("DIR", str(folder)), scope)
                 assert sum(p.numel() for p in scope["model"].parameters()) == 77754
-    for i, line in enumerate(FINISHED):
+    (tmp_path / "photos").mkdir()
+    for photo in ("photo.jpg", "photos/a.png"):
+        Image.new("L", (9, 12), 90).save(tmp_path / photo)
+    for i, line in enumerate(sorted(FINISHED, key=lambda line: "kdx-predict" in line)):  # after the export
         name, *words = shlex.split(line.removeprefix("kdx-"))
         words = [word.replace("RUN", str(folder)).replace("DIR", str(folder)) for word in words]
-        words = [word.replace("FOLDER", str(tmp_path / f"to-{i}")) for word in words]
+        words = [word.replace("FOLDER", str(tmp_path / ("photos" if name == "predict" else f"to-{i}"))) for word in words]
         if name == "train":
             words += [f"hydra.run.dir={tmp_path / f'run-{i}'}", "trainer.max_epochs=3"]
         code, _, err = command(name, *words)

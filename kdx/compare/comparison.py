@@ -120,19 +120,20 @@ def marked(label: str, *runs: RunRecord) -> str:
 
 
 def _row(group: Group, baseline: Group | None, names: Sequence[str]) -> Row:
-    cells = _cells(group, names)
+    cells = cells_of(group, names)
     paired_differences: dict[str, PairedDifference] = {}
     if baseline is not None:
-        for name, cell in _cells(baseline, names).items():
+        for name, cell in cells_of(baseline, names).items():
             if name in cells:
                 values = paired(cells[name].values, cell.values)
                 if values:
-                    paired_differences[name] = _difference(values)
+                    paired_differences[name] = difference_of(values)
     rules = sorted({caveats.rule(run) for run in group.finished.values()})
     return Row(group, ", ".join(rules), cells, None if baseline is None else baseline.label, paired_differences)
 
 
-def _cells(group: Group, names: Sequence[str]) -> dict[str, Cell]:
+def cells_of(group: Group, names: Sequence[str]) -> dict[str, Cell]:
+    """Return the metrics of a group that a finished run of it has, by name."""
     by_seed = {seed: numbers(run) for seed, run in group.finished.items()}
     cells = {}
     for name in names:
@@ -143,7 +144,8 @@ def _cells(group: Group, names: Sequence[str]) -> dict[str, Cell]:
     return cells
 
 
-def _difference(values: Mapping[int, float]) -> PairedDifference:
+def difference_of(values: Mapping[int, float]) -> PairedDifference:
+    """Return the mean of paired differences by seed, with its interval if there are two or more."""
     mean = float(np.mean(list(values.values())))
     if len(values) < 2:
         why = "an interval needs at least two pairs of seeds: run more, such as seed=0,1,2,3,4"

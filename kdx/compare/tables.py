@@ -16,6 +16,7 @@ from kdx.compare.comparison import Cell, Comparison, PairedDifference, Row
 from kdx.compare.metric_names import direction
 from kdx.compare.metric_selection import nearest
 from kdx.compare.statistics import number
+from kdx.compare.verdicts import verdicts
 
 COLUMN = 21  # width of a terminal column in characters; "[−0.0580, −0.0026]" fits
 SPLITS = ("val/", "test/", "last/", "preflight/")  # prefixes of metrics measured on images; the others are costs
@@ -59,7 +60,9 @@ def terminal(comparison: Comparison, width: int | None = None) -> str:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Print the table, its notes and the caveats. The table is split if the console is too narrow for all columns."""
+    """Print verdicts, the table, its notes and the caveats. The table is split if the console is too narrow for all columns."""
+    for sentence in verdicts(comparison):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     labels = max(len(line.head) + 2 for line in lines(comparison))
     fitting = max(1, (console.width - labels - 6) // COLUMN)
     for start in range(0, len(comparison.metrics), fitting):
@@ -80,7 +83,8 @@ def markdown(comparison: Comparison) -> str:
         cells = [f"**{text}**" if best else text for text, best in zip(line.cells, line.best, strict=True)]
         head = "&nbsp; " * line.is_difference + line.head
         rows.append("| " + " | ".join(cell(text) for text in (head, line.n, *cells)) + " |")
-    return "\n".join([*rows, "", *(f"- {note}" for note in notes(comparison))]) + "\n"
+    first = [cell(f"- {sentence}") for sentence in verdicts(comparison)]
+    return "\n".join([*first, *([""] if first else []), *rows, "", *(f"- {note}" for note in notes(comparison))]) + "\n"
 
 
 def latex(comparison: Comparison) -> str:

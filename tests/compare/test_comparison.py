@@ -254,7 +254,7 @@ def test_tables_hold_n_rule_interval_and_remarks(folder: Path) -> None:
     rule = "weights selected: best val/student/accuracy."
     for text in (tables.terminal(comparison), tables.markdown(comparison), tables.latex(comparison)):
         assert rule in text and "Student's 95 % interval" in text and "uncommitted changes" in text and "one in 20" in text
-    rows = tables.markdown(comparison).splitlines()
+    rows = [line for line in tables.markdown(comparison).splitlines() if line.startswith("|")]
     assert rows[0] == "| group | n | `test/student/accuracy` | `student/parameters` |"
     assert rows[2].startswith("| cqkd_digits | 3 | 0.933 ± 0.015 | 77754 |")
     assert rows[3].startswith("| &nbsp; − baseline=scratch | 3 | +0.0233 [−0.0146, 0.0613] | 0 |")
@@ -277,7 +277,7 @@ def test_a_narrow_terminal_gets_the_table_in_parts(folder: Path) -> None:
     text = tables.terminal(comparison, width=80)
     assert [line.split()[0] for line in text.splitlines() if line.startswith("cqkd_digits")] == ["cqkd_digits"] * 2
     assert "[−0.0146, 0.0613]" in text and text.count("weights selected") == 1
-    assert tables.terminal(comparison).count("cqkd_digits") == 1
+    assert len(re.findall("^cqkd_digits", tables.terminal(comparison), re.MULTILINE)) == 1
 
 
 ODD = (None, 1, "x", [], {}, True, [1], {"a": 1}, 1.5, float("nan"))

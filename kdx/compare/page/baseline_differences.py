@@ -10,6 +10,7 @@ from kdx.compare.metric_names import direction
 from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.material import Material
 from kdx.compare.statistics import number
+from kdx.compare.verdicts import verdicts
 
 # Metrics of the student that get an interval. There are few, because each interval takes milliseconds.
 METRICS = ("accuracy", "ece", "nll", "entropy", "brier", "top5", "ece_mass")
@@ -17,8 +18,12 @@ METRICS = ("accuracy", "ece", "nll", "entropy", "brier", "top5", "ece_mass")
 
 @dataclass(frozen=True)
 class BaselineDifferences:
-    """Caveats, a note for the table, and `differences` by (group label, metric): text and "better", "worse" or ""."""
+    """What the page says of baselines: sentences, caveats, a note for the table, and the differences of its cells.
 
+    `differences` are, by (group label, metric), a text and "better", "worse" or "".
+    """
+
+    verdicts: Sequence[str]
     caveats: Sequence[str]
     note: str
     differences: Mapping[tuple[str, str], tuple[str, str]]
@@ -32,7 +37,7 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
     """
     if not any(system.done for system in material.systems):
         caveats = [f"none of {len(material.runs)} runs is finished, so there is no comparison yet"] if material.runs else []
-        return BaselineDifferences(caveats, "", {})
+        return BaselineDifferences([], caveats, "", {})
     there = {name for run in material.done for name in run.metrics}
     quality = [*(f"student/{name}" for name in METRICS), *added_metrics(material.done)]
     metrics = [name for what in quality if (name := f"{material.split}/{what}") in there]
@@ -49,7 +54,7 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
         note = f"Second line: difference to {comparison.against}, paired by seed, with Student's 95 % interval. A triangle "
         note += "marks intervals that exclude 0: ▲ better, ▼ worse. "
         note += f"{comparison.intervals} intervals are shown; without any effect, one in twenty excludes 0 by chance."
-    return BaselineDifferences(list(comparison.caveats), note, differences)
+    return BaselineDifferences(verdicts(comparison), list(comparison.caveats), note, differences)
 
 
 def worded(difference: PairedDifference) -> str:

@@ -92,6 +92,7 @@ def page(
         shapes=SHAPES,
         title=title or titled(runs),
         facts=facts(material),
+        verdicts=against_baseline.verdicts,
         caveats=against_baseline.caveats,
         runs=run_table(material),
         groups=group_table(material, against_baseline),
