@@ -57,13 +57,13 @@ def test_conditions_choose_runs(folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_file_says_which_format(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    starts = {"a.md": "| group | n |", "a.csv": "group,baseline,seeds", "a.tex": "\\begin{tabular}", "a.txt": " "}
+    starts = {"a.md": "- Accuracy: ", "a.csv": "group,baseline,seeds", "a.tex": "\\begin{tabular}", "a.txt": "Accuracy: "}
     for name, start in starts.items():
         assert run(compare.main, folder / "runs", "-o", folder / "made" / name) == 0
         assert (folder / "made" / name).read_text().startswith(start)
         assert capsys.readouterr().out == f"{folder / 'made' / name}\n"
     assert run(compare.main, folder / "runs", "-o", folder / "b.csv", "--format", "markdown") == 0
-    assert (folder / "b.csv").read_text().startswith("| group")
+    assert (folder / "b.csv").read_text().startswith("- Accuracy: ")
 
 
 def test_csv_leaves_the_remarks_to_the_error_stream(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
