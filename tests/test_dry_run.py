@@ -328,3 +328,23 @@ def test_the_trial_of_bfloat16_finds_a_processor_without_it() -> None:
     without = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # as if the processor had neither AMX nor avx512_bf16
     result = subprocess.run([sys.executable, "-c", code], env=without, capture_output=True, text=True, check=True)
     assert float(result.stdout) > 1.2
+
+
+def test_epochs_are_counted_as_lightning_takes_steps(config: Callable[..., RunConfig]) -> None:
+    """Five batches, two at a time, are three steps: twelve epochs are not the fifteen of 36 / 2.5."""
+    cfg = config(*PLAIN, "data.batch_size=10", "trainer.max_epochs=12", "trainer.accumulate_grad_batches=2")
+    found = training_length(cfg, 57)
+    assert (found.total, found.epochs, found.passes) == (36, 12, 12)
+    cut = training_length(config(*PLAIN, "data.batch_size=10", "trainer.max_steps=7"), 57)
+    assert (cut.total, cut.epochs, cut.passes) == (7, 2, 1.4)
+
+
+def test_auto_stands_in_the_config_and_its_number_in_the_trainer(
+    train: Callable[..., Path], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    """So the same command finds its run again, and what is read from its folder is evaluated as it was trained."""
+    folder = train("run", "trainer.check_val_every_n_epoch=auto", "trainer.max_epochs=4")
+    assert "check_val_every_n_epoch: auto" in (folder / "config.yaml").read_text()
+    assert train("run", "trainer.check_val_every_n_epoch=auto", "trainer.max_epochs=4") == folder
+    code, _, err = command("evaluate", f"run={folder}")
+    assert code == 0, err

@@ -109,13 +109,12 @@ def _lines(found: Sequence[Forecast], measured: int) -> list[str]:
             network = training.outline.config.student.get("architecture")
             state = "is kept" if training.done else f"is trained first, {training.outline.length.epochs} epochs"
             lines.append(f"{path} {network} {state}: {training.folder}")
-    total = found[0].pace.start_up + sum(one.count * one.seconds for one in found) + sum(trainings.values())
-    parts = [f"start-up {duration(found[0].pace.start_up)}", f"runs {duration(sum(one.count * one.seconds for one in found))}"]
+    times = {"start-up": found[0].pace.start_up, "runs": sum(one.count * one.seconds for one in found)}
     if trainings:
-        number = "a teacher" if len(trainings) == 1 else f"{len(trainings)} teachers"
-        parts.append(f"{number} {duration(sum(trainings.values()))}")
+        times["a teacher" if len(trainings) == 1 else f"{len(trainings)} teachers"] = sum(trainings.values())
+    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in times.items())
     lines = list(dict.fromkeys(lines))
-    lines.append(f"Time: about {_exact(total)}, one run after the other ({', '.join(parts)})")
+    lines.append(f"Time: about {_exact(sum(times.values()))}, one run after the other ({parts})")
     if measured < len(found):
         lines.append(f"The last {len(found) - measured} kinds of runs were not measured, and count like the one before")
     memory = max(one.pace.metrics.get("peak_memory_mb", 0.0) for one in found)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdx.cli import app, train
 from kdx.cli.arguments import Arguments
@@ -20,7 +20,11 @@ from kdx.cli.sweep_job import options, own_words
 from kdx.config.check import check
 from kdx.config.errors import ConfigError
 from kdx.config.identity import digest
+from kdx.config.influence import UNRELATED, flat, relevant
 from kdx.config.schema import RunConfig, to_plain
+
+if TYPE_CHECKING:
+    from kdx.experiment.outline import Outline
 
 GUIDE = Guide(
     name="plan",
@@ -37,7 +41,7 @@ GUIDE = Guide(
     note=f"Each kind of run takes {STEPS} steps in a temporary folder; the rest is computed.",
 )
 # What does not change how long a step takes; and words of the user that a measurement replaces.
-SAME_WORK = ("name", "seed", "tags", "temperature", "lr_schedule", "outputs", "logger", "baselines", "measured", "monitor")
+SAME_WORK = ("seed", "temperature.value", "lr_schedule", "optimizer.lr", "monitor")
 REPLACED = ("outputs=", "logger=", "logger.", "hydra.", "baselines=", "measured=", "preflight=", "ckpt_path=", "sweep=")
 MOST = 6  # kinds of runs that are measured
 
@@ -70,7 +74,8 @@ def _plan(arguments: Arguments) -> None:
         if number <= MOST:
             print(f"measuring {number} of {min(len(kinds), MOST)} kinds of runs, {STEPS} steps ...", file=sys.stderr)
             pace = _measured(words, config, plan)
-        others = [outline(build.parts(other)).teachers for _, other in same[1:]] if plan.teachers else []
+        further = {_teachers(other): other for _, other in same[1:] if plan.teachers and _teachers(other) != _teachers(config)}
+        others = [outline(build.parts(other)).teachers for other in further.values()]
         found.append(Forecast(_label(words, config), len(same), plan, pace or found[-1].pace, others))
     show(found, measured=min(len(kinds), MOST))
 
@@ -94,17 +99,14 @@ def _runs(arguments: Arguments) -> Iterator[tuple[list[str], RunConfig]]:
 
 def _work(config: RunConfig) -> str:
     """Return what is equal for runs whose steps take equally long: all settings but seeds, names and real numbers."""
+    values = relevant(flat(to_plain(config)), (*UNRELATED, *SAME_WORK))
+    return digest({key: value for key, value in values.items() if not isinstance(value, float)})
 
-    def whole(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: whole(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [whole(item) for item in value]
-        return None if isinstance(value, float) else value
 
-    plain = whole({key: value for key, value in to_plain(config).items() if key not in SAME_WORK})
-    plain["optimizer"].pop("lr", None)
-    return digest(plain)
+def _teachers(config: RunConfig) -> str:
+    """Return what is equal for runs that have the same teachers."""
+    plain = to_plain(config)
+    return digest([plain[name] for name in ("teacher", "data", "views", "augmentation", "interpolation", "resolution")])
 
 
 def _label(words: Sequence[str], config: RunConfig) -> str:
@@ -112,7 +114,7 @@ def _label(words: Sequence[str], config: RunConfig) -> str:
     return config.name if not own else f"{config.name}: {' '.join(own)}"
 
 
-def _measured(words: Sequence[str], config: RunConfig, plan: Any) -> Pace:
+def _measured(words: Sequence[str], config: RunConfig, plan: Outline) -> Pace:
     """Return how long the parts of a run take, by a short one of the same kind. ConfigError if that fails."""
     with tempfile.TemporaryDirectory(prefix="kdx-plan-") as temporary:
         root = Path(temporary)
@@ -134,18 +136,16 @@ def _measured(words: Sequence[str], config: RunConfig, plan: Any) -> Pace:
         return Pace(child.seconds, metrics, paces.pop("run"), paces, size)
 
 
-def _short(root: Path, config: RunConfig, plan: Any) -> Iterator[str]:
+def _short(root: Path, config: RunConfig, plan: Outline) -> Iterator[str]:
     """Yield the words of a short run in a temporary folder, which writes its pace and that of each teacher's training."""
     yield from (f"outputs={quoted(root / 'outputs')}", "logger=none", "preflight=off", "ckpt_path=null", "baselines=[]")
     yield "measured=null"
-    for path, name, length in [("", "run", plan.length.total)] + [
-        (f"{path}.recipe.", path.rpartition(".")[2], training.outline.length.total)
-        for path, training in plan.teachers.items()
-        if not training.done
-    ]:
+    missing = {path: training.outline.length for path, training in plan.teachers.items() if not training.done}
+    trained = [(f"{path}.recipe.", path.rpartition(".")[2], length) for path, length in missing.items()]
+    for path, name, length in [("", "run", plan.length), *trained]:
         node = f"{{_target_: kdx.training.callbacks.pace.Pace, file: {quoted(root / 'pace' / f'{name}.json')}}}"
         yield f"++{path}callbacks.pace={node}"
-        yield f"++{path}trainer.max_steps={min(STEPS, length)}"
+        yield f"++{path}trainer.max_steps={min(STEPS, length.total)}"
         yield f"++{path}trainer.check_val_every_n_epoch=1"
         for split in ("val", "test"):
             if plan.images[split] > LIMIT * config.data.batch_size:

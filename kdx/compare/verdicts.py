@@ -38,25 +38,25 @@ def _verdict(comparison: Comparison, candidates: Sequence[Row], by_label: dict[s
     values = {} if own is None or others is None else paired(own.values, others.values)
     if not values:
         return ""
-    best = f", the best of {len(candidates)} groups on val," if len(candidates) > 1 else ""
-    text = f"{what(name)[0].upper()}{what(name)[1:]}: {chosen.label}{best} {_worded(difference_of(values), sign)}"
-    text = text.replace("BASELINE", f"{reference} on {split}")
+    best = f", the best of {len(on_val)} groups on val," if len(on_val) > 1 else ""
+    worded = _worded(difference_of(values), sign, f"{reference} on {split}")
+    text = f"{what(name)[0].upper()}{what(name)[1:]}: {chosen.label}{best} {worded}"
     scaled = _mean(baseline, f"{split}/student_scaled/{quantity}") if quantity in SCALED else None
     if scaled is not None and own is not None:
         text += f"; {number(own.mean)}, where {reference} with temperature scaling has {number(scaled)}"
     return f"{text}."
 
 
-def _worded(difference: PairedDifference, sign: int) -> str:
+def _worded(difference: PairedDifference, sign: int, reference: str) -> str:
     n = f"n = {len(difference.values)}"
     gap = f"{'+' if difference.mean > 0 else ''}{number(difference.mean)}"
     if difference.estimate is None:
-        return f"differs from BASELINE by {gap}; {n} is not enough for an interval"
+        return f"differs from {reference} by {gap}; {n} is not enough for an interval"
     low, high = difference.estimate.interval.low, difference.estimate.interval.high
     interval = f"{gap} [{number(low)}, {number(high)}], {n}"
     if low <= 0 <= high:
-        return f"is not clearly different from BASELINE ({interval})"
-    return f"is clearly {'better' if sign * low > 0 else 'worse'} than BASELINE ({interval})"
+        return f"is not clearly different from {reference} ({interval})"
+    return f"is clearly {'better' if sign * low > 0 else 'worse'} than {reference} ({interval})"
 
 
 def _mean(row: Row, name: str) -> float | None:

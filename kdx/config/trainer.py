@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import AUTO
+from kdx.config.schema import AUTO, Precision
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 SYNONYMS = ("32", "16", "bf16")  # Lightning's short names of PRECISIONS
 # Arguments of the trainer that kdx sets itself, and the key to use.
 SET_BY_KDX: Mapping[str, str] = {

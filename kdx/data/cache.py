@@ -27,7 +27,7 @@ def key(images: Images, name: str) -> str:
     It covers `images.paths` with sizes and modification times, or the string `images.fingerprint`; without both, all images
     are decoded and their pixels hashed.
     """
-    reduced = "" if images.jpeg_px is None else f" {images.jpeg_px}"
+    reduced = "" if images.decoding.jpeg_px is None else f" {images.decoding.jpeg_px}"
     sha = hashlib.sha256(f"{name} {type(images).__name__} {len(images)} {getattr(images, 'channels', '')}{reduced}".encode())
     if isinstance(images, Subset):
         sha.update(key(images.images, name).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from kdx.data.source import BadImageError, Images
+from kdx.data.source import BadImageError, Decoding, Images
 
+WHOLE = Decoding()
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -28,8 +30,9 @@ GRAY = ("1", "L", "LA", "La", "F")  # and those that start with I: integers of m
 UNPACKED = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # modes that PIL converts best by way of another
 
 
-def opened(source: str | BytesIO, max_pixels: int | None = None, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """Return an image that is not decoded yet. ValueError if it has more than `max_pixels`, or as many as only attacks have."""
+def opened(source: str | BytesIO, how: Decoding = WHOLE, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Return an image that is not decoded yet. ValueError if it has more pixels than it may, or as only attacks have."""
+    max_pixels = how.max_pixels
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:  # the limit of PIL itself, which is smaller by default
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
@@ -40,41 +43,33 @@ def opened(source: str | BytesIO, max_pixels: int | None = None, formats: tuple[
         image.close()
         size = f"{image.width}x{image.height} px"
         raise ValueError(f"{size} are more than data.max_megapixels={max_pixels / 1e6:g}")
+    if how.jpeg_px is not None:
+        image.draft(None, (how.jpeg_px, how.jpeg_px))  # of a JPEG: its scale, not its mode
     return image
 
 
-def reduce(image: Image.Image, jpeg_px: int | None) -> None:
-    """Let an opened JPEG be decoded at the smallest scale at which both sides have `jpeg_px`; nothing for other images."""
-    if jpeg_px is not None:
-        image.draft(None, (jpeg_px, jpeg_px))  # None keeps the mode
-
-
-def decode_image(path: str, channels: int, max_pixels: int | None = None, jpeg_px: int | None = None) -> NDArray[np.uint8]:
+def decode_image(path: str, channels: int, how: Decoding = WHOLE) -> NDArray[np.uint8]:
     """Decode an image file to uint8 [C,H,W], rotated as its EXIF data say: C = 1 is gray, C = 3 is RGB.
 
     Of an animation, the first frame is used. Colors are converted as in PIL's `convert("RGB")` and torchvision's loader: the
     alpha channel is dropped, palettes are looked up, CMYK is converted without a color profile. Unlike there, 16-bit gray is
-    scaled (65535 to 255) and not clipped. With `jpeg_px`, a JPEG is decoded at a half, a quarter or an eighth of its size if
-    both sides keep so many px: libjpeg averages in its frequency domain, in a fraction of the time.
+    scaled (65535 to 255) and not clipped. At reduced size, libjpeg averages in its frequency domain, in a fraction of the time.
 
-    Raises BadImageError if the file cannot be read, is not an image, has more than `max_pixels`, is truncated, or contains
+    Raises BadImageError if the file cannot be read, is not an image, has more pixels than it may, is truncated, or contains
     floats or 32-bit integers.
     """
-    return _decoded(path, path, channels, max_pixels, jpeg_px)
+    return _decoded(path, path, channels, how)
 
 
-def decode_bytes(
-    encoded: bytes, name: str, channels: int, max_pixels: int | None = None, jpeg_px: int | None = None
-) -> NDArray[np.uint8]:
+def decode_bytes(encoded: bytes, name: str, channels: int, how: Decoding = WHOLE) -> NDArray[np.uint8]:
     """Decode the content of an image file, as `decode_image` does; a message calls it `name`."""
-    return _decoded(BytesIO(encoded), name, channels, max_pixels, jpeg_px)
+    return _decoded(BytesIO(encoded), name, channels, how)
 
 
-def _decoded(source: str | BytesIO, name: str, channels: int, max_pixels: int | None, jpeg_px: int | None) -> NDArray[np.uint8]:
+def _decoded(source: str | BytesIO, name: str, channels: int, how: Decoding) -> NDArray[np.uint8]:
     assert channels in (1, 3)
     try:
-        with opened(source, max_pixels) as image:
-            reduce(image, jpeg_px)
+        with opened(source, how) as image:
             image.load()
             return _pixels(_upright(image), channels)
     except MemoryError:
@@ -107,19 +102,16 @@ def is_gray(image: Image.Image) -> bool:
     return image.mode in GRAY or image.mode.startswith("I")
 
 
-def fault(path: str, max_pixels: int | None = None) -> tuple[str | None, bool]:
+def fault(path: str, how: Decoding = WHOLE) -> tuple[str | None, bool]:
     """Return why `decode_image` would fail on a file, None if it would not; and whether the image has colors.
 
     JPEG files are decoded at reduced size, which reads all their data in less time.
     """
     try:
-        with opened(path, max_pixels) as image:
+        with opened(path, replace(how, jpeg_px=1)) as image:
             colored = not is_gray(image)
-            if image.format == "JPEG":
-                image.draft(None, (1, 1))
-                image.load()
-            else:
-                image.load()
+            image.load()
+            if image.format != "JPEG":
                 _pixels(image, 1)
             return None, colored
     except MemoryError:
@@ -128,10 +120,10 @@ def fault(path: str, max_pixels: int | None = None) -> tuple[str | None, bool]:
         return _reason(path, error), False
 
 
-def header_fault(path: str, max_pixels: int | None = None) -> tuple[str | None, bool]:
+def header_fault(path: str, how: Decoding = WHOLE) -> tuple[str | None, bool]:
     """Return the same as `fault`, as far as the file's size and header tell."""
     try:
-        with opened(path, max_pixels) as image:
+        with opened(path, how) as image:
             return None, not is_gray(image)
     except Exception as error:  # as in `decode_image`
         return _reason(path, error), False
@@ -209,7 +201,7 @@ class ImageFiles(Images):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return decode_image(self.path(index), self.channels, self.max_pixels, self.jpeg_px)
+        return decode_image(self.path(index), self.channels, self.decoding)
 
     def path(self, index: int) -> str:
         """Return the file of an image."""

@@ -23,9 +23,9 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from kdx.data.decoding import opened, reduce
+from kdx.data.decoding import WHOLE, opened
 from kdx.data.remote import OTHER_CONTENT, download, read, remote
-from kdx.data.source import SPLITS, BadImageError, Images, Source, SplitName
+from kdx.data.source import SPLITS, BadImageError, Decoding, Images, Source, SplitName
 
 VERSION = 1
 INDEX = "index.json"
@@ -129,7 +129,7 @@ class ShardImages(Images):
             file.seek(self.offsets[index])
             encoded = file.read(self.sizes[index])
         try:
-            return decoded(encoded, self.max_pixels, self.jpeg_px)
+            return decoded(encoded, self.decoding)
         except Exception as error:
             raise BadImageError(f"Cannot decode image {index} of {self.url}/{shard['file']} ({error}): {REWRITE}") from None
 
@@ -179,12 +179,11 @@ class ShardImages(Images):
 REWRITE = "write or copy the data set again (kdx-prepare data=... to=ROOT)"
 
 
-def decoded(encoded: bytes, max_pixels: int | None = None, jpeg_px: int | None = None) -> NDArray[np.uint8]:
+def decoded(encoded: bytes, how: Decoding = WHOLE) -> NDArray[np.uint8]:
     """Return the pixels of a PNG or JPEG file, uint8 [C,H,W] with one or three channels. ValueError for other files."""
-    with opened(io.BytesIO(encoded), max_pixels, ("PNG", "JPEG")) as image:
+    with opened(io.BytesIO(encoded), how, ("PNG", "JPEG")) as image:
         if image.mode not in ("L", "RGB"):
             raise ValueError(f"invalid mode {image.mode}, expected L or RGB")
-        reduce(image, jpeg_px)
         pixels = np.array(image)  # a copy, because torch needs a writable array
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,14 @@ class BadImageError(ValueError):
     """An image that cannot be decoded. The message names the file and the remedy."""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How image files are decoded: none with more than `max_pixels`; a JPEG at 1/2, 1/4 or 1/8 if both sides keep `jpeg_px`."""
+
+    max_pixels: int | None = None
+    jpeg_px: int | None = None
+
+
 class Images(ABC):
     """A sequence of decoded images, uint8 [C,H,W], and their `labels`, int64 [N], None where there are none.
 
@@ -26,8 +35,7 @@ class Images(ABC):
     """
 
     labels: NDArray[np.int64] | None
-    max_pixels: int | None = None  # of a file, set by `limit_pixels`; a larger one is not decoded
-    jpeg_px: int | None = None  # set there, too: JPEGs are decoded at the smallest scale at which both sides have so many px
+    decoding: Decoding = Decoding()  # of files, set by `set_decoding`
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -92,12 +100,12 @@ class Joined(Images):
         return [origin for part, own in zip(self.parts, within, strict=True) if len(own) for origin in part.origins(own)]
 
 
-def limit_pixels(images: Images, max_megapixels: float, jpeg_px: int | None = None) -> None:
-    """Let `images`, and the images that they are taken from, decode no file with more megapixels, and JPEGs at reduced size."""
-    images.max_pixels, images.jpeg_px = round(max_megapixels * 1e6), jpeg_px
+def set_decoding(images: Images, decoding: Decoding) -> None:
+    """Let `images`, and the images that they are taken from, decode files in this way."""
+    images.decoding = decoding
     for inner in (*getattr(images, "parts", ()), getattr(images, "images", None)):
         if isinstance(inner, Images):
-            limit_pixels(inner, max_megapixels, jpeg_px)
+            set_decoding(inner, decoding)
 
 
 def image_name(images: Images, index: int) -> str:

@@ -46,7 +46,7 @@ def verify(splits: Mapping[SplitName, Images], folder: Path, say: Callable[[str]
     total = Findings()
     readers = [reader for images in splits.values() for reader, _ in images.origins(np.arange(len(images)))]
     for images in {id(reader): reader for reader in readers if isinstance(reader, ImageFiles)}.values():
-        file = folder / f"{key(images, f'verified {images.max_pixels}')}.json"
+        file = folder / f"{key(images, f'verified {images.decoding.max_pixels}')}.json"
         found = remembered_json(file, partial(_check, images, say), lambda stored: Findings(**stored), asdict)
         total.images, total.checked = total.images + found.images, total.checked + found.checked
         total.colored += found.colored if images.channels == 1 else 0
@@ -75,7 +75,7 @@ def _check(images: ImageFiles, say: Callable[[str], None]) -> Findings:
     began = reported = time.monotonic()
     with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
         for done, (path, (reason, colored)) in enumerate(
-            zip(paths, pool.map(look, paths, repeat(images.max_pixels)), strict=True), 1
+            zip(paths, pool.map(look, paths, repeat(images.decoding)), strict=True), 1
         ):
             found.colored += colored
             if reason is not None:

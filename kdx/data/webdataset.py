@@ -157,4 +157,4 @@ class TarImages(Images):
                 encoded = file.read(int(self.sizes[index]))
         except OSError as error:
             raise BadImageError(f"{name} cannot be read ({error.strerror}): copy the tar again") from error
-        return decode_bytes(encoded, name, 3, self.max_pixels, self.jpeg_px)
+        return decode_bytes(encoded, name, 3, self.decoding)

@@ -14,12 +14,12 @@ from kdx.data.decoding import decode_image
 from kdx.data.layouts import ENDINGS
 from kdx.data.source import BadImageError
 from kdx.evaluation.predictor import Predictor
+from kdx.experiment.final_metrics import TEMPERATURES
 from kdx.metrics import functional
 from kdx.metrics.base import Prediction
 from kdx.run.folder import RunFolder
 
 BATCH = 64  # images that are decoded before the network sees them
-FITTED = "calibration_temperature/student"  # the name of the metric
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def images_in(given: Iterable[str]) -> list[Path]:
 
 def fitted_temperature(folder: RunFolder) -> float:
     """Return the T that calibrates the student of a finished run on val, 1 if none was fitted."""
-    return float(folder.read("metrics.json")["metrics"].get(FITTED, 1.0))
+    return float(folder.read("metrics.json")["metrics"].get(TEMPERATURES["student_scaled"], 1.0))
 
 
 @torch.inference_mode()

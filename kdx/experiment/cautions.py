@@ -43,9 +43,9 @@ def about_pixels(config: RunConfig, train: Images) -> Iterator[str]:
         yield f"resolution.student={side} is larger than the images ({max(sides)} px): enlarged images have no further detail"
 
 
-def about_val(length: Length, every: int) -> Iterator[str]:
-    """Yield a warning if the training ends before the first validation, which is after `every` epochs."""
-    first = every * math.ceil(length.per_epoch)
+def about_val(config: RunConfig, length: Length) -> Iterator[str]:
+    """Yield a warning if the training ends before the first validation."""
+    first = (config.trainer.get("check_val_every_n_epoch") or 1) * math.ceil(length.per_epoch)
     if 0 < length.total < first:
         yield (
             f"trainer.max_steps={length.total} ends before the first validation, after {first} steps, so the last weights are "

@@ -13,7 +13,7 @@ from kdx.config.schema import DataConfig, RunConfig
 from kdx.data.cache import cached, key
 from kdx.data.duplicates import MOST, stored_duplicates
 from kdx.data.layouts import shortened
-from kdx.data.source import SPLITS, Images, Source, SplitName, check_splits, limit_pixels
+from kdx.data.source import SPLITS, Decoding, Images, Source, SplitName, check_splits, set_decoding
 from kdx.data.splits import carve_configured, carved_from
 from kdx.data.verification import listed, verify
 from kdx.experiment.build import Parts
@@ -64,7 +64,7 @@ def read_splits(data: DataConfig, source: Source) -> Splits:
         splits = source.splits()
         for images in splits.values() if isinstance(splits, Mapping) else ():
             if isinstance(images, Images):  # else `check_splits` says so
-                limit_pixels(images, data.max_megapixels, data.jpeg_px)
+                set_decoding(images, Decoding(round(data.max_megapixels * 1e6), data.jpeg_px))
         check_splits(source, splits)
     except ValueError as error:
         raise ConfigError(str(error)) from None

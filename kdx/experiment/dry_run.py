@@ -10,7 +10,7 @@ import torch
 from kdx.data.source import Images, SplitName
 from kdx.experiment import cautions, resume
 from kdx.experiment.build import Parts
-from kdx.experiment.length import training_length, validation_interval
+from kdx.experiment.length import training_length
 from kdx.experiment.teacher import NAME as TEACHER
 from kdx.experiment.trainer import check_trainer
 from kdx.experiment.try_losses import try_losses
@@ -45,7 +45,7 @@ def dry_run(parts: Parts, splits: Mapping[SplitName, Images]) -> None:
         of_networks = [warning for tried in (*students.values(), *teachers.values()) for warning in tried.warnings]
         of_settings = [
             *cautions.about_pixels(config, train),
-            *cautions.about_val(length, validation_interval(config, len(train), len(splits["val"]))),
+            *cautions.about_val(config, length),
             *cautions.about_steps(config, length),
             *cautions.about_lr(parts, length),
             *cautions.about_precision(config),

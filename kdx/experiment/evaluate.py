@@ -12,6 +12,7 @@ from kdx.experiment import build
 from kdx.experiment.assemble import Experiment, assemble
 from kdx.experiment.data import carve_splits, on_disk, read_splits
 from kdx.experiment.final_metrics import measured_again
+from kdx.experiment.length import settled
 from kdx.experiment.students import count_parameters, weights_of_card
 from kdx.experiment.trainer import make_trainer
 from kdx.networks import weights
@@ -28,6 +29,7 @@ def evaluate(config: RunConfig, folder: RunFolder, split: SplitName, quiet: bool
     """
     parts = build.parts(config)
     splits = carve_splits(config.data, on_disk(config.data, read_splits(config.data, parts.source)))
+    parts.config = config = settled(config, splits)
     experiment = reload(parts, folder, {**splits, "test": splits[split]})
     trainer = make_trainer(config, folder, callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     report = folder.read("metrics.json")

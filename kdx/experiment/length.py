@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from kdx.config.schema import AUTO, RunConfig
+from kdx.data.source import Images, SplitName
 
+KEY = "check_val_every_n_epoch"  # of the trainer
 SHARE = 0.05  # of the forward and backward passes of the student, for validation
 PASSES = 3  # forward passes of the student that cost as much as a training step of one image
 
@@ -18,9 +22,14 @@ class Length(NamedTuple):
     total: int
 
     @property
+    def passes(self) -> float:
+        """Passes over the training images. Lightning makes a last step of the batches of an epoch that are left."""
+        return self.total / max(math.ceil(self.per_epoch), 1)
+
+    @property
     def epochs(self) -> int:
         """The number of epochs, the last of which may be cut short; at least 1."""
-        return max(math.ceil(self.total / self.per_epoch), 1)
+        return max(math.ceil(self.passes), 1)
 
 
 def training_length(config: RunConfig, train_size: int) -> Length:
@@ -42,10 +51,18 @@ def validation_interval(config: RunConfig, train_size: int, val_size: int) -> in
     "auto" validates as often as takes at most 5 % of the student's arithmetic, so that the number is the same on every machine;
     a little more rarely if the last epoch is validated then.
     """
-    every = config.trainer.get("check_val_every_n_epoch")
+    every = config.trainer.get(KEY)
     if every != AUTO:
         return int(every or 1)
     length = training_length(config, train_size)
     images = length.per_epoch * (config.trainer.get("accumulate_grad_batches") or 1) * config.data.batch_size
-    least = min(max(math.ceil(val_size * (1 - SHARE) / SHARE / (PASSES * images)), 1), length.epochs)
+    least = min(max(math.ceil(val_size * (1 - SHARE) / SHARE / (PASSES * max(images, 1))), 1), length.epochs)
     return next((some for some in range(least, 2 * least) if length.epochs % some == 0), least)
+
+
+def settled(config: RunConfig, splits: Mapping[SplitName, Images]) -> RunConfig:
+    """Return the config with the number of epochs between validations in the place of "auto"; the same object without."""
+    if config.trainer.get(KEY) != AUTO:
+        return config
+    every = validation_interval(config, len(splits["train"]), len(splits["val"]))
+    return replace(config, trainer={**config.trainer, KEY: every})

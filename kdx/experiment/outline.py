@@ -37,16 +37,12 @@ class Outline:
     def batches(self) -> int:
         """Batches of the whole training."""
         accumulated = self.config.trainer.get("accumulate_grad_batches") or 1
-        return round(self._epochs * self.length.per_epoch * accumulated)
+        return round(self.length.passes * self.length.per_epoch * accumulated)
 
     @property
     def validations(self) -> int:
         """Passes over val in the training."""
-        return int(self._epochs / self.every)
-
-    @property
-    def _epochs(self) -> float:
-        return self.length.total / math.ceil(self.length.per_epoch)
+        return int(self.length.passes / self.every)
 
 
 @dataclass(frozen=True)

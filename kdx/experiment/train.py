@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdx.config.errors import ConfigError
-from kdx.config.schema import AUTO, RunConfig, to_plain
+from kdx.config.schema import RunConfig, to_plain
 from kdx.costs.energy import EnergyMeter
 from kdx.data.source import Images, SplitName
 from kdx.data.splits import fingerprint
@@ -21,7 +21,7 @@ from kdx.experiment.final_metrics import TEMPERATURES, final_metrics
 from kdx.experiment.job import begun, refuse_other_data
 from kdx.experiment.judging import judges, report_faults
 from kdx.experiment.leaks import leaks
-from kdx.experiment.length import validation_interval
+from kdx.experiment.length import KEY, settled
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, compiling, fit, make_trainer, select
 from kdx.experiment.weight_checks import check_weights
@@ -86,12 +86,16 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     start = clock()
     check_weights(parts)
     published, splits = read_data(parts, describe=describe)
+    stated, config = config, settled(config, splits)
+    if config is not stated:
+        log.info("trainer.%s=auto: val after every %d epochs, at most 5 %% of the arithmetic", KEY, config.trainer[KEY])
+    parts.config = config
     dry_run(parts, splits)
     splits = check_images(parts, published)
     about = {"identity": parts.identity, "data": fingerprint(published)}
     if rank() == 0:
         refuse_other_data(config, folder, about["data"])
-    provenance = folder.start(to_plain(config), about) if rank() == 0 else {}  # now that all fits, a run begins
+    provenance = folder.start(to_plain(stated), about) if rank() == 0 else {}  # now that all fits, a run begins
     duplicates = warn_of_duplicates(config.data, splits, found_in(config))
     teacher_seconds: list[float] = []  # of the members that are trained in this run
 
@@ -120,10 +124,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     if picture is not None:
         for journal in loggers.journals(opened):
             journal.picture("views", picture)
-    every = validation_interval(config, len(splits["train"]), len(splits["val"]))
-    if config.trainer.get("check_val_every_n_epoch") == AUTO:
-        log.info("trainer.check_val_every_n_epoch=auto: val after every %d epochs, at most 5 %% of the arithmetic", every)
-    trainer = make_trainer(config, folder, every, callbacks=callbacks, logger=opened)
+    trainer = make_trainer(config, folder, callbacks=callbacks, logger=opened)
     for name, own in files.items():
         log.info("%s: %s", name, own.file or "timm's pretrained weights")
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None

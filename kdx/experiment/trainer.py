@@ -34,18 +34,14 @@ log = logging.getLogger("kdx")
 OBSERVER = "lightning_fabric.strategies.launchers.subprocess_script"  # of the ranks that Lightning has started
 
 
-def make_trainer(config: RunConfig, folder: RunFolder, every: int = 1, **arguments: Any) -> pl.Trainer:
-    """Return the Lightning trainer of this config, which validates after `every` epochs.
-
-    Of Lightning's messages, only warnings and errors are logged.
-    """
+def make_trainer(config: RunConfig, folder: RunFolder, **arguments: Any) -> pl.Trainer:
+    """Return the Lightning trainer of this config. Of Lightning's messages, only warnings and errors are logged."""
     for name in ("pytorch_lightning", "lightning_fabric", *(["kdx"] if rank() else [])):
         logging.getLogger(name).setLevel(logging.WARNING)
     observer = logging.getLogger(OBSERVER)
     observer.setLevel(logging.INFO)
     if not any(isinstance(one, _OfRank) for one in observer.filters):
         observer.addFilter(_OfRank())
-    torch.set_float32_matmul_precision("high" if config.speed == "max" else "highest")  # "high" is TF32, on GPUs that have it
     trainer: pl.Trainer = build.make(
         config.trainer,
         "trainer",
@@ -53,7 +49,6 @@ def make_trainer(config: RunConfig, folder: RunFolder, every: int = 1, **argumen
         # Lightning applies the first if there are several processes, however the strategy is called.
         plugins=[GlobalBatchNorm(), WholeFiles(), *_slurm()],
         use_distributed_sampler=False,
-        check_val_every_n_epoch=every,
         **arguments,
     )
     return trainer
@@ -110,12 +105,7 @@ def _act(interruptions: Sequence[Interruption]) -> None:
 def check_trainer(config: RunConfig) -> None:
     """Raise ConfigError if Lightning cannot build the trainer with its arguments."""
     with quiet("pytorch_lightning", "lightning_fabric", level=logging.ERROR):  # otherwise Lightning lists the devices
-        build.make(
-            config.trainer,
-            "trainer",
-            check_val_every_n_epoch=1,
-            **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False),
-        )
+        build.make(config.trainer, "trainer", logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
 def select(

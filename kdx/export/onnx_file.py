@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from kdx.costs import latency
 from kdx.export.parity import ExportError, LogitsFunction
+from kdx.networks.onnx_network import open_session
 from kdx.run.quiet import quiet
 
 INPUT, OUTPUT = "images", "logits"
@@ -118,16 +118,10 @@ def session(path: Path, level: str = "ORT_ENABLE_ALL") -> LogitsFunction:
     Raises:
         ExportError: If onnxruntime cannot load the file.
     """
-    onnxruntime = importlib.import_module("onnxruntime")  # an optional dependency without type annotations
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     try:
-        opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot load the file ({first}): {REMEDY}") from error
+        opened = open_session(path, level)
+    except ValueError as error:
+        raise ExportError(f"{error}: {REMEDY}") from error
     return lambda images: torch.from_numpy(opened.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 

@@ -22,8 +22,9 @@ class Prediction:
         shifted = logits.to(torch.float64) - largest[:, None]
         powers = shifted.exp()
         total = powers.sum(-1, keepdim=True)
-        prediction = cls(shifted.sub_(total.log()))
-        prediction.probs, prediction.likeliest = powers.div_(total), (-total.log()[:, 0], label)
+        log_total = total.log()
+        prediction = cls(shifted.sub_(log_total))
+        prediction.probs, prediction.likeliest = powers.div_(total), (-log_total[:, 0], label)
         return prediction
 
     @cached_property

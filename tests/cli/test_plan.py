@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -78,18 +79,18 @@ def test_the_pace_leaves_out_the_warm_up_and_the_validations(tmp_path: Path, mon
     clock = [0.0]
     monkeypatch.setattr(pace.time, "perf_counter", lambda: clock[0])
     callback, module = pace.Pace(str(tmp_path / "new" / "pace.json")), pl.LightningModule()
-    trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), sanity_checking=False, is_global_zero=True)
-    callback.on_train_start(trainer, module)  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), sanity_checking=False, is_global_zero=True)
+    callback.on_train_start(trainer, module)
     for batch in range(9):
         clock[0] += 7.0 if batch < 5 else 0.5
         callback.on_train_batch_end()
         if batch % 2:
-            callback.on_validation_start(trainer, module)  # type: ignore[arg-type]
+            callback.on_validation_start(trainer, module)
             clock[0] += 9.0 if batch == 1 else 2.0
-            callback.on_validation_end(trainer, module)  # type: ignore[arg-type]
+            callback.on_validation_end(trainer, module)
     trainer.state.fn = TrainerFn.VALIDATING
-    callback.on_validation_end(trainer, module)  # type: ignore[arg-type]
-    callback.on_train_end(trainer, module)  # type: ignore[arg-type]
+    callback.on_validation_end(trainer, module)
+    callback.on_train_end(trainer, module)
     found = (tmp_path / "new" / "pace.json").read_text()
     assert found == '{"seconds": 52.0, "batches": 9, "per_batch": 0.5, "validations": 4, "per_validation": 2.0}'
 

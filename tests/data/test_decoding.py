@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from kdx.data import shards
 from kdx.data.cache import key
 from kdx.data.decoding import ImageFiles, Paths, decode_image, fault, header_fault
-from kdx.data.source import BadImageError, Joined, Subset, limit_pixels
+from kdx.data.source import BadImageError, Decoding, Joined, Subset, set_decoding
 from kdx.types import View
 from kdx.views.render import render
 
@@ -267,22 +267,23 @@ def test_bad_image_keeps_its_message_when_it_comes_from_a_worker(tmp_path: Path)
 def test_a_file_with_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (60, 50)).save(tmp_path / "big.png")
     images = Joined([Subset(ImageFiles([str(tmp_path / "big.png")], None, 1), np.array([0]))])
-    limit_pixels(images, 0.003)
+    set_decoding(images, Decoding(3000))
     assert images[0].shape == (1, 50, 60)
-    limit_pixels(images, 0.0029)
+    set_decoding(images, Decoding(2900))
     with pytest.raises(
         BadImageError, match=r"big.png cannot be decoded \(60x50 px are more than data.max_megapixels=0.0029\): "
     ):
         images[0]
     for look in (fault, header_fault):
-        assert look(str(tmp_path / "big.png"), 2900) == ("60x50 px are more than data.max_megapixels=0.0029", False)
+        assert look(str(tmp_path / "big.png"), Decoding(2900)) == ("60x50 px are more than data.max_megapixels=0.0029", False)
     with pytest.raises(ValueError, match="60x50 px are more than"):
-        shards.decoded((tmp_path / "big.png").read_bytes(), 2900)
+        shards.decoded((tmp_path / "big.png").read_bytes(), Decoding(2900))
     for limit in (1000, 2000):  # of PIL: an error, and a warning
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(BadImageError, match=r"more pixels than data.max_megapixels allows"):
             decode_image(str(tmp_path / "big.png"), 1)
-    assert decode_image(str(tmp_path / "big.png"), 1, 3000).shape == (1, 50, 60)  # data.max_megapixels may exceed PIL's
+    allowed = Decoding(3000)  # data.max_megapixels may exceed PIL's
+    assert decode_image(str(tmp_path / "big.png"), 1, allowed).shape == (1, 50, 60)
 
 
 def waves(height: int, width: int) -> np.ndarray:
@@ -297,11 +298,11 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_keeps_so_many_pixels(
 ) -> None:
     pixels = waves(800, 960)
     Image.fromarray(pixels).save(tmp_path / "i.jpg", quality=95, subsampling=0)
-    found = decode_image(str(tmp_path / "i.jpg"), 3, None, jpeg_px)
+    found = decode_image(str(tmp_path / "i.jpg"), 3, Decoding(None, jpeg_px))
     means = pixels.reshape(800 // scale, scale, 960 // scale, scale, 3).mean((1, 3)).transpose(2, 0, 1)
     assert found.shape == means.shape
     assert np.abs(found - means).mean() < 1
-    np.testing.assert_array_equal(found, shards.decoded((tmp_path / "i.jpg").read_bytes(), None, jpeg_px))
+    np.testing.assert_array_equal(found, shards.decoded((tmp_path / "i.jpg").read_bytes(), Decoding(None, jpeg_px)))
 
 
 def test_other_formats_are_decoded_whole_and_a_reduced_data_set_has_another_key(tmp_path: Path) -> None:
@@ -309,10 +310,10 @@ def test_other_formats_are_decoded_whole_and_a_reduced_data_set_has_another_key(
         Image.fromarray(waves(40, 64)).rotate(90, expand=True).save(tmp_path / name)
     images = Joined([ImageFiles([str(tmp_path / "i.png"), str(tmp_path / "i.jpg")], None, 3)])
     before = key(images, "train")
-    limit_pixels(images, 1.0, 20)
+    set_decoding(images, Decoding(10**6, 20))
     assert [images[i].shape for i in range(2)] == [(3, 64, 40), (3, 32, 20)]
     assert key(images, "train") != before
-    limit_pixels(images, 1.0)
+    set_decoding(images, Decoding(10**6))
     assert key(images, "train") == before
 
 

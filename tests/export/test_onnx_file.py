@@ -102,5 +102,5 @@ def test_an_operator_without_a_form_in_onnx_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_onnxruntime_cannot_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"no graph")
-    with pytest.raises(ExportError, match="cannot load the file"):
+    with pytest.raises(ExportError, match=r"cannot load .*a.onnx"):
         onnx_file.session(tmp_path / "a.onnx")
