@@ -5,7 +5,8 @@ B examples · K classes · C channels · H W decoded image · R resolution · M 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -50,6 +51,10 @@ class View:
 
     box: NDArray[np.float64]
     flip: NDArray[np.bool_]
+
+    def part(self, rows: slice) -> View:
+        """Return the view of some of the examples."""
+        return View(self.box[rows], self.flip[rows])
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,15 @@ class RenderedBatch:
         """Size of all images."""
         images = (self.student, self.teacher, *self.others.values(), *self.further.values())
         return sum(tensor.nbytes for tensor in images if tensor is not None)
+
+    def parts(self, draws: Sequence[Draw]) -> Iterator[RenderedBatch]:
+        """Yield the batches of these draws, of which this one is made, in their order."""
+        first = 0
+        for draw in draws:
+            rows = slice(first, first + len(draw.index))
+            views = self.views and (self.views[0].part(rows), self.views[1].part(rows))
+            yield replace(self._each(operator.itemgetter(rows)), draw=draw, views=views)
+            first = rows.stop
 
     def to(self, device: torch.device) -> RenderedBatch:
         """The same on `device`."""

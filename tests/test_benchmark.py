@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,21 @@ def test_the_tables_have_the_numbers_and_the_file_has_all(
     assert run["kernel_flops"] == [8e9, 8e9] and run["variants"]["safe"]["ratio"] == 2.0
     assert f"{run['step_flops'] / 0.010 / 8e9:.0%}" in shown  # of the run that computes the teacher, not of `kept`
     assert numbers["machine"]["threads"] >= 1 and "torch" in numbers["machine"]["versions"]
+
+
+def test_a_benchmark_that_is_broken_off_keeps_the_settings_that_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> Iterator[tuple[str, str, str]]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "Setting", FakeSetting)
+    monkeypatch.setattr(machine, "kernel_flops", lambda: 8e9)
+    monkeypatch.setitem(session.ROWS, "classes", interrupted)
+    file = tmp_path / "numbers.json"
+    with pytest.raises(KeyboardInterrupt):
+        session.benchmark(BenchmarkRequest(["classes", "digits"], ["safe"], [], 1, str(file)))
+    assert "1.50-2.50" in capsys.readouterr().out and list(json.loads(file.read_text())["runs"]) == ["digits"]
 
 
 def test_flops_of_a_step_are_three_passes_of_the_student_and_one_of_the_teacher() -> None:

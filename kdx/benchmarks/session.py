@@ -20,6 +20,7 @@ from kdx.benchmarks.request import KEPT, PARTS, RUNS, VARIANTS, BenchmarkRequest
 from kdx.benchmarks.runs import Setting
 from kdx.costs.counts import macs
 from kdx.networks.network import Network
+from kdx.run.files import replacing
 
 ROWS: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {"data": data_path.rows, "classes": classes.rows}
 assert tuple(ROWS) == PARTS
@@ -47,23 +48,30 @@ class Measured:
 
 
 def benchmark(request: BenchmarkRequest) -> None:
-    """Measure what is requested, print tables, and write the numbers."""
+    """Measure what is requested, print tables, and write the numbers; if it is broken off, those that there are."""
     console = Console(width=None if Console().is_terminal else 160)
     about = machine.describe()
     console.print(tables.machine_line(about))
     runs: dict[str, Measured] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in (name for name in RUNS if name in request.settings):
-            console.print(f"measuring {name} ...", style="dim")
-            runs[name] = measure(Setting(name, request.words, Path(folder)), request)
-    if runs:
-        console.print(tables.steps(runs), tables.processes(runs, machine.peak_flops()))
-    parts = {name: list(ROWS[name]()) for name in PARTS if name in request.settings}
-    for name, rows in parts.items():
-        console.print(tables.parts(name, rows))
-    if request.file is not None:
-        numbers = {"machine": about, "words": request.words, "runs": {name: asdict(one) for name, one in runs.items()}, **parts}
-        request.file.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    parts: dict[str, list[tuple[str, str, str]]] = {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in (name for name in (*RUNS, *PARTS) if name in request.settings):
+                console.print(f"measuring {name} ...", style="dim")
+                if name in RUNS:
+                    runs[name] = measure(Setting(name, request.words, Path(folder)), request)
+                else:
+                    parts[name] = list(ROWS[name]())
+                if request.file is not None:
+                    plain = {name: asdict(one) for name, one in runs.items()}
+                    numbers = {"machine": about, "words": request.words, "runs": plain, **parts}
+                    with replacing(request.file) as draft:
+                        draft.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    finally:
+        if runs:
+            console.print(tables.steps(runs), tables.processes(runs, machine.peak_flops()))
+        for name, rows in parts.items():
+            console.print(tables.parts(name, rows))
 
 
 def measure(setting: Setting, request: BenchmarkRequest) -> Measured:

@@ -11,6 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +98,7 @@ class Loader(ABC):
 
 
 class ResidentLoader(Loader):
-    """Gathers batches from a split on the device, which several loaders may share as `held`.
+    """Gathers batches from a split on the device, which several loaders may share as `held`; `at_once` of them in one call.
 
     Without training, every pass shows the same views: rendered once, they stay on the device if they have at most KEPT bytes.
     """
@@ -111,11 +112,18 @@ class ResidentLoader(Loader):
         on_bad_image: OnBadImage = "raise",
         device: torch.device | str = "cpu",
         held: Resident | None = None,
+        at_once: int = 1,
     ) -> None:
         super().__init__(images, order, look, position, on_bad_image)
+        self.at_once = at_once
         self.held = held or Resident(images, on_bad_image, device)
         self.skipped = dict(self.held.skipped)
         self._kept: list[RenderedBatch] = []
+
+    def batches(self, epoch: int, first: int) -> Iterator[RenderedBatch]:
+        # From the first batch of its group on, so that a run that goes on has the same pixels to the last bit.
+        before = first % self.at_once
+        return islice(super().batches(epoch, first - before), before, None)
 
     def _rendered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
         if self.order.train:
@@ -133,13 +141,15 @@ class ResidentLoader(Loader):
             yield rendered
 
     def _gathered(self, tickets: Iterator[Ticket]) -> Iterator[RenderedBatch]:
-        held = self.held
-        for epoch, number, index in tickets:
-            draw = without(Draw(self.order.seed, epoch, number, index), self.order.halo, held.skipped)
+        held, halo = self.held, self.order.halo
+        while block := list(islice(tickets, self.at_once)):
+            draws = [without(Draw(self.order.seed, *ticket), halo, held.skipped) for ticket in block]
+            draw = replace(draws[0], index=np.concatenate([one.index for one in draws]))
             rows = torch.from_numpy(draw.index).to(held.pixels.device, non_blocking=True)
             label = None if held.labels is None else held.labels[rows]
-            rendered = self.look(Examples(draw, held.pixels[rows], held.sizes[draw.index], label, self.order.halo))
-            yield replace(rendered, alone=alone(index, self.order.halo, held.skipped))
+            rendered = self.look(Examples(draw, held.pixels[rows], held.sizes[draw.index], label, halo))
+            for (_, _, index), part in zip(block, rendered.parts(draws), strict=True):
+                yield replace(part, alone=alone(index, halo, held.skipped))
 
 
 def workers(asked: int | Literal["auto"], gpus: int) -> int:

@@ -109,7 +109,11 @@ class DataModule(pl.LightningDataModule):
         loader: Loader = (
             StreamedLoader(images, order, observer.look, place, self.on_bad_image, num_workers)
             if held is None
-            else ResidentLoader(images, order, observer.look, place, self.on_bad_image, held=held)
+            else ResidentLoader(
+                *(images, order, observer.look, place, self.on_bad_image),
+                held=held,
+                at_once=observer.batches_at_once(order.batch_size // self.world * held.pixels.shape[1]),
+            )
         )
         self.loaders.append((split, loader))
         return loader

@@ -18,6 +18,9 @@ from kdx.views.mixing import Mixing
 from kdx.views.policies import ViewPolicy, checked_view
 from kdx.views.render import DEFAULT, Interpolation, Resizing, render, render_each
 
+AT_ONCE = 1 << 17  # pixels that are rendered in one call, if they are several batches: as floats, they stay in a cache
+MOST_AT_ONCE = 8  # batches
+
 
 class Observer:
     """Examples -> RenderedBatch -> Batch: views are drawn, each distinct (view, resolution) is rendered once, then mixed.
@@ -72,6 +75,14 @@ class Observer:
     def depends_on_batch(self) -> bool:
         """Whether the teacher's images depend on those before them in their batch, or on its number."""
         return self.mixing is not None or (self.teacher_sees_students and len(self.student_resolutions) > 1)
+
+    def batches_at_once(self, channels: int) -> int:
+        """Return how many batches may be rendered in one call, by the number of `channels` of all images of a batch.
+
+        For small images, the calls cost more than the pixels. A resolution that is drawn for each batch needs its own call.
+        """
+        pixels = sum(side**2 for side in (*self.resolution, *self.other_resolutions, *self.further_resolutions))
+        return 1 if len(self.student_resolutions) > 1 else min(max(AT_ONCE // (channels * pixels), 1), MOST_AT_ONCE)
 
     def order(self, seed: int, epoch: int) -> tuple[int, int]:
         """Return the seed and the epoch of the order of the images: those of the views, if these depend on the order."""

@@ -56,6 +56,15 @@ class FilterTaps:
         """Return the taps on `device`."""
         return replace(self, index=self.index.to(device, non_blocking=True), weight=self.weight.to(device, non_blocking=True))
 
+    def of_axes(self) -> tuple[FilterTaps, FilterTaps]:
+        """Return the first and the second half, if the taps of two axes were computed as those of one."""
+        half = len(self.index) // 2
+        parts = [
+            FilterTaps(self.index[of], self.weight[of], self.first[of], self.end[of], self.count[of])
+            for of in (slice(half), slice(half, None))
+        ]
+        return parts[0], parts[1]
+
     def matrices(self, size: int) -> Tensor:
         """Return the taps as dense matrices [B,R,size]."""
         zeros = self.weight.new_zeros(*self.index.shape[:2], size)
@@ -137,7 +146,8 @@ def weighted(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolation) -> tuple[FilterTaps, FilterTaps]:
     """Return the taps of the vertical and the horizontal axis, including the flips and the scaling from 0..255 to 0..1."""
     start, length = region(torch.from_numpy(view.box), sizes.to(torch.float64))
-    down, across = (taps(start[:, axis], length[:, axis], sizes[:, axis], resolution, interpolation) for axis in (0, 1))
+    # Both axes at once: small images cost as many calls as large ones.
+    down, across = taps(*(x.t().flatten() for x in (start, length, sizes)), resolution, interpolation).of_axes()
     flip = torch.from_numpy(view.flip)[:, None, None]
     index, weight = (torch.where(flip, x.flip(1), x) for x in (across.index, across.weight))
     return replace(down, weight=down.weight / 255), replace(across, index=index, weight=weight)
@@ -189,7 +199,8 @@ def area_taps(start: Tensor, length: Tensor, size: Tensor, resolution: int) -> F
 
 def inside(index: Tensor, weight: Tensor, size: Tensor, least: Tensor, most: Tensor, counts: list[int]) -> FilterTaps:
     """Return taps with normalized weights, of which those of pixels outside of the line are set to 0."""
-    weight = weight / weight.sum(-1, keepdim=True)
+    # Added one after the other, the sum does not depend on the zeros at the end, whose number other images decide.
+    weight = weight / weight.cumsum(-1)[..., -1:]
     last = (size - 1)[:, None, None]
     weight = (weight * ((index >= 0) & (index <= last))).to(torch.float32)
     low, high = (torch.minimum(x[..., None].clamp(min=0), last).long() for x in (least, most))

@@ -57,6 +57,7 @@ def as_canvas(examples: Examples) -> RenderedBatch:
 Build = Callable[[Images, Sampler, Position], Loader]
 BUILDS: dict[str, Build] = {
     "resident": lambda images, order, position: ResidentLoader(images, order, as_canvas, position),
+    "resident, three at once": lambda images, order, position: ResidentLoader(images, order, as_canvas, position, at_once=3),
     "streamed": lambda images, order, position: StreamedLoader(images, order, as_canvas, position),
     "two workers": lambda images, order, position: StreamedLoader(images, order, as_canvas, position, num_workers=2),
 }
@@ -115,6 +116,20 @@ def test_every_loader_continues_where_a_run_was_cut_off_and_then_begins_anew(bui
     loader = build(EVEN, order, positions((2, 4), (3, 0)))
     assert_is_the_plan(loader, EVEN, order, 2, 4)
     assert_is_the_plan(loader, EVEN, order, 3)
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_batches_rendered_together_are_bitwise_the_same_wherever_a_run_was_cut_off(first: int) -> None:
+    observer = Observer(SharedView(Inception()), Pair(8, 5), 7, mixing=Mixup(), flip=True)
+    order = Sampler(50, 8, train=True, halo=1)
+    whole = list(ResidentLoader(Uneven(50), order, observer.look, lambda: (2, 0), at_once=4))
+    apart = list(ResidentLoader(Uneven(50), order, observer.look, lambda: (2, 0)))
+    rest = list(ResidentLoader(Uneven(50), order, observer.look, lambda: (2, first), at_once=4))
+    for found, cut_off, alone in zip(whole[first:], rest, apart[first:], strict=True):
+        batch, resumed, single = (observer.finish(rendered) for rendered in (found, cut_off, alone))
+        for name in ("student_images", "teacher_images", "label", "mixed_target", "index"):
+            assert torch.equal(getattr(batch, name), getattr(resumed, name))
+            torch.testing.assert_close(getattr(batch, name), getattr(single, name), rtol=0, atol=1e-6)
 
 
 @every_loader
