@@ -72,7 +72,7 @@ def _run(command: Command) -> NoReturn:
         plugins.add_folders(parsed.config_dirs)
         for folder in parsed.config_dirs:
             plugins.check_run_config(folder)
-        _execute(command, parsed)
+        execute(command, parsed)
         sys.stdout.flush()
     except BrokenPipeError:
         close_pipe()
@@ -95,7 +95,7 @@ def _leave_interrupted() -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
-def _execute(command: Command, parsed: Arguments) -> None:
+def execute(command: Command, parsed: Arguments) -> None:
     """Print help or a config, or run the job."""
     group = parsed.options.get(arguments.INFO)
     if "--help" in parsed.options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdx.cli import (
+    advise,
     benchmark,
     cache,
     compare,
@@ -20,8 +21,8 @@ from kdx.cli import (
 )
 
 GUIDES = (
-    *(train.GUIDE, plan.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE, evidence.GUIDE),
-    benchmark.GUIDE,
+    *(train.GUIDE, plan.GUIDE, advise.GUIDE, tune.GUIDE, views.GUIDE, evaluate.GUIDE, export.GUIDE, prepare.GUIDE),
+    *(evidence.GUIDE, benchmark.GUIDE),
 )
 PURPOSES = {
     **{f"kdx-{guide.name}": guide.purpose for guide in GUIDES},

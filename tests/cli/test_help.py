@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from kdx.cli import benchmark, evaluate, evidence, export, prepare, train, tune, views
+from kdx.cli import advise, benchmark, evaluate, evidence, export, prepare, train, tune, views
 from kdx.cli.help import Guide, help_text
 from kdx.cli.yaml_keys import Setting, default_groups, keys
 from kdx.config.check import conf_dir
 from kdx.config.options import comment, groups, options
 
 Command = Callable[..., tuple[int, str, str]]
-GUIDES = [module.GUIDE for module in (train, tune, views, evaluate, prepare, evidence, benchmark, export)]
+GUIDES = [module.GUIDE for module in (train, tune, advise, views, evaluate, prepare, evidence, benchmark, export)]
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
@@ -171,5 +171,5 @@ def test_python_m_kdx_lists_every_installed_command() -> None:
     done = subprocess.run([sys.executable, "-m", "kdx"], capture_output=True, text=True, timeout=60, check=True)
     scripts = (Path(__file__).parents[2] / "pyproject.toml").read_text().split("[project.scripts]")[1].split("[")[0]
     names = [line.split(" = ")[0] for line in scripts.strip().splitlines()]
-    assert len(names) == 14 and all(f"  {name} " in done.stdout for name in names)
+    assert len(names) == 15 and all(f"  {name} " in done.stdout for name in names)
     assert max(map(len, done.stdout.splitlines())) <= 100
