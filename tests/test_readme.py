@@ -48,6 +48,7 @@ def test_commands_that_are_not_run_are_in_a_page() -> None:
 def marked(lines: list[str]) -> list[object]:
     """Sweeps are long, and searches take minutes."""
     takes = {line: pytest.mark.long for line in lines if " -m " in line}
+    takes |= {line: pytest.mark.long for line in lines if line.startswith("kdx-advise ")}
     takes |= {line: pytest.mark.minutes for line in lines if line.startswith("kdx-tune ")}
     return [pytest.param(line, marks=takes[line]) if line in takes else line for line in lines]
 
@@ -94,7 +95,9 @@ def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str
         words.append(f"hydra.sweep.dir={to}/sweep")
     if name == "tune":
         words += ["n_trials=2", "sweep=new"]
-    if name in ("train", "tune") and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):
+    if name == "advise":
+        words += ["seeds=1", "methods=[scratch,kd]"]
+    if name in ("train", "tune", "advise") and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):
         words.append("teacher.recipe.trainer.max_epochs=2")
     if "trainer=ddp" in words:
         words += ["--cfg", "job"]  # tests/test_ddp.py runs it
