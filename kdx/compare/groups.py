@@ -32,6 +32,11 @@ class Group:
         by_seed = {run.seed: run for run in done if run.seed is not None}
         return dict(sorted(by_seed.items()))
 
+    @property
+    def unfinished(self) -> list[RunRecord]:
+        """The unfinished runs, without those of seeds that another run has finished."""
+        return [run for run in self.runs if run.state != "finished" and run.seed not in self.finished]
+
     def outside(self, baseline: str) -> frozenset[tuple[str, Any]]:
         """The config without the values that the named baseline fixes; equal for a group and its baseline."""
         fixed = _dotted(("baseline", *DETERMINED.get(baseline, ())))
@@ -45,7 +50,8 @@ def group_runs(runs: Iterable[RunRecord]) -> list[Group]:
         if run.config and run.seed is not None and isinstance(run.baseline, str | None):
             gathered.setdefault(identity(run), []).append(run)
     items = sorted(gathered.items(), key=lambda item: item[1][0].baseline is not None)  # sorted() is stable
-    names = labels([(members[0], dict(config)) for config, members in items])
+    sides = [(members[0], dict(config)) for config, members in items]
+    names = labels(sides, [any(run.state == "finished" for run in members) for _, members in items])
     groups = []
     for name, (_, members) in zip(names, items, strict=True):
         members.sort(key=lambda run: (run.seed or 0, str(run.path)))

@@ -14,14 +14,24 @@ T = TypeVar("T")
 Parts = dict[str, str]  # dotted path, as in an override -> value as text
 
 
-def labels(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]]) -> list[str]:
+def labels(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]], finished: Sequence[bool]) -> list[str]:
     """Return one unique label per group, such as "temperature.value=1" or "baseline=scratch".
 
-    The name of the run is put in front if the names of the groups differ, and is the whole label if nothing else differs.
+    The name of the run is put in front if the names of the groups differ, and is the whole label if nothing else differs. A
+    group without a finished run, such as an aborted trial, adds nothing to the labels of the others.
 
     Args:
         groups: The first run of each group, and its config by dotted path without the ignored values.
+        finished: Whether the group has a finished run.
     """
+    texts = _labels(groups)
+    if any(finished):
+        of_finished = iter(_labels([group for group, is_finished in zip(groups, finished, strict=True) if is_finished]))
+        texts = [next(of_finished) if is_finished else text for text, is_finished in zip(texts, finished, strict=True)]
+    return _distinct(texts)
+
+
+def _labels(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]]) -> list[str]:
     texts = [""] * len(groups)
     kinds = _alike([run.baseline for run, _ in groups])
     for baseline, members in kinds.items():
@@ -33,7 +43,7 @@ def labels(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]]) -> list[str]:
                 alone = len(members) == 1 and baseline is not None
                 words = [name if named and not alone else "", f"baseline={baseline}" if baseline else "", *_listed(parts)]
                 texts[i] = " ".join(word for word in words if word) or groups[i][0].name
-    return _distinct(texts)
+    return texts
 
 
 def word(value: Any) -> str:

@@ -72,10 +72,10 @@ def _curves(rng: np.random.Generator, accuracy: float, ece: float, tau: float, e
         "val/kl": 0.3 + (1 - rise),
     }
     lines = [",".join(["epoch", "step", *columns])]
-    for epoch, row in enumerate(np.stack(list(columns.values()), 1)):
+    for epoch, row in enumerate(np.stack(list(columns.values()), 1), 1):
         for on in ("train/", "val/"):  # two rows per epoch, as Lightning's logger writes
             cells = [f"{value:.17g}" if name.startswith(on) else "" for name, value in zip(columns, row, strict=True)]
-            lines.append(",".join([str(epoch), str(5 * epoch + 4), *cells]))
+            lines.append(",".join([str(epoch), str(5 * epoch - 1), *cells]))
     return "\n".join(lines) + "\n"
 
 

@@ -82,6 +82,25 @@ def test_names_say_it_where_they_differ(tmp_path: Path) -> None:
     ]
 
 
+def test_an_unfinished_run_adds_nothing_to_the_labels_of_the_others(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake_run(tmp_path / f"a{seed}", {"temperature.value": 1, "seed": seed})
+        fake_run(tmp_path / f"b{seed}", {"temperature.value": 4, "seed": seed})
+    before = [group.label for group in group_runs(find_runs([tmp_path]))]
+    fake_run(tmp_path / "c", {"temperature.value": 4, "trainer.max_epochs": 2, "optimizer.lr": 1}, state="stopped")
+    assert before == ["temperature.value=1", "temperature.value=4"]
+    labels = [group.label for group in group_runs(find_runs([tmp_path]))]
+    assert labels == [*before, "temperature.value=4 optimizer.lr=1 trainer.max_epochs=2"]
+
+
+def test_an_attempt_whose_seed_was_finished_by_another_is_not_unfinished(tmp_path: Path) -> None:
+    fake_run(tmp_path / "a", {}, state="stopped")
+    fake_run(tmp_path / "b", {"seed": 1}, state="stopped")
+    fake_run(tmp_path / "c", {})
+    (group,) = group_runs(find_runs([tmp_path]))
+    assert [run.path.name for run in group.unfinished] == ["b"]
+
+
 def test_no_two_labels_are_the_same(tmp_path: Path) -> None:
     typed = (["temperature=constant_1"], ["temperature=constant_1"], ["temperature=cosine"])
     cosine = {"temperature": {"_target_": "kdx.temperatures.schedules.Cosine"}}

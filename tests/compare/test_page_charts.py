@@ -16,7 +16,7 @@ from page_runs import TAU, rich_run, shifted, study, sweep
 from kdx.compare.metric_names import direction, finite, ordered, short, titled
 from kdx.compare.page import influences, search
 from kdx.compare.page.charts import COLORS, DARK, look, name_of, rounded
-from kdx.compare.page.curves import average, thin
+from kdx.compare.page.curves import average, temperatures, thin, training
 from kdx.compare.page.material import Material, gather, per_epoch
 from kdx.compare.page.reliability import Diagram, diagrams_of, pooled
 from kdx.compare.page.scatter import non_dominated
@@ -33,9 +33,32 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 # Curves
 
 
-def test_what_an_epoch_logged_is_averaged_and_epochs_count_from_one() -> None:
-    points = [(0, 4, 1.0), (0, 9, 3.0), (1, 14, 5.0), (2, 19, float("nan")), (2, 24, float("inf"))]
+def test_what_an_epoch_logged_is_averaged_and_epochs_count_as_in_the_file() -> None:
+    points = [(1, 4, 1.0), (1, 9, 3.0), (2, 14, 5.0), (3, 19, float("nan")), (3, 24, float("inf"))]
     assert list(per_epoch(points)) == [(1, 2.0), (2, 5.0)]
+
+
+def test_a_run_resumed_in_another_folder_is_one_curve(tmp_path: Path) -> None:
+    whole = rich_run(tmp_path / "whole", {"seed": 1}, epochs=8)
+    first = rich_run(tmp_path / "first", {"seed": 1}, "stopped", epochs=8)  # has 4 epochs
+    head, *rows = (whole / "metrics.csv").read_text().splitlines()
+    (first / "metrics.csv").write_text("\n".join([head, *rows[:8]]) + "\n")
+    second = fake_run(tmp_path / "second", {"seed": 1, "ckpt_path": "/elsewhere/first/checkpoints/last.ckpt"})
+    (second / "metrics.csv").write_text("\n".join([head, *rows[6:]]) + "\n")  # from epoch 4 on
+    material = gather(find_runs([first, second]))
+    assert material.curves[str(second)] == gather(find_runs([whole])).curves[str(whole)]
+    chart = training(material)
+    assert chart is not None and "unfinished" not in chart.note
+    assert [len(line["x"]) for line in chart.figures["0"]["data"]] == [8]
+
+
+def test_a_temperature_that_stays_is_not_drawn_over_epochs(tmp_path: Path) -> None:
+    for seed, tau in enumerate((1.0, 4.0)):
+        folder = rich_run(tmp_path / str(seed), {TAU: tau, "seed": seed}, epochs=3)
+        (folder / "metrics.csv").write_text(f"epoch,step,train/temperature\n1,4,{tau}\n2,9,{tau}\n")
+    assert temperatures(gather(find_runs([tmp_path]))) is None
+    (folder / "metrics.csv").write_text("epoch,step,train/temperature\n1,4,4.0\n2,9,3.0\n")
+    assert temperatures(gather(find_runs([tmp_path]))) is not None
 
 
 def test_a_band_is_the_deviation_over_seeds_at_the_epochs_that_all_have() -> None:

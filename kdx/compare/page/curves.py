@@ -11,6 +11,7 @@ from kdx.compare.metric_names import titled, unit, what
 from kdx.compare.page.charts import Chart, figure, name_of, trace
 from kdx.compare.page.material import Material, Points, System
 
+MOST_TICKS = 10
 MOST_POINTS = 150  # drawn per curve
 BUDGET = 100_000  # numbers in all curves together; keeps the page small with hundreds of runs
 CURVES = (
@@ -26,9 +27,9 @@ def training(material: Material) -> Chart | None:
 
 
 def temperatures(material: Material) -> Chart | None:
-    """Return the distillation temperature and the quantities that control it against the epoch, if one of them varies."""
+    """Return the distillation temperature and what controls it against the epoch, if one changes during a run."""
     names = _names(material, tuple(f"train/{name}" for name in TRACES), "train/temperature")
-    moving = [name for name in names if len({value for values in _all(material, name) for _, value in values}) > 1]
+    moving = [name for name in names if any(len({value for _, value in points}) > 1 for points in _all(material, name))]
     return _chart(material, "temperature-traces", "Distillation temperature during training", moving)
 
 
@@ -39,7 +40,9 @@ def _chart(material: Material, key: str, title: str, names: Sequence[str]) -> Ch
     figures = {}
     for place, name in enumerate(names):
         lines = [line for system in material.drawn for line in _lines(material, system, name, most)]
-        figures[str(place)] = figure(lines, "epoch", what(name) + (f", {unit(name)}" if unit(name) else ""))
+        last = max((x for line in lines for x in line["x"]), default=0)
+        whole = {"dtick": 1} if last <= MOST_TICKS else {}  # no half epochs
+        figures[str(place)] = figure(lines, "epoch", what(name) + (f", {unit(name)}" if unit(name) else ""), xaxis=whole)
     note = (
         "Line: mean over the finished runs of a group, at the epochs that all of them have. "
         "Band: ± one standard deviation over seeds."
@@ -82,7 +85,8 @@ def _lines(material: Material, system: System, name: str, most: int) -> list[dic
         hover = f"{label}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>"
         line: dict[str, Any] = {"color": color, "dash": dash, "width": 2}
         means = zip(x.tolist(), y.tolist(), strict=True)
-        traces.append(trace("lines", means, hover, name=label, legendgroup=system.label, line=line))
+        mode, marker = "lines" if len(x) > 1 else "lines+markers", {"color": color, "symbol": system.look.symbol}
+        traces.append(trace(mode, means, hover, name=label, legendgroup=system.label, line=line, marker=marker))
     for run in system.others:
         some = [points(run)[i] for i in thin(len(points(run)), most)]
         if some:

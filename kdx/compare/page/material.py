@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 
 from kdx.compare.groups import Group, group_runs
 from kdx.compare.metric_names import directions, finite, short, split_of
@@ -16,7 +17,7 @@ from kdx.compare.runs import RunRecord, read_curves
 MOST_GROUPS = 40  # with a line or an option of their own
 MOST_ROWS, MOST_RUNS = 200, 300  # groups with a row and a point, and runs with details; more make a page too large
 BEST = "student/accuracy"  # of more groups, those with the best mean are shown
-Points = Sequence[tuple[int, float]]  # (epoch, counted from 1; value)
+Points = Sequence[tuple[int, float]]  # (epoch, as the run counts: from 1; value)
 Curves = Mapping[str, Points]
 
 
@@ -94,9 +95,7 @@ def gather(runs: Sequence[RunRecord]) -> Material:
     sound = [run for run in runs if run.state != "damaged"]
     systems = []
     for index, group in enumerate(group_runs(sound)):
-        done = list(group.finished.values())
-        others = [run for run in group.runs if run.state != "finished"]
-        systems.append(System(group, look(index), done, others))
+        systems.append(System(group, look(index), list(group.finished.values()), group.unfinished))
     tested = [split_of(run.metrics) for run in sound if run.state == "finished"]
     split = "test" if tested and tested.count("test") * 2 > len(tested) else "val"
     rows = shown(systems, f"{split}/{BEST}")
@@ -104,6 +103,10 @@ def gather(runs: Sequence[RunRecord]) -> Material:
     listed = runs if len(runs) <= MOST_RUNS else [run for seed in by_seed for run in seed if run is not None][:MOST_RUNS]
     drawn = [run for system in rows[:MOST_GROUPS] for run in system.group.runs]
     curves = {str(run.path): {name: per_epoch(points) for name, points in read_curves(run).items()} for run in drawn}
+    for system in rows[:MOST_GROUPS]:
+        for run in system.done:
+            for earlier in (other for other in system.group.runs if goes_on(run, other)):
+                curves[str(run.path)] = joined(curves[str(earlier.path)], curves[str(run.path)])
     return Material(
         runs,
         systems,
@@ -128,6 +131,22 @@ def shown(systems: Sequence[System], metric: str) -> Sequence[System]:
     return sorted(systems, key=place)[:MOST_ROWS]
 
 
+def goes_on(run: RunRecord, earlier: RunRecord) -> bool:
+    """Return whether `run` was resumed, in a folder of its own, from a checkpoint of the other run."""
+    checkpoint = run.config.get("ckpt_path")
+    if not isinstance(checkpoint, str) or run is earlier or run.seed != earlier.seed:
+        return False
+    return Path(checkpoint).parent.parent.name == earlier.path.name  # the folders may have been moved since
+
+
+def joined(before: Curves, after: Curves) -> Curves:
+    """Return the curves of a run that was resumed: those before it up to its first epoch, then its own."""
+    whole = dict(before)
+    for name, points in after.items():
+        whole[name] = [*(point for point in before.get(name, ()) if point[0] < points[0][0]), *points] if points else points
+    return whole
+
+
 def anchor(run: RunRecord) -> str:
     """Return the link target of a run: name, seed and a hash of its path, so that it does not depend on other runs."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.name} {run.seed}").strip("-")[:40]
@@ -135,9 +154,9 @@ def anchor(run: RunRecord) -> str:
 
 
 def per_epoch(points: Sequence[tuple[int, int, float]]) -> Points:
-    """Return (epoch, mean of the finite values logged in it); epochs count from 1."""
+    """Return (epoch, mean of the finite values logged in it)."""
     by_epoch: dict[int, list[float]] = {}
     for epoch, _, value in points:
         if abs(value) < float("inf"):
-            by_epoch.setdefault(epoch + 1, []).append(value)
+            by_epoch.setdefault(epoch, []).append(value)
     return [(epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]
