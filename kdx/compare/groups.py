@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kdx.compare.labels import labels
+from kdx.compare.labels import labels, parts
 from kdx.compare.runs import RunRecord
 from kdx.config.baselines import DETERMINED
 from kdx.config.influence import UNRELATED, relevant
@@ -87,6 +87,11 @@ def differences(group: Group, baseline: Group) -> list[str]:
     assert baseline.baseline is not None
     first, second = group.outside(baseline.baseline), baseline.outside(baseline.baseline)
     return sorted({path for path, _ in first ^ second})
+
+
+def settings(groups: Sequence[Group]) -> list[dict[str, str]]:
+    """Return, per group, the values of the settings in which the groups differ, by path, both as in an override."""
+    return parts([(group.runs[0], dict(identity(group.runs[0]))) for group in groups], ("baseline",))
 
 
 def identity(run: RunRecord) -> frozenset[tuple[str, Any]]:

@@ -39,9 +39,9 @@ def _labels(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]]) -> list[str]:
         for name, same in _alike([groups[i][0].name for i in members] if named else [""] * len(members)).items():
             chosen = [members[i] for i in same]
             fixed = ("baseline", *DETERMINED.get(baseline, ())) if baseline else ("baseline",)
-            for i, parts in zip(chosen, _parts([groups[i] for i in chosen], fixed), strict=True):
+            for i, own in zip(chosen, parts([groups[i] for i in chosen], fixed), strict=True):
                 alone = len(members) == 1 and baseline is not None
-                words = [name if named and not alone else "", f"baseline={baseline}" if baseline else "", *_listed(parts)]
+                words = [name if named and not alone else "", f"baseline={baseline}" if baseline else "", *_listed(own)]
                 texts[i] = " ".join(word for word in words if word) or groups[i][0].name
     return texts
 
@@ -59,7 +59,7 @@ def _several_names(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]], baseli
     return baseline is None and len({run.name for run, _ in groups if run.baseline is None}) > 1
 
 
-def _parts(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]], without: tuple[str, ...]) -> list[Parts]:
+def parts(groups: Sequence[tuple[RunRecord, Mapping[str, Any]]], without: tuple[str, ...]) -> list[Parts]:
     """Return the config values in which each group differs from the others, without those below the paths `without`."""
     excluded = tuple(path + "." for path in without)
     trees = []
@@ -89,8 +89,8 @@ def _describe(path: str, nodes: Sequence[Any], typed: Sequence[Parts]) -> list[P
         keys = dict.fromkeys(key for node in inner for key in node if key not in HIDDEN_KEYS)
         for key in keys:
             below = _describe(f"{path}.{key}" if path else key, [node.get(key) for node in inner], [typed[i] for i in members])
-            for i, parts in zip(members, below, strict=True):
-                differing[i] |= parts
+            for i, own in zip(members, below, strict=True):
+                differing[i] |= own
     return differing
 
 

@@ -156,6 +156,11 @@ def _normal_cdf(x: float) -> float:
     return 0.5 * math.erfc(-x / math.sqrt(2))
 
 
+def intervals(count: int) -> str:
+    """Return how many intervals are shown, as words."""
+    return "1 interval is shown" if count == 1 else f"{count} intervals are shown"
+
+
 def number(value: float, spread: float | None = None) -> str:
     """Return a number as text with three significant digits and a typographic minus sign.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from kdx.compare.comparison import Cell, Comparison, PairedDifference, Row
 from kdx.compare.metric_names import direction
 from kdx.compare.metric_selection import nearest
-from kdx.compare.statistics import number
+from kdx.compare.statistics import intervals, number
 from kdx.compare.verdicts import verdicts
 
 COLUMN = 21  # width of a terminal column in characters; "[−0.0580, −0.0026]" fits
@@ -159,10 +159,12 @@ def notes(comparison: Comparison) -> list[str]:
     selected = "; ".join(f"{rule} ({', '.join(labels[:4])})" if several else rule for rule, labels in rules.items())
     texts = [f"Mean ± standard deviation over n seeds; weights selected: {selected}."]
     if any(row.differences for row in comparison.rows):
-        texts.append(
-            "Second line of a group: mean difference to the baseline, paired by seed, with Student's 95 % interval; n is the "
-            f"number of pairs. {comparison.intervals} intervals are shown; without any effect, one in 20 excludes 0 by chance."
-        )
+        text = "Second line of a group: mean difference to the baseline, paired by seed; n is the number of pairs."
+        if comparison.intervals:
+            text = text.replace(";", ", with Student's 95 % interval;")
+            text += f" {intervals(comparison.intervals)}; without any effect, one in 20 excludes 0 by chance."
+        texts.append(text)
+    if comparison.intervals:
         texts.append(
             "Bold: best mean of the column, if the interval of its difference to the baseline excludes 0 and the difference is "
             "an improvement. The best mean is not tested against the other groups. Costs are never bold."

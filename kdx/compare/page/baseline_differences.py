@@ -9,7 +9,7 @@ from kdx.compare.comparison import PairedDifference, compare
 from kdx.compare.metric_names import direction
 from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.material import Material
-from kdx.compare.statistics import number
+from kdx.compare.statistics import intervals, number
 from kdx.compare.verdicts import verdicts
 
 # Metrics of the student that get an interval. There are few, because each interval takes milliseconds.
@@ -51,9 +51,10 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
     }
     note = ""
     if comparison.against and differences:
-        note = f"Second line: difference to {comparison.against}, paired by seed, with Student's 95 % interval. A triangle "
-        note += "marks intervals that exclude 0: ▲ better, ▼ worse. "
-        note += f"{comparison.intervals} intervals are shown; without any effect, one in twenty excludes 0 by chance."
+        note = f"Second line: difference to {comparison.against}, paired by seed."
+    if note and comparison.intervals:
+        note = f"{note[:-1]}, with Student's 95 % interval. A triangle marks intervals that exclude 0: ▲ better, ▼ worse. "
+        note += f"{intervals(comparison.intervals)}; without any effect, one in twenty excludes 0 by chance."
     return BaselineDifferences(verdicts(comparison), list(comparison.caveats), note, differences)
 
 

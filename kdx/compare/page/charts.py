@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kdx.report.plots import COLORS
@@ -18,8 +18,9 @@ SHAPES = {  # Plotly's symbols as SVG paths, for the tables and legends
     "x": "M-5.5-3L-3-5.5L0-2.5L3-5.5L5.5-3L2.5 0L5.5 3L3 5.5L0 2.5L-3 5.5L-5.5 3L-2.5 0Z",
     "cross": "M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
     "triangle-down": "M0 5.5L6-4.5H-6Z",
+    "star": "M0-6.5L1.5-2L6.2-2L2.4.8L3.8 5.3L0 2.5L-3.8 5.3L-2.4.8L-6.2-2L-1.5-2Z",
 }
-SYMBOLS = tuple(SHAPES)
+SYMBOLS = tuple(SHAPES)[:-1]  # of groups; the star marks a choice
 # Colors of the dark theme: the same hues, lighter for contrast.
 DARK = {
     "#0072B2": "#56A8E0",
@@ -34,6 +35,8 @@ DARK = {
 }
 FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 NEUTRAL = "#5B5B5B"
+TICK_GAP = 0.09  # least distance of two ticks, as a part of the axis
+LOG_FROM = 10.0  # ratio of the largest to the smallest value
 Figure = Mapping[str, Any]  # {"data": traces, "layout": layout} in Plotly's format; tests validate it with plotly.py
 
 
@@ -68,12 +71,12 @@ class Chart:
     selects: Sequence[tuple[str, Sequence[str]]] = ()  # (label, options)
     log: bool = False  # whether to offer a logarithmic y axis
     wide: bool = False
-    first: str = field(default="")  # the initial combination; "": the first in `figures`
+    starts: Sequence[str] = ("0",)  # keys of the figures that are shown side by side at first
+    lead: Sequence[str] = ()  # sentences above the chart
 
     def as_data(self) -> dict[str, Any]:
-        """Return plain data for the page's script: {"figures": {key: {"data", "layout"}}, "first": key}."""
-        figures = {key: rounded(figure) for key, figure in self.figures.items()}
-        return {"figures": figures, "first": self.first or next(iter(figures))}
+        """Return plain data for the page's script: {key: {"data", "layout"}}."""
+        return {key: rounded(figure) for key, figure in self.figures.items()}
 
 
 def figure(traces: Iterable[Any], x: str = "", y: str = "", **layout: Any) -> Figure:
@@ -82,6 +85,30 @@ def figure(traces: Iterable[Any], x: str = "", y: str = "", **layout: Any) -> Fi
     for axis in ("xaxis", "yaxis"):
         base[axis] |= layout.pop(axis, {})
     return {"data": list(traces), "layout": {**base, **layout}}
+
+
+def log_axis(values: Iterable[float], **axis: Any) -> dict[str, Any]:
+    """Return an x axis for positive values: logarithmic over a decade or more, else linear, so that tick labels never touch."""
+    low, high = min(values := list(values), default=1.0), max(values, default=1.0)
+    if high / low >= LOG_FROM:
+        return {"type": "log", "dtick": "D2" if high / low < LOG_FROM**2 else 1, **axis}
+    return {"nticks": 5, **({} if high > low else {"range": [0.5 * low, 1.5 * low]}), **axis}
+
+
+def ticks(values: Iterable[float], **axis: Any) -> dict[str, Any]:
+    """Return a logarithmic x axis with ticks at the positive values, without those whose labels would touch others."""
+    kept: list[float] = []
+    ordered = sorted(set(values))
+    for value in ordered:
+        if not kept or math.log(value / kept[-1]) >= TICK_GAP * math.log(ordered[-1] / ordered[0]):
+            kept.append(value)
+    return {"type": "log", "tickmode": "array", "tickvals": kept, "ticktext": [f"{value:g}" for value in kept], **axis}
+
+
+def first_shown(names: Sequence[str]) -> list[str]:
+    """Return the places of accuracy and ECE among the metrics, which are shown first; the first place if one is missing."""
+    places = [str(i) for what in ("accuracy", "ece") for i, name in enumerate(names) if name.endswith(f"/student/{what}")]
+    return places[:2] if len(places) > 1 else ["0"]
 
 
 def trace(mode: str, points: Iterable[tuple[Any, Any]], hover: str = "", **more: Any) -> dict[str, Any]:
@@ -126,7 +153,7 @@ def _template(ink: str, soft: str, grid: str, line: str, paper: str) -> dict[str
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": axis,
             "yaxis": axis,
-            "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
+            "margin": {"l": 56, "r": 16, "t": 34, "b": 48},  # above: room for the toolbar
             "showlegend": False,  # the page has its own legends, which are accessible by keyboard
             "hoverlabel": {"bgcolor": paper, "bordercolor": line, "font": {"color": ink, "family": FONT, "size": 12}},
             "hovermode": "closest",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdx.compare.metric_names import titled, unit, what
-from kdx.compare.page.charts import Chart, figure, name_of, trace
+from kdx.compare.page.charts import Chart, figure, first_shown, name_of, trace
 from kdx.compare.page.material import Material, Points, System
 
 MOST_TICKS = 10
@@ -49,7 +49,8 @@ def _chart(material: Material, key: str, title: str, names: Sequence[str]) -> Ch
     )
     if any(system.others for system in material.drawn):
         note += " Dotted: unfinished runs."
-    return Chart(key, title, note + material.left_out, figures, [("Metric", [titled(name) for name in names])], log=True)
+    select, note = ("Metric", [titled(name) for name in names]), note + material.left_out
+    return Chart(key, title, note, figures, [select], log=True, starts=first_shown(names))
 
 
 def _names(material: Material, preferred: Sequence[str], prefix: str) -> list[str]:

@@ -10,18 +10,22 @@ import numpy as np
 
 from kdx.compare.groups import identity
 from kdx.compare.metric_names import short, titled, unit, what
-from kdx.compare.page.charts import Chart, figure, name_of, trace
+from kdx.compare.page.charts import NEUTRAL, Chart, figure, first_shown, name_of, ticks, trace
 from kdx.compare.page.material import MOST_GROUPS, Material, System
 
 METRICS = ("student/accuracy", "student/ece", "student/nll", "student/entropy")
-NOTE = "Dots: seeds. Line: mean over seeds; it connects groups that differ only in this setting. Other groups are not shown."
+NOTE = (
+    "Dots: seeds. Line: mean over seeds; it connects groups that differ only in this setting. Other groups are not shown. "
+    "Gray dotted line: the teacher, at its own resolution."
+)
+MOST_TEACHERS = 6
 OTHER_RESOLUTIONS = "same student, other resolutions"
 
 
 def resolution(material: Material) -> Chart | None:
     """Return metrics against the student's resolution: over groups, and for one student tested at other resolutions."""
     return _chart(
-        material, "resolution", "Student resolution", "student resolution, px", _pixels, ("resolution.student",),
+        material, "resolution", "Student resolution", "student resolution, px", pixels, ("resolution.student",),
         NOTE + " Dashed: one student, tested at other resolutions than its training resolution.", within=True,
     )  # fmt: skip
 
@@ -30,7 +34,7 @@ def temperature(material: Material) -> Chart | None:
     """Return metrics against the distillation temperature; groups without one are horizontal lines."""
     note = NOTE + " Dashed horizontal lines: groups without a distillation temperature."
     title, axis = "Distillation temperature", "distillation temperature"
-    return _chart(material, "temperature", title, axis, _tau, ("temperature",), note, levels=True)
+    return _chart(material, "temperature", title, axis, tau, ("temperature",), note, levels=True)
 
 
 def patience(material: Material) -> Chart | None:
@@ -39,13 +43,15 @@ def patience(material: Material) -> Chart | None:
     return _chart(material, "patience", "Training length", "training epochs", _epochs, drop, NOTE)
 
 
-def _pixels(system: System) -> float | None:
+def pixels(system: System) -> float | None:
+    """Return the student's resolution, px; the largest of several."""
     side = system.group.runs[0].flat_config.get("resolution.student")
     sides = [value for value in map(_number, side if isinstance(side, list) else [side]) if value]
     return max(sides, default=None)
 
 
-def _tau(system: System) -> float | None:
+def tau(system: System) -> float | None:
+    """Return the distillation temperature, if it is a constant."""
     return _number(system.group.runs[0].flat_config.get("temperature.value"))
 
 
@@ -80,13 +86,14 @@ def _chart(
         span = sorted(at.values())
         for i, system in enumerate(material.rows if levels else ()):
             traces += [_level(system, name, span)] if i not in at and system.values(name) else []
-        ticks = sorted(set(at.values()) | {x for means in by_resolution for x in means})
-        scale: dict[str, Any] = {"type": "log", "title": {"text": axis}}
-        if len(ticks) <= 12:
-            scale |= {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+        span = sorted({*span, *(x for means in by_resolution for x in means)})
+        traces += _teachers([[(x_of(system) or 0.0, system) for system in members] for members in together], name, span)
+        scale = ticks(span, title={"text": axis})
         figures[str(len(names))] = figure(traces, axis, what(name) + (f", {unit(name)}" if unit(name) else ""), xaxis=scale)
-        names.append(titled(name))
-    return Chart(key, title, note, figures, [("Metric", names)]) if figures else None
+        names.append(name)
+    if not figures:
+        return None
+    return Chart(key, title, note, figures, [("Metric", [titled(name) for name in names])], starts=first_shown(names))
 
 
 def families(systems: Sequence[System], drop: Sequence[str]) -> list[list[System]]:
@@ -111,7 +118,7 @@ def metric_by_resolution(system: System, name: str) -> dict[float, float]:
     pattern = re.compile(rf"{split}/student_at_(\d+)/{last}")
     names = {metric for run in system.done for metric in run.metrics if pattern.fullmatch(metric)}
     means = {float(metric.split("/")[1].removeprefix("student_at_")): system.mean(metric) for metric in names}
-    trained_at, mean = _pixels(system), system.mean(name)
+    trained_at, mean = pixels(system), system.mean(name)
     if means and trained_at and mean is not None:
         means[trained_at] = mean
     return {x: y for x, y in sorted(means.items()) if y is not None}
@@ -155,3 +162,20 @@ def _level(system: System, name: str, span: Sequence[float]) -> dict[str, Any]:
     line = {"color": system.look.color, "dash": "dash", "width": 1.5}
     ends = [(span[0], mean), (span[-1], mean)]
     return trace("lines", ends, f"{label}: %{{y:.4g}}<extra></extra>", name=label, line=line)
+
+
+def _teachers(lines: Sequence[Sequence[tuple[float, System]]], name: str, span: Sequence[float]) -> list[dict[str, Any]]:
+    """Return a line for each different teacher: its mean at each x, or one level over the whole axis if it is the same."""
+    of_teacher = name.replace("/student/", "/teacher/")
+    levels: dict[tuple[tuple[float, float], ...], None] = {}
+    for members in lines:
+        points = sorted((x, round(mean, 6)) for x, system in members if (mean := system.mean(of_teacher)) is not None)
+        if len({mean for _, mean in points}) == 1:
+            points = [(span[0], points[0][1]), (span[-1], points[0][1])]
+        levels |= {tuple(points): None} if points else {}
+    line = {"color": NEUTRAL, "dash": "dot", "width": 2}
+    hover = "teacher: %{y:.4g}<extra></extra>"
+    return [
+        trace("lines", points, hover, name="teacher", legendgroup="teacher", line=line)
+        for points in list(levels)[:MOST_TEACHERS]
+    ]

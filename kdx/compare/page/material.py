@@ -16,7 +16,7 @@ from kdx.compare.runs import RunRecord, read_curves
 
 MOST_GROUPS = 40  # with a line or an option of their own
 MOST_ROWS, MOST_RUNS = 200, 300  # groups with a row and a point, and runs with details; more make a page too large
-BEST = "student/accuracy"  # of more groups, those with the best mean are shown
+BEST = "val/student/accuracy"  # of more groups, those with the best mean are shown: test chooses nothing
 Points = Sequence[tuple[int, float]]  # (epoch, as the run counts: from 1; value)
 Curves = Mapping[str, Points]
 
@@ -79,7 +79,7 @@ class Material:
         if len(self.rows) == len(self.systems) and len(self.listed) == len(self.runs):
             return ""
         shown = f"{len(self.rows):,} of {len(self.systems):,} groups and {len(self.listed):,} of {len(self.runs):,} runs"
-        which = f" (baselines, and the best by {self.split}/{BEST})" if len(self.rows) < len(self.systems) else ""
+        which = f" (baselines, and the best by {BEST})" if len(self.rows) < len(self.systems) else ""
         return f" Shown are {shown}{which}: --where KEY=VALUE selects others, and kdx-compare -o FILE.csv lists all."
 
     @property
@@ -98,7 +98,7 @@ def gather(runs: Sequence[RunRecord]) -> Material:
         systems.append(System(group, look(index), list(group.finished.values()), group.unfinished))
     tested = [split_of(run.metrics) for run in sound if run.state == "finished"]
     split = "test" if tested and tested.count("test") * 2 > len(tested) else "val"
-    rows = shown(systems, f"{split}/{BEST}")
+    rows = shown(systems, BEST)
     by_seed = zip_longest(*(system.group.runs for system in rows))  # so that each group has a run with details
     listed = runs if len(runs) <= MOST_RUNS else [run for seed in by_seed for run in seed if run is not None][:MOST_RUNS]
     drawn = [run for system in rows[:MOST_GROUPS] for run in system.group.runs]

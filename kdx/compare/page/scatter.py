@@ -9,7 +9,7 @@ import numpy as np
 
 from kdx.compare.metric_names import direction, finite, titled, unit, what
 from kdx.compare.metric_selection import added_metrics
-from kdx.compare.page.charts import NEUTRAL, Chart, Figure, figure, name_of, trace
+from kdx.compare.page.charts import NEUTRAL, Chart, Figure, figure, first_shown, log_axis, name_of, trace
 from kdx.compare.page.material import MOST_GROUPS, Material, System
 
 METRICS = ("student/accuracy", "student/ece", "student/nll", "student/entropy", "student/brier", "agreement", "kl")
@@ -34,7 +34,8 @@ def seeds(material: Material) -> Chart | None:
         return None
     figures = {str(place): _strip(systems, name) for place, name in enumerate(names)}
     note = "Dots: seeds. Line: mean of the group."
-    return Chart("seeds", "Metrics by group", note + material.left_out, figures, [("Metric", [titled(name) for name in names])])
+    select, note = ("Metric", [titled(name) for name in names]), note + material.left_out
+    return Chart("seeds", "Metrics by group", note, figures, [select], starts=first_shown(names))
 
 
 def _strip(systems: Sequence[System], name: str) -> Figure:
@@ -91,10 +92,11 @@ def pareto(material: Material) -> Chart | None:
     if len([system for system in material.rows if system.done]) < 2 or not costs or not gains:
         return None
     figures = {f"{i},{j}": _trade(material, cost, gain) for i, cost in enumerate(costs) for j, gain in enumerate(gains)}
-    options = [("Quality", [titled(gain) for gain in gains])]
+    selects = [("Cost", [titled(cost) for cost in costs]), ("Quality", [titled(gain) for gain in gains])]
     note = "Points: mean of a group, with ± one standard deviation over seeds. Dotted line: Pareto front (no other group is "
     note += "better in both cost and quality). Open diamonds: teachers, which are not part of the front." + material.unlisted
-    return Chart("pareto", "Quality and cost", note, figures, [("Cost", [titled(cost) for cost in costs]), *options])
+    starts = [f"0,{place}" for place in first_shown(gains)]
+    return Chart("pareto", "Quality and cost", note, figures, selects, starts=starts)
 
 
 def _trade(material: Material, cost: str, gain: str) -> Figure:
@@ -113,7 +115,7 @@ def _trade(material: Material, cost: str, gain: str) -> Figure:
     if teachers:
         mark = {"color": NEUTRAL, "size": 12, "symbol": "diamond-open", "line": {"width": 2}}
         traces.append(trace("markers", teachers, "teacher<br>%{x:.4s}, %{y:.4g}<extra></extra>", name="teacher", marker=mark))
-    scale = {"type": "log", "tickformat": "~s", "nticks": 7}
+    scale = log_axis([x for _, x, _ in measured] + [x for x, _ in teachers], tickformat="~s")
     label = what(gain) + (f", {unit(gain)}" if unit(gain) else "")
     return figure(traces, what(cost) + (f", {unit(cost)}" if unit(cost) else ""), label, xaxis=scale)
 

@@ -49,7 +49,7 @@ def history(material: Material) -> Chart | None:
 def importance(material: Material) -> Chart | None:
     """Return the importance of each setting for each objective."""
     note = "Share of the variance of the objective that a setting explains (fANOVA), over finished trials. With few trials, "
-    return _chart(material, "search-importance", "Importance of settings", note + "it is a rough estimate.", _importance)
+    return _chart(material, "search-importance", "Importance in the search", note + "it is a rough estimate.", _importance)
 
 
 def front(material: Material) -> Chart | None:

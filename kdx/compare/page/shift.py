@@ -71,7 +71,8 @@ def chart(material: Material) -> Chart | None:
         return None
     selects = [("Corruption", corruptions), ("Metric", [what(metric) for metric in metrics])]
     note = "Mean over the evaluated runs. Severity 0: images without corruption. Solid: student. Dotted: teacher."
-    return Chart("corruptions", "Corruptions", note, figures, selects)
+    starts = [f"0,{j}" for j, metric in enumerate(metrics) if metric in METRICS[:2]]  # accuracy, and ECE beside it
+    return Chart("corruptions", "Corruptions", note, figures, selects, starts=starts or ["0,0"])
 
 
 def severities(runs: list[dict[float, dict[str, float]]], network: str, metric: str) -> dict[float, float]:

@@ -15,7 +15,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from kdx.compare.page import curves, influences, reliability, scatter, search, shift
+from kdx.compare.page import choices, curves, factors, influences, reliability, scatter, search, shift
 from kdx.compare.page.baseline_differences import BaselineDifferences, baseline_differences
 from kdx.compare.page.charts import DARK, SHAPES, templates
 from kdx.compare.page.details import details, hardware
@@ -27,7 +27,10 @@ SCRIPTS = ("common.js", "table.js", "charts.js", "detail.js", "differences.js", 
 SIZE = 7_900_000  # maximum number of characters of a page; pictures beyond it are left out
 REST = 6_000  # characters per run for its table rows, config and facts
 SECTIONS = (
+    ("choose-t", "How to choose T", (choices.temperature,)),
+    ("choose-px", "Which resolution", (choices.resolution,)),
     ("results", "Results", (scatter.seeds, scatter.pareto)),
+    ("sweep", "Sweep", (factors.importance, factors.parallel)),
     ("search", "Search", (search.history, search.importance, search.front)),
     ("training", "Training", (curves.training, curves.temperatures)),
     ("calibration", "Calibration", (reliability.chart, scatter.entropy)),

@@ -1,6 +1,9 @@
 // Charts are drawn when they become visible, and again when the theme or an option changes.
 const drawn = new Map(); // element -> the function that draws it
-const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+// The toolbar lies in the margin above the data (see `_template`) and appears on hover. Where nothing hovers there is none, and a
+// finger scrolls the page instead of zooming.
+const touch = matchMedia("(hover: none)").matches;
+const options = { displaylogo: false, responsive: true, displayModeBar: touch ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
 
 // The figure in the colors of the current theme.
 function themed(figure, changes = {}) {
@@ -20,6 +23,7 @@ function plot(element, figure, { log = false } = {}) {
   const height = drawing.layout.height ?? Math.max(300, Math.min(440, 0.6 * element.clientWidth));
   element.style.minHeight = height + "px";
   drawing.layout.height = height;
+  if (touch) Object.assign(drawing.layout, { dragmode: false, margin: { ...drawing.layout.margin, t: 12 } });
   const least = drawing.layout.meta?.minWidth ?? 0;
   if (element.clientWidth < least) drawing.layout.width = least;
   legend(element, drawing.data);
@@ -102,22 +106,21 @@ function redraw() {
   for (const mark of all("[data-color]")) mark.setAttribute("fill", dark ? page.dark[mark.dataset.color] : mark.dataset.color);
 }
 
+const figures = new Map(); // chart -> its figures, read when it is first drawn
 for (const chart of all(".chart")) {
-  const key = chart.dataset.chart;
-  let data = null;
+  const { chart: key, start } = chart.dataset;
   const selects = all("select", chart);
   const log = chart.querySelector("[data-log]");
   const draw = () => {
-    data ??= JSON.parse(byId("data-" + key).textContent);
-    const places = [];
+    if (!figures.has(key)) figures.set(key, JSON.parse(byId("data-" + key).textContent));
+    const places = start.split(",");
     for (const select of selects) places[Number(select.dataset.place)] = select.value;
-    const choice = Array.from({ length: data.first.split(",").length }, (_, i) => places[i] ?? "0").join(",");
-    plot(chart.querySelector(".plot"), data.figures[choice] ?? data.figures[data.first], { log: log?.checked });
+    plot(chart.querySelector(".plot"), figures.get(key)[places.join(",")], { log: log?.checked });
   };
   selects.forEach((select, i) => {
-    const before = kept[`choice-${key}-${i}`];
+    const before = kept[`choice-${key}-${start}-${i}`];
     if (before !== undefined && select.options[before]) select.value = before;
-    select.addEventListener("change", () => { keep(`choice-${key}-${i}`, select.value); draw(); });
+    select.addEventListener("change", () => { keep(`choice-${key}-${start}-${i}`, select.value); draw(); });
   });
   log?.addEventListener("change", draw);
   whenSeen(chart.querySelector(".plot"), draw);

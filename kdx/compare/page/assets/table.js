@@ -125,6 +125,8 @@ function listColumns(table) {
 }
 
 for (const table of tables) {
+  const heads = all("thead th", table).map((head) => [head.querySelector("button").firstChild.textContent, head.querySelector("small")?.textContent.replace(/^student, (test|val)(, )?/, "")]);
+  for (const cell of all("td", table)) cell.dataset.label = heads[cell.cellIndex].filter(Boolean).join(", "); // of a card, on a phone
   for (const [key, shown] of Object.entries(kept["column-" + table.dataset.name] ?? {})) showColumn(table, key, shown);
   const sorted = kept["sort-" + table.dataset.name];
   if (sorted && sorted[0] < table.rows[0].cells.length) sort(table, ...sorted);
