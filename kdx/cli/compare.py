@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kdx.cli.run_folders import chosen, leave, parser, writable
 
+if TYPE_CHECKING:
+    from kdx.compare.comparison import Comparison
+
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "table"}
+PIVOT = "methods as rows, pairs of teacher and student as columns; METRIC: default accuracy; as markdown or latex"
 PURPOSE = "Compare runs in a table: mean and spread over seeds, differences to a baseline."
 EXAMPLES = """
 Runs that differ only in their seed are one group: mean ± standard deviation. Against a baseline,
@@ -21,6 +25,7 @@ examples:
   kdx-compare outputs/sweeps/2026-11-22_18-25-52 --against scratch
   kdx-compare outputs --against supervised_digits --where data.train_size=300
   kdx-compare outputs --metrics 'test/student/*' seconds --sort test/student/nll
+  kdx-compare outputs --pivot -o pairs.tex       a paper's table: methods by pairs of teacher and student
   kdx-compare outputs -o table.tex               also .md, .csv, .txt, or --format
 """
 
@@ -42,6 +47,7 @@ def _compare(arguments: Sequence[str] | None) -> None:
     arguments_parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write to this file instead of the terminal"
     )
+    arguments_parser.add_argument("--pivot", nargs="?", const="", metavar="METRIC", help=PIVOT)
     options = arguments_parser.parse_args(arguments)
     suffix = options.output.suffix.lower() if options.output else ".txt"
     if options.format is None and suffix not in SUFFIXES:
@@ -55,6 +61,9 @@ def _compare(arguments: Sequence[str] | None) -> None:
     if options.sort is not None:
         comparison = tables.ordered(comparison, options.sort)
     form = options.format or SUFFIXES[suffix]
+    if options.pivot is not None:
+        _write(_pivot(comparison, options.pivot, form), options.output)
+        return
     if options.output is None and form == "table" and sys.stdout.isatty():
         from rich.console import Console
 
@@ -63,11 +72,25 @@ def _compare(arguments: Sequence[str] | None) -> None:
     text = tables.FORMATS[form](comparison)
     for caveat in comparison.caveats if form == "csv" else ():  # other formats include the caveats below the table
         print(f"kdx: note: {caveat}", file=sys.stderr)
-    if options.output is None:
+    _write(text, options.output)
+
+
+def _pivot(comparison: Comparison, metric: str, form: str) -> str:
+    from kdx.compare import pivot
+    from kdx.compare.metric_names import split_of
+
+    if form not in pivot.FORMATS:
+        raise ValueError(f"--pivot has no format {form}: use one of {', '.join(pivot.FORMATS)}, or -o with .md or .tex")
+    names = [name for row in comparison.rows for run in row.group.finished.values() for name in run.metrics]
+    return pivot.FORMATS[form](pivot.pivot(comparison, metric or f"{split_of(names)}/student/accuracy"))
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
         sys.stdout.write(text)
         return
-    writable(options.output).write_text(text, encoding="utf-8")
-    print(options.output)
+    writable(output).write_text(text, encoding="utf-8")
+    print(output)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,32 @@ from PIL import Image, ImageDraw, ImageFont
 from kdx.report.per_class import named
 
 TILE, GAP, LINE, COLUMNS = 150, 14, 17, 8
+HEIGHT = TILE + 4 * LINE + GAP  # of a tile with its lines
+KINDS = {  # by whether the student and the teacher are right
+    (False, True): "student wrong, teacher right",
+    (True, False): "student right, teacher wrong",
+    (False, False): "both wrong",
+    (True, True): "both right",
+}
 TEACHER, STUDENT, GRAY = "#d1495b", "#2e7dd1", "#666666"
 LONGEST = 22  # characters that fit below a tile
+
+
+def kind(row: Mapping[str, Any]) -> str:
+    """Return which of the two networks is right; without a label, whether their predictions differ."""
+    if row["label"] < 0:
+        return "different predictions" if row["teacher"] != row["student"] else "the same prediction"
+    return KINDS[(row["student"] == row["label"], row["teacher"] == row["label"])]
+
+
+def size(count: int) -> tuple[int, int]:
+    """Return width and height of the sheet of `count` images, px."""
+    return GAP + min(COLUMNS, count) * (TILE + GAP), GAP + LINE + -(-count // COLUMNS) * HEIGHT
+
+
+def corner(i: int) -> tuple[int, int]:
+    """Return the upper left corner of the i-th image on its sheet, px; it is TILE px wide and high."""
+    return GAP + i % COLUMNS * (TILE + GAP), GAP + LINE + i // COLUMNS * HEIGHT
 
 
 def picture(
@@ -32,14 +57,13 @@ def picture(
         text = "none" if label < 0 else named(label, names)
         return text if len(text) <= LONGEST - 7 else text[: LONGEST - 8] + "…"
 
-    across = min(COLUMNS, len(rows))
-    down = -(-len(rows) // COLUMNS)
-    height = TILE + 4 * LINE + GAP
-    sheet = Image.new("RGB", (GAP + across * (TILE + GAP), GAP + LINE + down * height), "white")
+    sheet = Image.new("RGB", size(len(rows)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    pen.text((GAP, GAP // 2), "Largest disagreement of student and teacher: KL(teacher || student) in nats", "black", font)
+    kinds = [f"{name}: {count}" for name, count in Counter(kind(row) for row in rows).most_common()]
+    title = " · ".join(["Largest disagreement of student and teacher: KL(teacher || student) in nats", *kinds])
+    pen.text((GAP, GAP // 2), title, "black", font)
     for i, (image, row) in enumerate(zip(images, rows, strict=True)):
-        x, y = GAP + i % COLUMNS * (TILE + GAP), GAP + LINE + i // COLUMNS * height
+        x, y = corner(i)
         _paste(sheet, (x, y), image)
         lines = [
             (f"#{row['index']}  label {name(row['label'])}", "black"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 ACROSS = 5
+LONGEST = 28  # characters of a title that fit above a diagram
 BLUE, ORANGE, GREEN = COLORS[:3]
 LEGEND = (
     "bars: accuracy per bin of confidence; below: fraction of examples per bin\n"
@@ -90,8 +91,10 @@ def _draw(upper: Axes, lower: Axes, diagram: Mapping[str, Any], *, first: bool, 
     upper.plot(mean[some], accuracy[some], ls="", marker="o", ms=3.5, color=INK, mec="white", mew=0.6, clip_on=False)
     network = diagram["network"]
     name = "student" if network.startswith("student_at_") else TITLES.get(network, network)
-    upper.set_title(f"{name}, {diagram['resolution']} px\n", loc="left", fontsize=9.5, color=INK)
-    facts = f"accuracy {correct.sum() / total:.3f} · ECE {np.abs(confidence - correct).sum() / total:.3f}"
+    short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    upper.set_title(f"{short}\n", loc="left", fontsize=9.5, color=INK)
+    ece = np.abs(confidence - correct).sum() / total
+    facts = f"{diagram['resolution']} px · accuracy {correct.sum() / total:.3f} · ECE {ece:.3f}"
     upper.text(0, 1.03, facts, transform=upper.transAxes, fontsize=8, color=SOFT)
     _bars(lower, edges, count / total, np.zeros_like(count), color="#777777")
     for axis in (upper, lower):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
+from urllib.parse import urlsplit, urlunsplit
 
 MASK = "******"
 NAME = (  # the end of the name of a secret: api_key, WANDB_API_KEY, authToken, secret_access_key, aws_access_key_id
@@ -64,6 +65,14 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
     text = SIGNATURE.sub(rf"\1{MASK}", text)
     text = QUOTED_OVERRIDE.sub(lambda found: f"{found[1]}{found[2]}{_hidden(found[2], found[3])}{found[1]}", text)
     return PAIR.sub(_hide, LINE.sub(_hide, OVERRIDE.sub(_hide, text)))
+
+
+def web_link(url: Any) -> str:
+    """Return a web address without user, password, query and fragment, which may hold keys; "" if it is none."""
+    parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def mask_code(text: str) -> str:

@@ -16,9 +16,9 @@ from kdx.report.plots import COLORS
 
 METRICS = ("accuracy", "ece", "nll")
 NOTE = (
-    "Dots: seeds on val. Line: mean, with Student's 95 % interval over seeds, cut off where it is far wider than the seeds. Star: "
-    "the best mean on val, which is chosen; only its value on test is stated. If the epoch is selected on val as well, values on "
-    "val are slightly optimistic."
+    "Dots: seeds on val. Line: mean, with Student's 95 % interval over seeds, cut off where it is far wider than the seeds. "
+    "Star: the best mean on val, which is chosen; only its value on test is stated. If the epoch is selected on val as well, "
+    "values on val are slightly optimistic."
 )
 
 

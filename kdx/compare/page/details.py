@@ -16,6 +16,7 @@ from kdx.compare.page.pictures import Album
 from kdx.compare.page.reliability import MOST_SIDE_BY_SIDE, diagrams_of, pooled, side_by_side
 from kdx.compare.page.table import plain
 from kdx.compare.runs import RunRecord
+from kdx.run.masking import web_link
 
 MOST_DIAGRAMS = 24  # runs with a reliability diagram in their details; limits the size of the page
 
@@ -42,13 +43,16 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
     listed = {id(run) for run in material.listed}
     runs = []
     for run in material.listed:
+        examples = album.examples(run) if id(run) in first else []
         differing = {path: value for path, value in configs[str(run.path)].items() if shared.get(path) != value}
         entry = {
             "id": material.id(run), "name": run.name, "seed": run.seed, "state": run.state, "problem": run.problem,
-            "baseline": run.baseline, "facts": facts(run), "folder": _link(run.path, page), "differing": differing,
+            "baseline": run.baseline, "facts": facts(run), "folder": _link(run.path, page),
+            "wandb": web_link(_json(run.path / "wandb.json").get("url")), "differing": differing,
             "lacks": [path for path in shared if path not in configs[str(run.path)]],
             "values": [rounded(run.metrics.get(name), 8) for name in names],
-            "pictures": album.of(run) if id(run) in first else [],
+            "examples": examples,
+            "pictures": album.of(run, "disagreement.png" if examples else "") if id(run) in first else [],
             "reliability": _diagram(run) if id(run) in drawn else None,
         }  # fmt: skip
         runs.append(entry)

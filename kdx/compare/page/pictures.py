@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from kdx.compare.runs import RunRecord
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-WIDTH = 900  # px
+WIDTH, SMALL = 900, 96  # px, of a picture and of an image in it
 MOST_RUNS = 12
 BUDGET = 900_000  # characters of all pictures together
 PICTURES = (
@@ -27,16 +28,68 @@ class Album:
     def __init__(self, room: int = BUDGET) -> None:
         self._runs, self._left = MOST_RUNS, min(room, BUDGET)
 
-    def of(self, run: RunRecord) -> list[dict[str, str | int]]:
-        """Return [{"caption", "source" (a data URI), "width", "height"}]; empty if the run has none or the limit is reached."""
+    def of(self, run: RunRecord, without: str = "") -> list[dict[str, str | int]]:
+        """Return [{"caption", "source" (a data URI), "width", "height"}] but of one file; empty beyond the limits."""
         pictures: list[dict[str, str | int]] = []
         for name, caption in PICTURES if self._runs else ():
-            picture = embedded(run.path / name)
+            picture = embedded(run.path / name) if name != without else None
             if picture and len(str(picture["source"])) <= self._left:
                 self._left -= len(str(picture["source"]))
                 pictures.append({"caption": caption, **picture})
         self._runs -= bool(pictures)
         return pictures
+
+    def examples(self, run: RunRecord) -> list[dict[str, str | list[str]]]:
+        """Return [{"kind", "lines", "source" (a data URI)}] of the images with the largest disagreement, while there is room.
+
+        They are cut out of the picture of the run. Without a file, or with one of another version, the list is empty.
+        """
+        examples: list[dict[str, str | list[str]]] = []
+        for example in disagreements(run) if self._runs else ():
+            if len(str(example["source"])) > self._left:
+                break
+            self._left -= len(str(example["source"]))
+            examples.append(example)
+        return examples
+
+
+def disagreements(run: RunRecord) -> list[dict[str, str | list[str]]]:
+    """Return all examples of `Album.examples`."""
+    from PIL import Image
+
+    from kdx.report import disagreement, per_class
+
+    try:
+        rows = json.loads((run.path / "disagreement.json").read_bytes())["examples"]
+        with Image.open(run.path / "disagreement.png") as opened:
+            sheet = opened.convert("RGB")
+        if sheet.size != disagreement.size(len(rows)):
+            return []
+        names = _class_names(run)
+        examples: list[dict[str, str | list[str]]] = []
+        for i, row in enumerate(rows):
+            x, y = disagreement.corner(i)
+            tile = sheet.crop((x, y, x + disagreement.TILE, y + disagreement.TILE)).resize((SMALL, SMALL))
+            lines = [f"label {per_class.named(row['label'], names) if row['label'] >= 0 else 'none'}"]
+            lines += [
+                f"{who} {per_class.named(row[who], names)} {row[f'{who}_confidence']:.3f}" for who in ("teacher", "student")
+            ]
+            lines += [f"KL {row['kl']:.2f} · #{row['index']}"]
+            examples.append({"kind": disagreement.kind(row), "lines": lines, "source": _source(tile)})
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError, Image.DecompressionBombError):
+        return []
+    return examples
+
+
+def _class_names(run: RunRecord) -> list[str] | None:
+    from kdx.report import per_class
+
+    try:
+        columns, rows = per_class.read(run.path / "per_class.csv")
+    except (OSError, ValueError):
+        return None
+    k, name = columns.index("class"), columns.index("name")
+    return list({row[k]: str(row[name]) for row in rows}.values())
 
 
 def embedded(path: Path, width: int = WIDTH) -> dict[str, str | int] | None:
@@ -50,9 +103,12 @@ def embedded(path: Path, width: int = WIDTH) -> dict[str, str | int] | None:
         return None
     if picture.width > width:
         picture = picture.resize((width, max(1, round(picture.height * width / picture.width))), Image.Resampling.LANCZOS)
+    return {"source": _source(picture), "width": picture.width, "height": picture.height}
+
+
+def _source(picture: Image) -> str:
     content, kind = _smaller(picture)
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return {"source": source, "width": picture.width, "height": picture.height}
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _smaller(picture: Image) -> tuple[bytes, str]:

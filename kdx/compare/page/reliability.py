@@ -119,8 +119,9 @@ def side_by_side(diagrams: Sequence[Diagram]) -> Figure:
         if i == 0:
             layout["yaxis"]["title"] = {"text": "accuracy"}
             layout[f"yaxis{low}"]["title"] = {"text": "fraction"}
-        pixels = f", {diagram.resolution:g} px" if isinstance(diagram.resolution, int | float) else ""
-        title = f"<b>{name_of(diagram.network.partition('_at_')[0].replace('_', ' '))}</b>{pixels}<br>ECE {diagram.ece:.3f}"
+        pixels = f"{diagram.resolution:g} px · " if isinstance(diagram.resolution, int | float) else ""
+        name = name_of(diagram.network.partition("_at_")[0].replace("_", " "), 17)
+        title = f"<b>{name}</b><br>{pixels}ECE {diagram.ece:.3f}"
         layout["annotations"].append(
             {"text": title, "x": domain[0], "y": 1.0, "xref": "paper", "yref": "paper", "showarrow": False}
             | {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12}}

@@ -13,7 +13,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from kdx.run.masking import mask
+from kdx.run.masking import mask, web_link
 from kdx.training.loggers.journal import FinalReport, Journal, Row, RunInfo
 
 log = logging.getLogger("kdx")
@@ -56,7 +56,10 @@ class Wandb(Journal, WandbLogger):
         arguments = {"dir": self.folder, "project": self.project, "entity": self.entity, "tags": tags, **chosen, **again}
         run = _start(arguments, self.mode or os.environ.get("WANDB_MODE"), self.init_timeout)
         super().__init__(experiment=run, save_dir=self.folder, log_model=False)  # Lightning takes a run nowhere else
-        (Path(self.folder) / ID).write_text(json.dumps({"id": run.id, "project": self.project}) + "\n", encoding="utf-8")
+        link = {} if run.offline else {"url": web_link(run.url)}
+        (Path(self.folder) / ID).write_text(
+            json.dumps({"id": run.id, "project": self.project, **link}) + "\n", encoding="utf-8"
+        )
         self._axes(about)
         self.log_hyperparams(dict(about.config))
 

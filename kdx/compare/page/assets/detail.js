@@ -48,6 +48,24 @@ function configTable(run) {
   ];
 }
 
+// The images on which student and teacher differ most; a button shows those of one kind only.
+function disagreements(examples) {
+  const tiles = examples.map(({ kind, lines, source }) => [kind, make("figure", { class: "tile" },
+    make("img", { src: source, alt: lines[0], width: 96, height: 96 }), make("figcaption", {}, ...lines.map((line) => make("span", {}, line))))]);
+  const kinds = ["all", ...new Set(examples.map(({ kind }) => kind))];
+  const buttons = kinds.map((kind) => {
+    const count = examples.filter((example) => kind === "all" || example.kind === kind).length;
+    const button = make("button", { type: "button", "aria-pressed": String(kind === "all") }, `${kind} `, make("span", {}, String(count)));
+    button.addEventListener("click", () => {
+      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+      for (const [own, tile] of tiles) tile.hidden = kind !== "all" && own !== kind;
+    });
+    return button;
+  });
+  return [make("div", { class: "switch", role: "group", "aria-label": "Kind of disagreement" }, ...buttons), make("div", { class: "tiles" }, ...tiles.map(([, tile]) => tile)),
+    make("p", { class: "note" }, `The ${examples.length} images with the largest KL(teacher || student), in nats; after each prediction, its confidence.`)];
+}
+
 function open(run) {
   const seed = run.seed === null ? "" : `, seed ${run.seed}`;
   byId("detail-title").textContent = run.name + seed;
@@ -66,11 +84,13 @@ function open(run) {
     diagram = make("div", { class: "plot", role: "img", "aria-label": "Reliability diagrams of this run" });
     parts.push(...section("Reliability", [diagram]));
   }
+  if (run.examples.length) parts.push(...section("Largest disagreement between student and teacher", disagreements(run.examples)));
   for (const picture of run.pictures) {
     const { source, caption, width, height } = picture;
     parts.push(...section(caption, [make("figure", {}, make("img", { src: source, alt: caption, width, height, loading: "lazy" }))]));
   }
   parts.push(...section("Provenance", [pairs(run.facts)]));
+  if (run.wandb) parts.push(make("p", { class: "note" }, make("a", { href: run.wandb, rel: "noopener noreferrer" }, "Open the run in W&B")));
   if (run.folder) parts.push(make("p", { class: "note" }, make("a", { href: run.folder }, "Open the folder")));
   parts.push(...section("Config", Object.keys(settings(run)).length && run.state !== "damaged" ? configTable(run) : []));
   byId("detail-body").replaceChildren(...parts);
