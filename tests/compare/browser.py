@@ -44,8 +44,16 @@ def chromium() -> Iterator[Any]:
 class Seen:
     """A page in the browser, what went wrong on it, and what it asked for besides itself."""
 
-    def __init__(self, chromium: Any, file: Path, width: int = 1400, theme: str = "light", motion: str = "reduce") -> None:
-        self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion=motion)
+    def __init__(
+        self, chromium: Any, file: Path, width: int = 1400, theme: str = "light", motion: str = "reduce", touch: bool = False
+    ) -> None:
+        self.context = chromium.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=theme,
+            reduced_motion=motion,
+            has_touch=touch,
+            is_mobile=touch,
+        )
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.errors: list[str] = []

@@ -12,6 +12,8 @@ import numpy as np
 from fake import fake_run
 from PIL import Image, ImageDraw
 
+from kdx.report import disagreement
+
 TAU, PX, EPOCHS = "temperature.value", "resolution.student", "trainer.max_epochs"
 POINTS: list[dict[str, Any]] = [
     *({TAU: tau} for tau in (1.0, 4.0, 10.0)),
@@ -117,6 +119,20 @@ def shifted(folder: Path) -> None:
     ]
     (folder / "evaluations").mkdir()
     (folder / "evaluations" / "shift.json").write_text(json.dumps({"of": "student", "clean": clean, "shift": entries}))
+
+
+def disagreeing(folder: Path) -> None:
+    """The files of the images with the largest disagreement, as a run writes them; the classes are dog and cat."""
+    pairs = [(1, 1, 0), (1, 1, 0), (1, 0, 0)]  # label, teacher, student
+    sure = {"teacher_confidence": 0.9, "student_confidence": 0.6, "kl": 2.0}
+    rows = [
+        {"index": i, "label": label, "teacher": teacher, "student": student, **sure}
+        for i, (label, teacher, student) in enumerate(pairs)
+    ]
+    images = [np.full((3, 8, 8), 60 * (i + 1), np.uint8) for i in range(len(rows))]
+    disagreement.picture(images, rows, ["dog", "cat"]).save(folder / "disagreement.png")
+    (folder / "disagreement.json").write_text(json.dumps({"split": "test", "examples": rows}))
+    (folder / "per_class.csv").write_text("split,class,name,count\ntest,0,dog,1\ntest,1,cat,2\n")
 
 
 def study(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import pytest
 from browser import Seen, chromium, find_chromium, missing  # noqa: F401  # a fixture is found by its name
 from fake import fake_run
-from page_runs import TAU, rich_run, sweep
+from page_runs import TAU, disagreeing, rich_run, sweep
 
 from kdx.compare.page import write
 from kdx.compare.runs import find_runs
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser is enough
 Opened = Callable[..., Seen]
+CHARTS = 28  # of the sweep of page_runs: 17 charts, of which 11 show ECE beside accuracy
+TOUCHING = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => ['xtick', 'ytick'].flatMap((kind) => {
+  const boxes = [...plot.querySelectorAll(`.${kind} text`)].map((it) => [it.textContent, it.getBoundingClientRect()]);
+  return boxes.flatMap(([a, first], i) => boxes.slice(i + 1).filter(([, second]) => first.left < second.right
+    && second.left < first.right && first.top + 2 < second.bottom && second.top + 2 < first.bottom).map(([b]) =>
+    `${plot.closest('.chart').dataset.chart}: ${a} and ${b}`));
+}))"""
 HOSTILE = "<script>alert('name')</script><img src=x onerror=alert('img')>"
 
 
@@ -56,10 +64,10 @@ def test_every_chart_is_drawn_when_it_comes_into_sight(page: Path, opened: Opene
     seen = opened(page)
     plots = seen.page.locator(".chart .plot")
     drawn = "document.querySelectorAll('.plot[data-drawn]').length"
-    assert plots.count() == 13
-    assert seen.page.evaluate(drawn) < 13
+    assert plots.count() == CHARTS
+    assert seen.page.evaluate(drawn) < CHARTS
     seen.scroll_through()
-    assert seen.page.evaluate(drawn) == 13
+    assert seen.page.evaluate(drawn) == CHARTS
     for plot in plots.all():
         marks = plot.locator("svg .trace path.js-line, svg .trace .points path, svg .bars path")
         assert marks.count() > 0, plot.evaluate("(it) => it.closest('.chart').dataset.chart")
@@ -67,13 +75,15 @@ def test_every_chart_is_drawn_when_it_comes_into_sight(page: Path, opened: Opene
 
 def test_a_choice_draws_another_figure(page: Path, opened: Opened) -> None:
     seen = opened(page)
-    chart = seen.page.locator("[data-chart=curves]")
+    chart = seen.page.locator("[data-chart=curves][data-start='0']")
     chart.scroll_into_view_if_needed()
     title = chart.locator(".ytitle")
     title.wait_for()
     assert title.text_content() == "accuracy"
     chart.get_by_label("Metric").select_option(label="ECE (student, val)")
     seen.page.wait_for_function("document.querySelector('[data-chart=curves] .ytitle').textContent === 'ECE'")
+    beside = seen.page.locator("[data-chart=curves]").nth(1)
+    assert beside.get_by_label("Metric").evaluate("(it) => it.selectedOptions[0].label") == "ECE (student, val)"
     lines = chart.locator(".scatterlayer .trace")
     before = lines.count()
     legend = chart.locator(".legend button").first
@@ -205,12 +215,65 @@ def test_on_a_telephone_only_boxes_scroll_sideways(page: Path, opened: Opened) -
     seen.scroll_through()
     wide = "document.documentElement.scrollWidth"
     assert seen.page.evaluate(wide) == 390
-    box = seen.page.locator(".scroller:visible").first
-    assert box.evaluate("(it) => it.scrollWidth > it.clientWidth")
+    boxes = seen.page.locator("table.overview:visible tbody tr").evaluate_all(
+        "(rows) => rows.map((it) => it.getBoundingClientRect())"
+    )
+    assert all(box["left"] >= 0 and box["right"] <= 390 for box in boxes)
+    assert all(above["bottom"] <= below["top"] for above, below in itertools.pairwise(boxes))  # cards, one below the other
+    card = seen.page.locator("table.overview:visible tbody tr").first
+    for cell in card.locator("td:visible").all():
+        text, label = cell.inner_text(), cell.evaluate("(it) => getComputedStyle(it, '::before').content")
+        assert not text or label.strip('"'), text
+        assert cell.evaluate("(it) => it.scrollWidth <= it.clientWidth"), text
+    labels_of_cells = card.locator("td:visible").evaluate_all("(cells) => cells.map((it) => it.dataset.label)")
+    assert labels_of_cells[:4] == ["n, seeds", "accuracy", "ECE", "NLL, nats"]
     seen.page.locator("table.overview:visible tbody a").first.click()
     dialog = seen.page.get_by_role("dialog")
     dialog.wait_for()
     assert dialog.evaluate("(it) => it.scrollWidth <= it.clientWidth") and seen.page.evaluate(wide) == 390
+
+
+def test_the_toolbar_is_above_the_data_and_absent_without_a_mouse(page: Path, opened: Opened) -> None:
+    seen = opened(page)
+    plot = seen.page.locator("[data-chart=seeds] .plot").first
+    plot.scroll_into_view_if_needed()
+    plot.locator(".modebar").wait_for(state="attached")
+    assert plot.locator(".modebar").evaluate("(it) => getComputedStyle(it.querySelector('.modebar-group')).opacity") == "0"
+    plot.hover()
+    inside = "(it) => it.getBoundingClientRect()"
+    bar, data = plot.locator(".modebar-group").first.evaluate(inside), plot.locator(".bglayer").first.evaluate(inside)
+    assert bar["bottom"] <= data["top"] + 1
+    touched = opened(page, width=390, touch=True)
+    touched.scroll_through()
+    assert touched.page.locator(".modebar-btn").count() == 0
+
+
+def test_no_two_ticks_of_an_axis_touch(page: Path, opened: Opened) -> None:
+    for width in (1400, 390):
+        seen = opened(page, width=width)
+        seen.scroll_through()
+        touching = seen.page.evaluate(TOUCHING)
+        assert not touching, (width, touching)
+
+
+def test_images_of_disagreement_are_shown_by_kind(tmp_path: Path, opened: Opened) -> None:
+    folder = fake_run(tmp_path / "a")
+    disagreeing(folder)
+    (folder / "wandb.json").write_text('{"id": "a1", "url": "https://wandb.ai/me/kdx/runs/a1?apiKey=secret"}')
+    file = write(find_runs([folder]), tmp_path / "page.html")
+    assert "secret" not in file.read_text()
+    seen = opened(file)
+    seen.page.locator("table.overview:visible tbody a").first.click()
+    dialog = seen.page.get_by_role("dialog")
+    tiles = dialog.locator(".tile:visible")
+    assert tiles.count() == 3 and "teacher cat 0.900" in tiles.first.inner_text()
+    assert tiles.first.locator("img").evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 96
+    dialog.get_by_role("button", name="student wrong, teacher right 2").click()
+    assert tiles.count() == 2
+    dialog.get_by_role("button", name="both wrong 1").click()
+    assert tiles.count() == 1 and "label cat" in tiles.inner_text()
+    assert dialog.get_by_text("Open the run in W&B").get_attribute("href") == "https://wandb.ai/me/kdx/runs/a1"
+    assert dialog.get_by_text("Views of the first").count() == 0 and dialog.locator("img").count() == 3
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(page: Path, opened: Opened) -> None:

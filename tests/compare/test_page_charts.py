@@ -230,7 +230,7 @@ def test_every_figure_is_one_that_plotly_knows(material: Material) -> None:
             for figure in chart.figures.values():
                 go.Figure(figure)  # ValueError for a property that Plotly does not have
                 assert figure["data"], chart.key
-    assert len(keys) == 13
+    assert len(keys) == 17
 
 
 def test_a_search_is_drawn_from_its_file_and_from_nothing_else(tmp_path: Path) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake import fake_run
-from page_runs import EPOCHS, TAU, rich_run, sweep
+from page_runs import EPOCHS, TAU, disagreeing, rich_run, sweep
 from PIL import Image
 
+from kdx.compare.comparison import compare
 from kdx.compare.page.baseline_differences import baseline_differences
 from kdx.compare.page.details import details
 from kdx.compare.page.material import Material, gather
-from kdx.compare.page.pictures import Album, embedded
+from kdx.compare.page.pictures import Album, disagreements, embedded
 from kdx.compare.page.table import group_table, run_table, varying
 from kdx.compare.page.writing import embedded as inside
 from kdx.compare.runs import find_runs
+from kdx.compare.tables import notes
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,37 @@ def test_pictures_are_made_small_and_broken_ones_left_out(tmp_path: Path) -> Non
     (tmp_path / "text.png").write_text("<svg onload=alert(1)>")
     assert embedded(tmp_path / "torn.png") is None and embedded(tmp_path / "text.png") is None
     assert embedded(tmp_path / "none.png") is None
+
+
+def test_images_of_disagreement_are_those_of_the_sheet(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path / "a")
+    disagreeing(folder)
+    (run,) = find_runs([folder])
+    examples = Album().examples(run)
+    assert [example["kind"] for example in examples] == ["student wrong, teacher right"] * 2 + ["both wrong"]
+    for i, example in enumerate(examples):
+        with Image.open(io.BytesIO(base64.b64decode(str(example["source"]).partition(",")[2]))) as tile:
+            assert abs(int(np.asarray(tile.convert("L")).mean()) - 60 * (i + 1)) <= 2
+    assert Album(room=10).examples(run) == []
+    Image.new("RGB", (100, 100)).save(folder / "disagreement.png")  # of another version
+    assert disagreements(run) == []
+    (folder / "disagreement.json").write_text('{"examples": [{"label": 1}]}')
+    assert disagreements(run) == []
+
+
+def test_without_an_interval_no_sentence_counts_intervals(tmp_path: Path) -> None:
+    for seeds, expected in ((1, False), (2, True)):
+        root = tmp_path / str(seeds)
+        for seed in range(seeds):
+            metrics = {f"test/student/{what}": 0.5 + 0.1 * seed * seed for what in ("accuracy", "ece", "nll")}
+            fake_run(root / f"t{seed}", {"seed": seed}, metrics)
+            fake_run(root / f"c{seed}", {"seed": seed, "baseline": "scratch"})
+        runs = find_runs([root])
+        note = baseline_differences(gather(runs)).note
+        text = " ".join(notes(compare(runs)))
+        for words in (note, text):
+            assert ("interval" in words.replace("(no interval): an interval needs", "")) == expected
+            assert "difference" in words and "0 intervals" not in words
 
 
 def test_an_album_is_full_at_some_point(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kdx.config.errors import ConfigError
 from kdx.config.schema import to_plain
 from kdx.data import remote
 from kdx.run import provenance
-from kdx.run.masking import MASK, MaskingFormatter, mask, mask_code, masked, masked_keys
+from kdx.run.masking import MASK, MaskingFormatter, mask, mask_code, masked, masked_keys, web_link
 
 SECRET = "hunter2, the 2nd"  # with what ends a word in a log, in a list and in YAML
 
@@ -179,3 +179,14 @@ def test_invalid_values_of_secrets_are_not_repeated() -> None:
     with pytest.raises(ConfigError) as error:
         _validate("logger.x.password", "hunter2", int)
     assert "hunter2" not in str(error.value) and "logger.x.password" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "file:///etc/passwd", "data:text/html,x", "wandb.ai/me", "", None, 3, "http://"]
+)
+def test_only_a_web_address_is_a_link(url: Any) -> None:
+    assert web_link(url) == ""
+
+
+def test_a_link_keeps_host_port_and_path_only() -> None:
+    assert web_link("http://a:b@here:8080/x/y?key=1#z") == "http://here:8080/x/y"

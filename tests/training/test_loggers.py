@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from kdx.report import per_class
 from kdx.run.folder import RunFolder
 from kdx.training.loggers.journal import FinalReport, Journal, RunInfo
 from kdx.training.loggers.metrics_file import MetricsFile
-from kdx.training.loggers.wandb import Wandb
+from kdx.training.loggers.wandb import Wandb, card
 
 Command = Callable[..., tuple[int, str, str]]
 TOGETHER = pytest.mark.xdist_group("loggers")  # one process, so that the run they read is made once
@@ -101,6 +102,15 @@ def test_an_offline_wandb_run_holds_everything(told: Path) -> None:
 
 @TOGETHER
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "url", ["https://wandb.ai/me/kdx/runs/a1?apiKey=local-123", "https://user:pass@wandb.ai/me/kdx/runs/a1#x"]
+)
+def test_the_address_of_an_online_wandb_run_is_kept_without_a_key(url: str) -> None:
+    online = SimpleNamespace(id="a1", offline=False, url=url)
+    assert card(online, "kdx") == {"id": "a1", "project": "kdx", "url": "https://wandb.ai/me/kdx/runs/a1"}
+    assert card(SimpleNamespace(id="a1", offline=True, url=None), "kdx") == {"id": "a1", "project": "kdx"}
+
+
 def test_tensorboard_holds_the_same(told: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -56,10 +56,7 @@ class Wandb(Journal, WandbLogger):
         arguments = {"dir": self.folder, "project": self.project, "entity": self.entity, "tags": tags, **chosen, **again}
         run = _start(arguments, self.mode or os.environ.get("WANDB_MODE"), self.init_timeout)
         super().__init__(experiment=run, save_dir=self.folder, log_model=False)  # Lightning takes a run nowhere else
-        link = {} if run.offline else {"url": web_link(run.url)}
-        (Path(self.folder) / ID).write_text(
-            json.dumps({"id": run.id, "project": self.project, **link}) + "\n", encoding="utf-8"
-        )
+        (Path(self.folder) / ID).write_text(json.dumps(card(run, self.project)) + "\n", encoding="utf-8")
         self._axes(about)
         self.log_hyperparams(dict(about.config))
 
@@ -122,6 +119,11 @@ class Wandb(Journal, WandbLogger):
 
     def close(self, failed: bool) -> None:
         self.experiment.finish(exit_code=int(failed))
+
+
+def card(run: Any, project: str) -> dict[str, str]:
+    """Return what a run's folder says of its W&B run: id and project, and its address if it is online, without any key in it."""
+    return {"id": run.id, "project": project} | ({} if run.offline else {"url": web_link(run.url)})
 
 
 def _use(run: Any, artifact: Any) -> None:
