@@ -111,7 +111,7 @@ def test_a_setting_without_effect_explains_what_the_line_says() -> None:
 def test_parallel_lines_pass_through_what_each_group_has(tmp_path: Path) -> None:
     table = {(t, lr, w): [0.5 + 0.01 * t + 0.1 * lr + w] for t in (1.0, 10.0) for lr in (1.0, 2.0) for w in (0.0, 0.25)}
     chart = factors.parallel(runs_of(tmp_path, table, (TAU, LR, WIDTH)))
-    assert chart is not None and "the best 1 by accuracy on val" in chart.note
+    assert chart is not None and "the best by accuracy on val, 1 of 8" in chart.note
     others, best = chart.figures["0"]["data"]
     assert chart.figures["0"]["layout"]["xaxis"]["ticktext"] == ["T", "lr", "weight_decay", "accuracy, val", "ECE, val"]
     assert best["y"][:4] == [1, 1, 1, 1] and best["y"][4:] == [0, None]  # ECE is least

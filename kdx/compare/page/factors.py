@@ -77,7 +77,8 @@ def parallel(material: Material) -> Chart | None:
     ranked = sorted(range(len(systems)), key=axes[len(axes) - len(whole)].places.__getitem__, reverse=True)
     best = set(ranked[: max(1, len(ranked) // 10)])
     labels = [name_of(system.short) for system in systems]
-    note = f"Lines: groups, the mean over seeds on val. Orange: the best {len(best)} by {what(next(iter(whole)))} on val. "
+    share_of_best = f"{len(best)} of {len(systems)}"
+    note = f"Lines: groups, the mean over seeds on val. Orange: the best by {what(next(iter(whole)))} on val, {share_of_best}. "
     note += "Baselines are left out."
     return Chart(
         "parallel", "Settings and metrics together", note + material.unlisted, {"0": _lines(axes, labels, best)}, wide=True

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdx.compare.metric_names import titled, unit, what
 from kdx.compare.page.charts import NEUTRAL, Chart, Figure, figure, name_of, trace
+from kdx.compare.page.curves import MOST_TICKS
 from kdx.compare.page.material import Material
 from kdx.report.plots import COLORS
 
@@ -135,7 +136,8 @@ def _history(study: Study, objective: str) -> Figure | None:
     so_far = list(itertools.accumulate((value for _, value in done), better))
     line = [(number, value) for (number, _), value in zip(done, so_far, strict=True)]
     traces.insert(0, trace("lines", line, line={"color": BEST, "width": 2, "shape": "hv"}, name="best so far"))
-    return figure(traces, "trial", _axis(objective), xaxis={"rangemode": "tozero"})
+    whole = {"dtick": 1} if len(study.trials) <= MOST_TICKS else {}  # no half trials
+    return figure(traces, "trial", _axis(objective), xaxis={"rangemode": "tozero", **whole})
 
 
 def _importance(study: Study, objective: str) -> Figure | None:
