@@ -11,6 +11,7 @@ from fake import fake_run
 from page_runs import PX, TAU
 from scipy import stats
 
+from kdx.compare.comparison import Cell
 from kdx.compare.page import choices, factors, influences
 from kdx.compare.page.charts import log_axis, ticks
 from kdx.compare.page.material import Material, gather
@@ -63,6 +64,13 @@ def test_one_seed_has_no_interval_and_one_value_no_choice(tmp_path: Path) -> Non
     assert chart.figures["0"]["data"][1]["error_y"]["array"] == [0, 0]
     assert choices.temperature(runs_of(tmp_path / "b", {(1.0,): [0.7, 0.8]})) is None
     assert choices.resolution(gather(find_runs([tmp_path / "a"]))) is None
+
+
+def test_many_values_stay_a_short_sentence_and_few_dots(tmp_path: Path) -> None:
+    cells = {float(t): Cell({seed: 0.5 + seed / 10 for seed in range(4)}, 0.65, 0.1) for t in range(1, 202)}
+    choice = choices.Choice(cells, 1.0, list(cells)[1:], True, None)
+    assert choices.sentence(choice, "accuracy", "T", "").endswith("not clearly better than 2, 3, 4, 5, 6, 7 and 194 more.")
+    assert [len(line["x"]) for line in choices.drawing(choice, "accuracy", "T")["data"]] == [0, 201, 1]
 
 
 def test_the_smallest_resolution_that_is_not_clearly_worse_is_named(tmp_path: Path) -> None:

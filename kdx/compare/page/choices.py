@@ -15,6 +15,7 @@ from kdx.compare.statistics import Interval, number, paired, student_interval
 from kdx.report.plots import COLORS
 
 METRICS = ("accuracy", "ece", "nll")
+MOST_NAMED, MOST_DOTS = 6, 600
 NOTE = (
     "Dots: seeds on val. Line: mean, with Student's 95 % interval over seeds, cut off where it is far wider than the seeds. "
     "Star: the best mean on val, which is chosen; only its value on test is stated. If the epoch is selected on val as well, "
@@ -74,8 +75,8 @@ def sentence(choice: Choice, metric: str, name: str, unit_text: str) -> str:
     if not choice.is_clear:
         text += "; whether it is clearly better needs at least two seeds of each value"
     elif choice.alike:
-        others = ", ".join(f"{x:g}{unit_text}" for x in choice.alike)
-        text += f", not clearly better than {others}"
+        more = f" and {len(choice.alike) - MOST_NAMED} more" if len(choice.alike) > MOST_NAMED else ""
+        text += f", not clearly better than {', '.join(f'{x:g}{unit_text}' for x in choice.alike[:MOST_NAMED])}{more}"
         if unit_text and min(choice.alike) < choice.best:
             text += f"; the smallest that is not clearly worse is {min(choice.alike):g}{unit_text}"
     else:
@@ -106,7 +107,7 @@ def _chart(
         return None
     names = [f"val/student/{metric}" for metric in choices]
     figures = {
-        str(i): _figure(choice, metric, name + unit_text.replace(" ", ", "))
+        str(i): drawing(choice, metric, name + unit_text.replace(" ", ", "))
         for i, (metric, choice) in enumerate(choices.items())
     }
     lead = [sentence(choice, metric, name, unit_text) for metric, choice in choices.items()]
@@ -128,10 +129,12 @@ def _means(family: Mapping[float, System]) -> list[float]:
     return [mean for mean in means if mean is not None]
 
 
-def _figure(choice: Choice, metric: str, axis: str) -> Figure:
+def drawing(choice: Choice, metric: str, axis: str) -> Figure:
+    """Return the metric on val against the setting; seeds are left out where there are very many."""
     cells, color = choice.cells, COLORS[0]
     halves = [(interval.high - interval.low) / 2 if (interval := _interval(cell)) else 0.0 for cell in cells.values()]
     dots = [(x, value) for x, cell in cells.items() for value in cell.values.values()]
+    drawn = dots if len(dots) <= MOST_DOTS else []
     faint, bars = (
         {"color": color, "size": 6, "opacity": 0.4},
         {"type": "data", "array": halves, "color": color, "thickness": 1.2},
@@ -139,7 +142,7 @@ def _figure(choice: Choice, metric: str, axis: str) -> Figure:
     star = {"color": COLORS[1], "size": 16, "symbol": "star"}
     best = [(choice.best, cells[choice.best].mean)]
     traces: list[dict[str, Any]] = [
-        trace("markers", dots, "%{x}: %{y:.4g}<extra>one seed</extra>", marker=faint, name="one seed"),
+        trace("markers", drawn, "%{x}: %{y:.4g}<extra>one seed</extra>", marker=faint, name="one seed"),
         trace(
             "lines+markers", [(x, cell.mean) for x, cell in cells.items()], "%{x}: %{y:.4g}<extra>mean</extra>", name="mean",
             marker={"color": color, "size": 9}, line={"color": color, "width": 2}, error_y=bars,

@@ -122,7 +122,7 @@ class Wandb(Journal, WandbLogger):
 
 
 def card(run: Any, project: str) -> dict[str, str]:
-    """Return what a run's folder says of its W&B run: id and project, and its address if it is online, without any key in it."""
+    """Return what a folder says of its W&B run: id and project, and the address of an online run, without any key in it."""
     return {"id": run.id, "project": project} | ({} if run.offline else {"url": web_link(run.url)})
 
 
