@@ -153,7 +153,7 @@ def _template(ink: str, soft: str, grid: str, line: str, paper: str) -> dict[str
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": axis,
             "yaxis": axis,
-            "margin": {"l": 56, "r": 16, "t": 34, "b": 48},  # above: room for the toolbar
+            "margin": {"l": 56, "r": 16, "t": 38, "b": 48},  # above: room for the toolbar
             "showlegend": False,  # the page has its own legends, which are accessible by keyboard
             "hoverlabel": {"bgcolor": paper, "bordercolor": line, "font": {"color": ink, "family": FONT, "size": 12}},
             "hovermode": "closest",

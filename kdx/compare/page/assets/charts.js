@@ -24,6 +24,8 @@ function plot(element, figure, { log = false } = {}) {
   element.style.minHeight = height + "px";
   drawing.layout.height = height;
   if (touch) Object.assign(drawing.layout, { dragmode: false, margin: { ...drawing.layout.margin, t: 12 } });
+  const axis = drawing.layout.xaxis;
+  if (axis && element.clientWidth < 480 && !axis.tickmode && !axis.dtick) drawing.layout.xaxis = { ...axis, nticks: 4 };
   const least = drawing.layout.meta?.minWidth ?? 0;
   if (element.clientWidth < least) drawing.layout.width = least;
   legend(element, drawing.data);
