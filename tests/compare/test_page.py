@@ -169,15 +169,15 @@ def test_a_big_sweep_shows_its_baselines_and_its_best_groups_and_says_so(
 ) -> None:
     for i in range(12):
         lr, seed = divmod(i, 2)
-        metrics = {"test/student/accuracy": 0.5 + 0.05 * lr}
+        metrics = {"val/student/accuracy": 0.5 + 0.05 * lr, "test/student/accuracy": 0.9 - 0.05 * lr}  # val chooses, not test
         rich_run(tmp_path / f"{i}", {"optimizer.lr": 0.001 * (1 + lr), "seed": seed}, epochs=2, metrics=metrics)
     for seed in range(2):
         rich_run(tmp_path / f"scratch{seed}", {"baseline": "scratch", "seed": seed}, epochs=2)
     monkeypatch.setattr(material, "MOST_ROWS", 3)
     monkeypatch.setattr(material, "MOST_RUNS", 4)
     found = material.gather(find_runs([tmp_path]))
-    assert [system.group.baseline or system.mean("test/student/accuracy") for system in found.rows] == ["scratch", 0.75, 0.7]
+    assert [system.group.baseline or system.mean("val/student/accuracy") for system in found.rows] == ["scratch", 0.75, 0.7]
     assert [run.seed for run in found.listed] == [0, 0, 0, 1]
     text = write(found.runs, tmp_path / "page.html").read_text()
-    assert "Shown are 3 of 7 groups and 4 of 14 runs (baselines, and the best by test/student/accuracy)" in text
+    assert "Shown are 3 of 7 groups and 4 of 14 runs (baselines, and the best by val/student/accuracy)" in text
     assert text.count('<tr data-id="run-') == 4 and text.count('<tr data-id="group-') == 3
