@@ -139,7 +139,7 @@ def goes_on(run: RunRecord, earlier: RunRecord) -> bool:
     return Path(checkpoint).parent.parent.name == earlier.path.name  # the folders may have been moved since
 
 
-def joined(before: Curves, after: Curves) -> Curves:
+def joined(before: Curves, after: Curves) -> dict[str, Points]:
     """Return the curves of a run that was resumed: those before it up to its first epoch, then its own."""
     whole = dict(before)
     for name, points in after.items():
