@@ -56,8 +56,8 @@ def pivot(comparison: Comparison, metric: str) -> Pivot:
     for group, name in zip(groups, names, strict=True):
         cell = cells_of(group, [metric]).get(metric)
         own = _pair(group)
-        for pair, student in students.items() if cell is not None else ():
-            if pair == own or (not own[0] and student == _student(group)):
+        for pair, student in students.items():
+            if cell is not None and (pair == own or (not own[0] and student == _student(group))):
                 cells[_free(name, pair, cells), pair] = cell
     if not cells:
         raise ValueError(f"No group has the metric '{metric}': name a metric of the student, such as test/student/accuracy")

@@ -144,4 +144,8 @@ def test_an_album_is_full_at_some_point(tmp_path: Path) -> None:
     run = find_runs([rich_run(tmp_path / "a", {}, epochs=2)])[0]
     album = Album()
     assert [bool(album.of(run)) for _ in range(14)] == [True] * 12 + [False] * 2
-    assert Album(room=10).of(run) == []
+    album = Album(room=500)
+    assert album.of(run) == []
+    (run.path / "views.png").unlink()
+    Image.new("RGB", (1, 1)).save(run.path / "views.png", optimize=True)
+    assert Album(room=500).of(run) and album.of(run) == []  # nothing is encoded after the first picture without room

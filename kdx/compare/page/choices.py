@@ -112,13 +112,13 @@ def _chart(
     }
     lead = [sentence(choice, metric, name, unit_text) for metric, choice in choices.items()]
     rest = without(next(iter(family.values())), drop)
-    note = NOTE + (f" Group: {rest}." if len(material.systems) > len(family) else "")
+    note = NOTE + (f" Group: {rest}." if len(material.systems) > len(family) else "") + material.unlisted
     return Chart(key, title, note, figures, [("Metric", [titled(one) for one in names])], starts=first_shown(names), lead=lead)
 
 
 def _family(material: Material, drop: Sequence[str], x_of: Callable[[System], float | None]) -> Mapping[float, System] | None:
     """Return the groups that differ only in the setting, by its value: of several such families, the one that val prefers."""
-    some = [system for system in material.systems if system.group.baseline is None and system.done and x_of(system)]
+    some = [system for system in material.rows if system.group.baseline is None and system.done and x_of(system)]
     by_value = [{x_of(system) or 0.0: system for system in members} for members in families(some, drop)]
     found = [(means, family) for family in by_value if len(family) > 1 and (means := _means(family))]
     return max(found, key=lambda pair: max(pair[0]))[1] if found else None

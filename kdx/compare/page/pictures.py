@@ -33,10 +33,9 @@ class Album:
         pictures: list[dict[str, str | int]] = []
         for name, caption in PICTURES if self._runs else ():
             picture = embedded(run.path / name) if name != without else None
-            if picture and len(str(picture["source"])) <= self._left:
-                self._left -= len(str(picture["source"]))
+            if picture and self._take(str(picture["source"])):
                 pictures.append({"caption": caption, **picture})
-        self._runs -= bool(pictures)
+        self._runs = max(0, self._runs - bool(pictures))
         return pictures
 
     def examples(self, run: RunRecord) -> list[dict[str, str | list[str]]]:
@@ -46,11 +45,18 @@ class Album:
         """
         examples: list[dict[str, str | list[str]]] = []
         for example in disagreements(run) if self._runs else ():
-            if len(str(example["source"])) > self._left:
+            if not self._take(str(example["source"])):
                 break
-            self._left -= len(str(example["source"]))
             examples.append(example)
         return examples
+
+    def _take(self, source: str) -> bool:
+        """Return whether there is room for the picture. The first one without room is the last: encoding takes long."""
+        if len(source) > self._left:
+            self._runs = 0
+            return False
+        self._left -= len(source)
+        return True
 
 
 def disagreements(run: RunRecord) -> list[dict[str, str | list[str]]]:
