@@ -147,7 +147,8 @@ def plan(view: View, resolution: int, sizes: Tensor, interpolation: Interpolatio
     """Return the taps of the vertical and the horizontal axis, including the flips and the scaling from 0..255 to 0..1."""
     start, length = region(torch.from_numpy(view.box), sizes.to(torch.float64))
     # Both axes at once: small images cost as many calls as large ones.
-    down, across = taps(*(x.t().flatten() for x in (start, length, sizes)), resolution, interpolation).of_axes()
+    starts, lengths, sides = (x.t().flatten() for x in (start, length, sizes))
+    down, across = taps(starts, lengths, sides, resolution, interpolation).of_axes()
     flip = torch.from_numpy(view.flip)[:, None, None]
     index, weight = (torch.where(flip, x.flip(1), x) for x in (across.index, across.weight))
     return replace(down, weight=down.weight / 255), replace(across, index=index, weight=weight)
