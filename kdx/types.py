@@ -185,6 +185,11 @@ class Outputs:
             return self.mixed_target
         return F.one_hot(self.label, self.student_logits.shape[-1]).to(self.student_logits.dtype)
 
+    @property
+    def main_label(self) -> Tensor | None:
+        """Labels [B]; of mixed images, the class with the largest share; None without labels."""
+        return self.label if self.mixed_target is None else self.mixed_target.argmax(-1)
+
 
 @dataclass(frozen=True)
 class LossContext:

@@ -82,6 +82,8 @@ MISTAKES = {
         "resnet18",
     ),
     "features of an ensemble": (["experiment=none", "teacher=ensemble", "losses=[hint]"], "losses.hint", "teacher=online"),
+    "features of peers": (["experiment=none", "peers=dml", "teacher=none", "losses=[ofa]"], "losses.ofa", "peers=none"),
+    "a student with one head": (["experiment=none", "losses=[deit]"], "Unknown module 'head", "Available: pooled"),
     "features of stored crops": (["experiment=none", "views=fix_ic_ens", "losses=[hint]"], "losses.hint", "views=ind_ic"),
     "one class per mixed image": (["experiment=none", "mixing=mixup", "losses=[dkd]"], "losses.dkd", "mixing=none"),
     "a teacher that the experiment changes": (
@@ -248,7 +250,8 @@ def test_members_of_different_classes_are_refused_before_anything_is_trained(com
     assert not list(Path("outputs").glob("teachers/*"))
 
 
-def test_decoupled_distillation_of_two_classes_is_refused_with_the_reason(command: Command) -> None:
+@pytest.mark.parametrize(("losses", "method"), [("ctkd/dkd", "DKD"), ("ce,nkd", "NKD")])
+def test_distillation_of_the_other_classes_is_refused_for_two(command: Command, losses: str, method: str) -> None:
     own = ["experiment=none", "logger=none", "trainer=cpu", "data=glyphs", "data.source.classes=OQ"]
-    code, _, err = command("train", "losses=[ctkd/dkd]", *own)
-    assert code == 2 and "DKD needs at least 3 classes" in err.strip().splitlines()[-1]
+    code, _, err = command("train", f"losses=[{losses}]", *own)
+    assert code == 2 and f"{method} needs at least 3 classes" in err.strip().splitlines()[-1]

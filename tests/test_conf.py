@@ -25,6 +25,7 @@ ELSEWHERE = ("hydra", "local", "pair", "patience", "evidence", "shift")
 GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ELSEWHERE)
 EXPERIMENTS = [name for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")) if ships(name)]
 PRETRAINED = ["network@teacher.network=timm", "teacher.network.architecture=resnet18", "teacher.network.pretrained=true"]
+DISTILLED = ["network@student=timm", "student.architecture=deit_tiny_distilled_patch16_224"]
 # What an option needs beside itself to make sense.
 COMPANIONS = {
     "teacher=finetune": PRETRAINED,
@@ -34,6 +35,8 @@ COMPANIONS = {
     "peers=dml_e": ["teacher=none"],
     "temperature=none": ["teacher=none", "losses=[ce]"],
     "losses=ce": ["teacher=none"],
+    "losses=deit": DISTILLED,
+    "losses=deit_soft": DISTILLED,
     "losses=virtual": ["teacher=none"],
     "losses=tfkd": ["teacher=none"],
     "calibration=temperature": [],

@@ -27,6 +27,12 @@ from kdx.experiment.length import training_length, validation_interval
 Try = Callable[..., str]
 TIMM = ("network@student=timm", "resolution.teacher=32")
 VIT = (*TIMM, "student.architecture=vit_tiny_patch16_224")
+DISTILLED = (
+    *TIMM,
+    "student.architecture=deit_tiny_distilled_patch16_224",
+    "+student.args={img_size: 16, patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}",
+    "resolution.student=16",
+)
 PLAIN = ("experiment=none", "data=digits", "trainer=cpu")
 
 NETWORKS = {
@@ -151,6 +157,10 @@ def test_what_runs_but_loses_is_warned_about(attempt: Try, overrides: list[str],
         ["losses=[crd]"],
         ["losses=[srrl]", "losses.srrl.loss.features.student=pooled"],
         ["losses=[kl,rkd,at,sp,pkt,vid,dist]"],
+        ["losses=[kl,ttm,wttm,nkd,mlld,ofa,hard]", "temperature=curriculum_instance"],
+        ["losses=[ofa,nkd,hard]", "mixing=mixup"],
+        ["losses=[ofa,nkd,mlld,hard]", "teacher=ensemble", "teacher.combine=losses"],
+        ["losses=[ttm,nkd,mlld,hard]", "teacher=none", "peers=dml"],
         ["temperature=curriculum_instance"],
         ["temperature=per_network"],
         ["teacher=ensemble", "teacher.combine=losses"],
@@ -165,6 +175,16 @@ def test_what_runs_but_loses_is_warned_about(attempt: Try, overrides: list[str],
 )
 def test_what_is_right_gives_no_warning(attempt: Try, overrides: list[str]) -> None:
     assert attempt(*overrides) == ""
+
+
+@pytest.mark.parametrize("losses", ["deit", "deit_soft"])
+def test_two_heads_learn_from_labels_and_from_an_ensemble(attempt: Try, losses: str) -> None:
+    assert "larger than the images" in attempt(*DISTILLED, f"losses=[{losses}]", "teacher=ensemble", "mixing=mixup")
+
+
+def test_a_loss_of_a_module_that_is_no_head_is_refused(attempt: Try) -> None:
+    with pytest.raises(ConfigError, match=r"losses: Module 'norm' returns \[6, 24\] .*10 classes: set `head`"):
+        attempt(*DISTILLED, "losses=[deit]", "losses.deit_teacher.loss.head=norm")
 
 
 def test_a_warning_about_the_training_of_a_teacher_names_it(attempt: Try) -> None:

@@ -56,14 +56,15 @@ def check_terms(parts: Parts) -> None:
         )
     if config.peers is not None and not teacher_losses:
         raise ConfigError("No loss uses the peers: use losses=[kd], or peers=none")
-    feature_losses = [
-        name for name, term in objective.terms.items() if term.loss.teacher_features or term.loss.student_features
-    ]
-    if feature_losses and (config.peers is not None or config.is_ensemble):
-        raise ConfigError(f"losses.{feature_losses[0]} compares features, which needs one teacher: use teacher=online")
+    of_teacher = [name for name, term in objective.terms.items() if term.loss.teacher_features]
+    of_any = [name for name, term in objective.terms.items() if term.loss.teacher_features or term.loss.student_features]
+    if of_any and config.peers is not None:
+        raise ConfigError(f"losses.{of_any[0]} reads features of the student, which peers do not have: use peers=none")
+    if of_teacher and config.is_ensemble:
+        raise ConfigError(f"losses.{of_teacher[0]} compares features, which needs one teacher: use teacher=online")
     stored = getattr(parts.policy, "teacher_crops", 1) > 1
-    if stored and feature_losses:
-        raise ConfigError(f"losses.{feature_losses[0]} needs features, but a stored teacher has only logits: use views=ind_ic")
+    if stored and of_teacher:
+        raise ConfigError(f"losses.{of_teacher[0]} needs features, but a stored teacher has only logits: use views=ind_ic")
     if stored and not parts.teacher_is_stored:
         raise ConfigError(
             "Stored teacher crops need a teacher with constant logits per image: "

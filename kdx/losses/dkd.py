@@ -29,8 +29,7 @@ def decoupled_kl(student_log_probs: Tensor, teacher_log_probs: Tensor, label: Te
 
 def _decoupled(log_probs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (true class, all others) [B,2], and of the others, renormalized [B,K-1]."""
-    place = torch.arange(log_probs.shape[-1] - 1, device=log_probs.device)
-    others = torch.where(place < label[:, None], log_probs[:, :-1], log_probs[:, 1:])
+    others = functional.without(log_probs, label)
     rest = others.logsumexp(-1, keepdim=True)  # log(1 - p), without ever taking 1 - p
     return torch.cat([log_probs.gather(1, label[:, None]), rest], -1), others - rest
 

@@ -13,6 +13,7 @@ from kdx.losses.objective import Loss
 from kdx.types import LossContext, Outputs
 
 Paths = Mapping[str, str | Sequence[str]]
+STAGES = "stages"
 
 
 class FeatureLoss(Loss):
@@ -30,12 +31,12 @@ class FeatureLoss(Loss):
         super().__init__()
         if set(features) != {"student", "teacher"}:
             raise ValueError(f"Invalid keys in features: {sorted(features)}; set features.student and features.teacher")
-        student, teacher = (_listed(features[role]) for role in ("student", "teacher"))
+        student, teacher = (listed(features[role]) for role in ("student", "teacher"))
         if len(student) != len(teacher) or not student:
             raise ValueError(
                 f"features has {len(student)} student paths and {len(teacher)} teacher paths: set the same number of both"
             )
-        if ("stages" in student or "stages" in teacher) and not student == teacher == ("stages",):
+        if (STAGES in student or STAGES in teacher) and not student == teacher == (STAGES,):
             raise ValueError("features: stages is for both networks, alone: set features={student: stages, teacher: stages}")
         self.student_features, self.teacher_features = student, teacher
 
@@ -51,10 +52,9 @@ class FeatureLoss(Loss):
 
     def _paths(self, student: Mapping[str, object], teacher: Mapping[str, object]) -> list[tuple[str, str]]:
         """Return the pairs of paths, given the features that the networks have."""
-        if self.student_features != ("stages",):
+        if self.student_features != (STAGES,):
             return list(zip(self.student_features, self.teacher_features, strict=True))
-        both = [f"stage{number}" for number in range(-4, 0)]
-        return [(path, path) for path in both if path in student and path in teacher]
+        return [(path, path) for path in expanded((STAGES,), student) if path in teacher]
 
     def require_one_pair(self) -> None:
         """Raise ValueError unless exactly one pair of features is configured."""
@@ -73,5 +73,12 @@ class FeatureLoss(Loss):
         """Return the loss [B] or [], unreduced and unweighted. `forward` calls it with autocast disabled."""
 
 
-def _listed(paths: str | Sequence[str]) -> tuple[str, ...]:
+def listed(paths: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one path or several as a tuple."""
     return (paths,) if isinstance(paths, str) else tuple(paths)
+
+
+def expanded(paths: Sequence[str], available: Mapping[str, object]) -> list[str]:
+    """Return the paths with "stages" replaced by those of the last four stages, in order, that are available."""
+    last = [path for number in range(-4, 0) if (path := f"stage{number}") in available]
+    return [path for given in paths for path in (last if given == STAGES else [given])]

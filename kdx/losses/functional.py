@@ -91,6 +91,12 @@ def tempered(
     return log_probs(teacher_logits, teacher_temperature), log_probs(student_logits, student_temperature), squared
 
 
+def without(values: Tensor, label: Tensor) -> Tensor:
+    """Return the values [B,K-1] of all classes but the label's, in their order, from values [B,K] and labels [B]."""
+    place = torch.arange(values.shape[-1] - 1, device=values.device)
+    return torch.where(place < label[:, None], values[:, :-1], values[:, 1:])
+
+
 def relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) in nats, [B], from finite log-probabilities [B,K]."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -26,12 +26,16 @@ CNN = {
     "stage-1": ((12, 2, 2), (20, 3, 3)),
     "stage-2": ((8, 4, 4), (16, 4, 4)),
     "stage-3": ((4, 8, 8), (8, 4, 4)),
+    "head": ((CLASSES,), (CLASSES,)),
+    "head_dist": ((CLASSES,), (CLASSES,)),
 }
 VIT = {
     "pooled": ((12,), (20,)),
     "stage-1": ((12, 2, 2), (17, 20)),
     "stage-2": ((17, 12), (17, 20)),
     "stage-3": ((17, 12), (50, 20)),
+    "head": ((CLASSES,), (CLASSES,)),
+    "head_dist": ((CLASSES,), (CLASSES,)),
 }
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
