@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +31,25 @@ def test_a_finished_run_is_not_repeated(command: Command, finished: Path) -> Non
     assert code == 0 and "Finished already" in err and "accuracy" in out
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} <= {finished / job.FILE}
+
+
+def test_the_result_of_a_finished_run_and_its_baselines_is_told_without_torch(command: Command, tmp_path: Path) -> None:
+    words = [*SHORT[:2], "teacher.recipe.trainer.max_epochs=2", "trainer.max_epochs=1", "preflight=off"]
+    words += [f"hydra.run.dir={tmp_path}/run", f"outputs={tmp_path}"]
+    code, first, err = command("train", *words)
+    assert code == 0, err
+    program = (
+        f"import sys, kdx.cli.train\nsys.argv = ['kdx-train', *{words!r}]\n"
+        "try: kdx.cli.train.main()\n"
+        "finally: assert not {'torch', 'timm', 'pytorch_lightning'} & set(sys.modules), 'heavy import'\n"
+    )
+    again = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and "heavy import" not in again.stderr, again.stderr
+    assert "Finished already" in again.stderr and "against scratch" in again.stdout
+    assert again.stdout.splitlines()[-3:] == first.splitlines()[-3:]
+    shutil.rmtree(tmp_path / "run" / "baselines")  # what is missing is trained
+    code, out, err = command("train", *words)
+    assert code == 0 and "against scratch" in out and (tmp_path / "run" / "baselines" / "scratch" / "metrics.json").is_file()
 
 
 def test_another_run_is_refused_with_the_difference_and_may_fork(command: Command, finished: Path) -> None:

@@ -86,12 +86,17 @@ def _no_empty_folder(path: Path, hydra_words: Sequence[str]) -> Iterator[None]:
 
 def train(config: RunConfig, folder: RunFolder) -> float:
     """Train a run, and its baselines. Return the monitored metric."""
-    from kdx.experiment import build
+    from kdx.experiment import stored
 
-    parts = build.parts(config, probed=True)  # finds contradictions before the heavy imports
-    from kdx.experiment.with_baselines import train_with_baselines
+    metrics = stored.result(config, folder)
+    if metrics is None:
+        from kdx.experiment import build
 
-    return train_with_baselines(parts, folder).get(config.monitor, NO_SCORE)
+        parts = build.parts(config, probed=True)  # finds contradictions before the heavy imports
+        from kdx.experiment.with_baselines import train_with_baselines
+
+        metrics = train_with_baselines(parts, folder)
+    return metrics.get(config.monitor, NO_SCORE)
 
 
 def in_full(word: str) -> list[str]:

@@ -22,12 +22,12 @@ from kdx.experiment.job import begun, refuse_other_data
 from kdx.experiment.judging import judges, report_faults
 from kdx.experiment.leaks import leaks
 from kdx.experiment.length import KEY, settled
+from kdx.experiment.stored import show_result, stored_metrics
 from kdx.experiment.students import count_parameters, save_students, teacher_card
 from kdx.experiment.trainer import best_score, compiling, fit, make_trainer, select
 from kdx.experiment.weight_checks import check_weights
 from kdx.metrics.selection import directions
 from kdx.report.panel import draw_views
-from kdx.report.summary import show
 from kdx.run.folder import RunFolder, forget_peak_memory, peak_memory_mb
 from kdx.run.study import PRUNED
 from kdx.training.callbacks.pruning import pruned, pruning
@@ -63,21 +63,6 @@ def train(parts: Parts, folder: RunFolder, quiet: bool = False, *, describe: boo
     if rank() == 0 and not quiet and metrics:
         show_result(parts.config, folder)
     return metrics
-
-
-def stored_metrics(folder: RunFolder) -> dict[str, float]:
-    """Return the final metrics of a finished run by flat name."""
-    metrics: dict[str, float] = folder.read("metrics.json")["metrics"]
-    return metrics
-
-
-def show_result(config: RunConfig, folder: RunFolder) -> None:
-    """Print the table of a finished run."""
-    report = folder.read("metrics.json")
-    pixels = {"teacher": config.resolution.teacher, "student": config.student_resolution}
-    title, caveats = f"{config.name} · {report['selection']['text']}", list(report.get("caveats", {}).values())
-    split = "test" if config.test else "val"
-    show(report["metrics"], pixels, split, title, str(folder.path), list(config.metrics), caveats=caveats)
 
 
 def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
