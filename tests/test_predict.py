@@ -100,12 +100,16 @@ def test_a_damaged_image_costs_only_itself(command: Command, run: Path, images: 
         (["file=nowhere.onnx", "there.png"], "nowhere.onnx: file not found; give student.onnx"),
         (["file=there.onnx", "there.png"], "cannot load there.onnx"),
         (["file=there.onnx", "there.png", "--teacher"], "--teacher needs run=FOLDER"),
-        (["file=there.png", "there.png"], "there.json does not describe a student"),
+        (["file=there.png", "there.png"], "there.png is not an exported network: give student.onnx, student.pte"),
+        (["file=there.safetensors", "there.png"], "there.json does not describe a student"),
+        (["file=empty", "there.png"], "empty has no config.json with model.safetensors: export with format=[timm]"),
         (["run=x", "there.png", "--top", "0"], "--top 0: expected at least 1"),
     ],
 )
 def test_a_mistake_has_a_remedy(command: Command, tmp_path: Path, words: list[str], message: str) -> None:
     (tmp_path / "there.onnx").write_bytes(b"no graph")
+    (tmp_path / "there.safetensors").write_bytes(b"no weights")
+    (tmp_path / "empty").mkdir()
     if "." not in words:
         Image.new("L", (4, 4)).save(tmp_path / "there.png")
     code, _, err = command("predict", *words)

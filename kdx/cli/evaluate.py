@@ -15,7 +15,7 @@ from kdx.evaluation.request import EvaluationRequest, request, run_of
 GUIDE = Guide(
     name="evaluate",
     config="evaluate",
-    usage="run=FOLDER|student=FILE|checkpoint=FILE|timm=NAME [KEY=VALUE ...]",
+    usage="run=FOLDER|student=FILE|checkpoint=FILE|timm=NAME|file=FILE [KEY=VALUE ...]",
     purpose="Evaluate a finished run again, or any network on any data set, under shifts.",
     result=(
         "A table of accuracy, NLL, calibration and entropy; and files with all metrics, per class and per shift, in "
@@ -25,6 +25,7 @@ GUIDE = Guide(
         ("kdx-evaluate run=DIR", "the test metrics of the run again"),
         ("kdx-evaluate run=DIR split=val resolution=[8,4]", "another split, at two resolutions"),
         ("kdx-evaluate run=DIR shift=all severities=[1,3,5]", "noise, blur, JPEG, contrast, fewer pixels"),
+        ("kdx-evaluate file=DIR/student_int8.onnx shift=noise", "an exported file"),
         ("kdx-evaluate timm=resnet50 data=imagenet_a data.root=DIR to=FOLDER", "a pretrained timm network"),
     ),
     more_keys=("data",),

@@ -19,6 +19,7 @@ GUIDE = Guide(
     examples=(
         ("kdx-export run=DIR", "all formats"),
         ("kdx-export run=DIR format=[safetensors] to=FOLDER", "one format, into another folder"),
+        ("kdx-export run=DIR format=[onnx,onnx_int8]", "int8, measured before and after rounding"),
         ("kdx-export run=DIR fold_temperature=true", "calibrated: logits / T inside the files"),
     ),
 )
@@ -32,8 +33,11 @@ def _request(cfg: DictConfig) -> ExportRequest:
 def _export(cfg: DictConfig) -> None:
     request = _request(cfg)
     from kdx.export.folder import export as write
+    from kdx.export.rounding_tables import show
 
-    print(write(request))
+    to = write(request)
+    show(to)
+    print(to)
 
 
 def main() -> NoReturn:

@@ -14,9 +14,14 @@ KEYS = {"architecture": str, "resolution": int, "model_args": dict, "pretrained_
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the content of a student.json. ConfigError if it does not describe a student, or is more than plain data."""
+    """Return the content of a student.json. ConfigError if it does not describe a student, or is more than plain data.
+
+    The config.json of an export in timm's form has the resolution in `pretrained_cfg` alone.
+    """
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "resolution" not in card and (size := card.get("pretrained_cfg", {}).get("input_size")):
+            card["resolution"] = size[-1]
         absent = sorted(key for key, kind in KEYS.items() if not isinstance(card.get(key), kind))
         if absent := absent or sorted({"num_classes", "in_chans"} - set(card["model_args"])):
             raise ValueError(f"no {absent[0]}")

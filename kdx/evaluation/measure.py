@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from kdx.evaluation.measured_networks import MeasuredNetworks
 from kdx.metrics.assessment import Assessment, AssessmentResult
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.suite import Suite
+from kdx.networks.network import Network
 from kdx.training.step import forward
 from kdx.types import Batch, Outputs, Pair
 from kdx.views.crops import Crop
@@ -74,19 +75,30 @@ class Bench:
     def measure(self, images: Images, side: int, *, teacher: bool = True, sinks: Sequence[Sink] = ()) -> dict[str, float]:
         """Return `student/accuracy`, `teacher/ece`, `agreement`, ... over all images, for a student at `side` px.
 
-        Only the logits of the data's classes are used, so probabilities are renormalized over them.
+        Only the logits of the data's classes are used, so probabilities are renormalized over them. A student with a
+        calibration temperature is also measured with it, as `student_scaled`.
         """
         check_labels(images, len(self.outputs))
         taught = teacher and self.subject.teacher is not None
-        suite = Suite(len(self.outputs), self.metrics, teacher=taught, labels=images.labels is not None).to(self.device)
-        distiller = Distiller(self.subject.student, self.subject.teacher)
-        for batch in self._batches(images, side, taught):
+        labels, temperature = images.labels is not None, self.subject.temperature
+        suite = Suite(len(self.outputs), self.metrics, teacher=taught, labels=labels).to(self.device)
+        scaled = Assessment(len(self.outputs), self.metrics, labels=labels).to(self.device)
+        distiller = self.distiller()
+        for batch in self.batches(images, side, teacher=taught):
             outputs = self._outputs(distiller, batch)
             for sink in (suite, *sinks):
                 sink.update(outputs)
+            if temperature is not None:
+                scaled.update(outputs.student_logits / temperature, outputs.label)
             self.tick()
         numbers: dict[str, float] = suite.compute()
+        if temperature is not None:
+            numbers |= {f"student_scaled/{name}": value for name, value in scaled.compute().numbers.items()}
         return numbers
+
+    def distiller(self) -> Distiller:
+        """Return the networks as a distiller. An exported file has logits, classes and channels, but no features to tap."""
+        return Distiller(cast(Network, self.subject.student), self.subject.teacher)
 
     def _outputs(self, distiller: Distiller, batch: Batch) -> Outputs:
         """The networks' logits at the data's classes; the teacher's only if the batch has images for it."""
@@ -95,14 +107,15 @@ class Bench:
         teacher = None if teacher is None else teacher[:, self.outputs]
         return replace(outputs, student_logits=student, teacher_logits=teacher, member_logits=None)
 
-    def _batches(self, images: Images, side: int, taught: bool) -> Iterator[Batch]:
+    def batches(self, images: Images, side: int, *, teacher: bool = False) -> Iterator[Batch]:
+        """Yield all images as the networks see them, for a student at `side` px; with `teacher`, for the teacher too."""
         observer = Observer(
             SharedView(self.crop),
             Pair(self.subject.resolution.teacher, side),
             len(self.outputs),
-            teacher=taught,
+            teacher=teacher,
             resizing=self.subject.resizing,
-            other_resolutions=self.subject.other_resolutions if taught else (),
+            other_resolutions=self.subject.other_resolutions if teacher else (),
         )
         order, bad = Sampler(len(images), self.data.batch_size), self.data.on_bad_image
         held = resident(images, self.data.loader, self.data.resident_budget_mb << 20, bad, self.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from kdx.config.cards import read_card
 from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
-from kdx.evaluation.measured_networks import load_run_teacher, student_of_card
+from kdx.evaluation.exported import read_exported
+from kdx.evaluation.loading import load_run_teacher
+from kdx.evaluation.measured_networks import network_of_card
 from kdx.experiment import build
+from kdx.networks.file_network import FileNetwork
 from kdx.networks.network import Network
-from kdx.networks.onnx_network import OnnxNetwork
-from kdx.networks.preprocessing import crop_of, interpolation_of
 from kdx.run.folder import RunFolder
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.types import View
@@ -38,7 +38,7 @@ class Predictor(nn.Module):
 
     def __init__(
         self,
-        network: Network | OnnxNetwork | Teacher,
+        network: Network | FileNetwork | Teacher,
         crop: Crop,
         resolution: int,
         interpolation: Interpolation,
@@ -52,7 +52,7 @@ class Predictor(nn.Module):
         if isinstance(network, Teacher):  # which is no module itself; its networks move to another device with this one
             members = network.members.items()
             self.members = nn.ModuleDict({name: one.network for name, one in members if isinstance(one, OnlineTeacher)})
-        self.channels = next(one.in_channels for one in self.modules() if isinstance(one, (Network, OnnxNetwork)))
+        self.channels = next(one.in_channels for one in self.modules() if isinstance(one, (Network, FileNetwork)))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,41 +100,27 @@ def student_of(config: RunConfig, folder: RunFolder, weights: Path | None = None
     file = weights or folder.student
     if not file.is_file():
         raise ConfigError(f"{folder.path} has no {file.name}: the run is not finished")
-    networks = student_of_card(file, read_card(file.with_suffix(".json")), {})
+    card = read_card(file.with_suffix(".json"))
+    network = network_of_card(file, card)
     crop = build.make(config.data.eval_crop, "data.eval_crop")
     first, own, from_teacher = config.interpolation.in_evaluation
     via = (config.resolution.teacher, first) if from_teacher else None
-    return Predictor(networks.student, crop, networks.resolution.student, own, class_names=networks.names, via=via)
+    return Predictor(network, crop, card["resolution"], own, class_names=card.get("label_names"), via=via)
 
 
 def of_file(file: Path) -> tuple[Predictor, float]:
-    """Return the network of an exported file, student.onnx or student.safetensors with its student.json, and its T.
+    """Return the network of an exported file or folder, see `read_exported`, and its T.
 
     T calibrates the network's logits: 1 if none was fitted, or if the file includes it. ConfigError if the file cannot be
     read, or does not say how images are cropped.
     """
-    if not file.is_file():
-        raise ConfigError(f"{file}: file not found; give student.onnx or student.safetensors of an export, or run=FOLDER")
-    try:
-        network: Network | OnnxNetwork
-        if file.suffix == ".onnx":
-            network = OnnxNetwork(file)
-            card = network.card
-        else:
-            card = read_card(file.with_suffix(".json"))
-            network = student_of_card(file, card, {}).student
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    preprocessing = card["pretrained_cfg"]
-    crop = crop_of(preprocessing)
-    if crop is None:
+    exported = read_exported(file)
+    if exported.crop is None:
         raise ConfigError(f"{file} does not say how images are cropped: give run=FOLDER, the run that it was exported from")
-    name = cast(Interpolation, card.get("interpolation") or interpolation_of(preprocessing) or "bilinear")
     predictor = Predictor(
-        *(network, build.make(crop, "crop"), preprocessing["input_size"][-1], name), class_names=card.get("label_names")
+        exported.network, exported.crop, exported.resolution, exported.interpolation, class_names=exported.names
     )
-    fitted = None if card.get("calibration_temperature_folded") else card.get("calibration_temperature")
-    return predictor, fitted or 1.0
+    return predictor, exported.temperature or 1.0
 
 
 def teacher_of(config: RunConfig, folder: RunFolder) -> Predictor:

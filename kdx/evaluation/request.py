@@ -19,7 +19,8 @@ from kdx.data.source import SPLITS
 from kdx.networks.names import check_architecture
 from kdx.ranges import Count, Finite, Number, Positive, Resolution
 
-NETWORK_KEYS = ("run", "student", "checkpoint", "timm")  # each names what to evaluate
+NETWORK_KEYS = ("run", "student", "checkpoint", "timm", "file")  # each names what to evaluate
+RUNTIMES = {".onnx": ("onnxruntime", "export"), ".pte": ("executorch", "executorch")}  # of files: package, extra of kdx
 SEVERITIES = range(1, 6)
 EvaluatedSplit = Literal["train", "val", "test", "all"]
 FINISHED = "give the folder of a finished run"
@@ -33,6 +34,7 @@ class EvaluationRequest:
     student: str | None
     checkpoint: str | None
     timm: str | None
+    file: str | None
     network: dict[str, Any] | None
     weights: str | None
     key: str | None
@@ -71,6 +73,9 @@ class EvaluationRequest:
         """The folder of the run that the network belongs to: `run`, or the run that contains the given file."""
         if self.run is not None:
             return Path(self.run)
+        if self.file is not None:
+            file = Path(self.file).absolute()
+            return next((place for place in (file, *file.parents[:2]) if (place / "config.yaml").is_file()), None)
         if self.student is not None:
             parent = Path(self.student).absolute().parent
         elif self.checkpoint is not None and self.network is None:
@@ -126,7 +131,8 @@ def _check_networks(request: EvaluationRequest, plain: Mapping[str, Any]) -> Non
     if len(given) != 1:
         values = " and ".join(f"{name}={plain[name]}" for name in given)
         problem = f"Only one network can be evaluated, got {values}" if given else "Missing required option"
-        raise ConfigError(f"{problem}: give one of run=FOLDER, student=FILE.safetensors, checkpoint=FILE or timm=NAME")
+        forms = "run=FOLDER, student=FILE.safetensors, checkpoint=FILE, timm=NAME or file=FILE"
+        raise ConfigError(f"{problem}: give one of {forms}")
     for name, required in {"network": "checkpoint", "weights": "timm", "pretrained": "timm"}.items():
         if plain.get(name) is not None and plain[required] is None:
             raise ConfigError(f"{name}= requires {required}=, got {given[0]}={plain[given[0]]}: remove {name}=")
@@ -160,6 +166,13 @@ def _check_files(request: EvaluationRequest) -> None:
         value = getattr(request, name)
         if value is not None and not Path(value).is_file():
             raise ConfigError(f"{name}={value} does not exist; give the path of a file")
+    if request.file is not None and not Path(request.file).exists():
+        raise ConfigError(
+            f"file={request.file} does not exist; give student.onnx, student.safetensors or the folder of an export"
+        )
+    package, extra = RUNTIMES.get(Path(request.file or "").suffix, (None, None))
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise ConfigError(f"file={request.file} requires {package}: pip install kdx[{extra}]")
     if request.student is not None and not Path(request.student).with_suffix(".json").is_file():
         raise ConfigError(
             f"student={request.student} has no {Path(request.student).with_suffix('.json').name} beside it: copy this file as "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,15 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kdx.config.errors import ConfigError
-from kdx.config.identity import digest
 from kdx.config.schema import DataConfig, RunConfig
 from kdx.data import class_map
 from kdx.data.corruptions import Shift, Step
 from kdx.data.source import SPLITS, BadImageError, Images, Joined, Source
 from kdx.data.splits import carve_configured, carved_from, fingerprint
-from kdx.evaluation import results, worst_classes
+from kdx.evaluation import places, results, worst_classes
+from kdx.evaluation.loading import load_networks
 from kdx.evaluation.measure import Bench, InDepth, Sink, device, num_batches
-from kdx.evaluation.measured_networks import MeasuredNetworks, load_networks
+from kdx.evaluation.measured_networks import MeasuredNetworks
 from kdx.evaluation.predictions import Predictions
 from kdx.evaluation.request import EvaluatedSplit, EvaluationRequest
 from kdx.evaluation.results import EvaluationResult
@@ -64,18 +63,17 @@ def evaluate(
     images = images_of(data, source, split)
     networks = load_networks(request, run, source)
     outputs = outputs_of(request, source, networks)
-    folder, name = results_path(request, data_name, split, list(shifts))
+    folder, name = places.results_path(request, data_name, split, list(shifts))
     of_data = fingerprint({str(split): images})
-    name = name if request.name else distinct(folder, name, networks.of["sha256"], of_data)
-    crop = build.make(config.data.eval_crop, "data.eval_crop")
+    name = name if request.name else places.distinct(folder, name, networks.of["sha256"], of_data)
+    crop = networks.crop or build.make(config.data.eval_crop, "data.eval_crop")
     metrics = added_metrics(run, len(outputs), labels=images.labels is not None)
     bench = Bench(networks.to(device()), torch.from_numpy(outputs).to(device()), crop, data, device(), metrics=metrics)
-    sides = request.sides or [networks.resolution.student]
+    sides = sides_of(request, networks)
     console = Console() if Console().is_terminal else Console(width=150)
     with Predictions(folder / f"{name}.parquet") if request.predictions else nullcontext() as predictions:
-        result = measure_all(
-            bench, images, split, sides, steps_of(shifts, request, sides[0]), request.seed, predictions, console
-        )
+        steps = steps_of(shifts, request, sides[0], networks.only_side)
+        result = measure_all(bench, images, split, sides, steps, request.seed, predictions, console)
     about = {
         "of": networks.of,
         "data": {
@@ -103,9 +101,31 @@ def added_metrics(run: RunConfig | None, num_classes: int, *, labels: bool) -> d
     return {name: metric for name, metric in metrics.items() if name in possible}
 
 
-def steps_of(shifts: Mapping[str, Shift], request: EvaluationRequest, side: int) -> list[tuple[str, Step]]:
-    """Return all steps of the shifts, as (name of the shift, step); log a warning for a shift without steps."""
+def sides_of(request: EvaluationRequest, networks: MeasuredNetworks) -> list[int]:
+    """Return the resolutions to measure, px. ConfigError if an exported file does not take one of them."""
+    own = networks.only_side
+    others = [side for side in request.sides if own not in (None, side)]
+    if others:
+        raise ConfigError(
+            f"resolution={others[0]}: {request.file} takes only images of {own} px: remove resolution=, or give "
+            "file=student.safetensors of the same export"
+        )
+    return request.sides or [networks.resolution.student]
+
+
+def steps_of(
+    shifts: Mapping[str, Shift], request: EvaluationRequest, side: int, only: int | None = None
+) -> list[tuple[str, Step]]:
+    """Return all steps of the shifts, as (name of the shift, step); log a warning for a shift without steps.
+
+    A network that takes `only` one resolution has no steps at others.
+    """
     steps = [(name, step) for name, shift in shifts.items() for step in shift.steps(request.severities, side)]
+    fixed = {name for name, step in steps if step.side not in (None, only or step.side)}
+    for name in sorted(fixed):
+        log.warning("shift %s is left out: the file takes only images of %d px; give file=student.safetensors", name, side)
+    steps = [(name, step) for name, step in steps if name not in fixed]
+    shifts = {name: shift for name, shift in shifts.items() if name not in fixed}
     for name in set(shifts) - {name for name, _ in steps}:
         log.warning(
             "shift %s has no effect at %d px; set shift.%s.sides=[...] to resolutions of at least 4 px", name, side, name
@@ -153,7 +173,8 @@ def measure_resolutions(
     metrics = {f"{split}/{name}": value for name, value in bench.measure(images, sides[0], sinks=sinks).items()}
     for side in sides[1:]:
         numbers = bench.measure(images, side, teacher=False)
-        metrics |= {f"{split}/student_at_{side}/{name.removeprefix('student/')}": value for name, value in numbers.items()}
+        of_student = {name[8:]: value for name, value in numbers.items() if name.startswith("student/")}
+        metrics |= {f"{split}/student_at_{side}/{name}": value for name, value in of_student.items()}
     return metrics
 
 
@@ -221,29 +242,3 @@ def outputs_of(request: EvaluationRequest, source: Source, networks: MeasuredNet
         return class_map.outputs_for(source.names, num_classes, networks.names, num_outputs)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def results_path(request: EvaluationRequest, data_name: str, split: str, shifts: Sequence[str]) -> tuple[Path, str]:
-    """Return the folder of the results, which is created if it does not exist, and their name without suffix."""
-    assert request.to is not None or request.folder is not None
-    folder = Path(request.to) if request.to is not None else request.folder / "evaluations"  # type: ignore[operator]  # asserted
-    folder.mkdir(parents=True, exist_ok=True)
-    file = request.student or request.checkpoint
-    parts = [
-        Path(file).stem if file else Path(request.timm).name if request.timm else None,
-        data_name,
-        split,
-        "+".join(shifts),
-        "+".join(f"{r}px" for r in request.sides),
-    ]
-    return folder, re.sub(r"[^\w.+-]+", "-", request.name or "-".join(part for part in parts if part))
-
-
-def distinct(folder: Path, name: str, network: str, data: str) -> str:
-    """Return `name`, with a suffix if it is that of results of another network or other data, given by their fingerprints."""
-    try:
-        there = RunFolder(folder).read(f"{name}.json")
-        same = (there["of"]["sha256"], there["data"]["fingerprint"]) == (network, data)
-    except (ValueError, KeyError, TypeError):  # none, or not of an evaluation
-        same = True
-    return name if same else f"{name}-{digest([network, data])[:8]}"

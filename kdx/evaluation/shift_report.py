@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHAT = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "entropy": "entropy (nats)"}
+NETWORKS = {"student": "student", "student_scaled": "student, T", "teacher": "teacher"}  # and their titles
 Row = Mapping[str, Any]  # "corruption", "severity", "metrics"; "side" in px if the resolution is shifted
 
 
@@ -26,12 +27,13 @@ def table(clean: Mapping[str, float], shift: Sequence[Row], split: str, title: s
         title: The title of the table.
     """
     metrics_table = Table(title=title, title_justify="left")
-    networks = [network for network in ("student", "teacher") if f"{split}/{network}/entropy" in clean]
+    networks = [network for network in NETWORKS if f"{split}/{network}/entropy" in clean]
     columns = [(network, name) for network in networks for name in WHAT if f"{split}/{network}/{name}" in clean]
+    columns = [column for column in columns if column != ("student_scaled", "accuracy")]  # which is the student's
     metrics_table.add_column("shift")
     metrics_table.add_column("severity", justify="right")
     for network, name in columns:
-        metrics_table.add_column(f"{network}\n{WHAT[name].split(' ')[0]}", justify="right")
+        metrics_table.add_column(f"{NETWORKS[network]}\n{WHAT[name].split(' ')[0]}", justify="right")
     if "teacher" in networks:
         metrics_table.add_column("\nagreement", justify="right")
     names = [f"{split}/{network}/{name}" for network, name in columns]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from kdx.export import rounding_tables
 from kdx.export.finished import FinishedRun
 from kdx.export.request import ExportRequest
+from kdx.export.snippets import SNIPPETS
 
 COLUMNS = ("accuracy", "top5", "nll", "brier", "ece", "ece_mass", "entropy", "auroc")
+GRAPHS = {  # files that include the normalization
+    "onnx": "student.onnx",
+    "onnx_int8": "student_int8.onnx",
+    "executorch": "student.pte",
+    "executorch_int8": "student_int8.pte",
+}
+SIZES = {"onnx": "any batch size", "onnx_int8": "any batch size"}  # of the input; others take one image
 PRIVATE = ("_target_", "root", "download")  # arguments of a data source that describe its location, not its content
 
 
@@ -28,6 +37,7 @@ def model_card(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]],
         "## Preprocessing\n\n" + _preprocessing(request),
         "## Classes\n\n" + _classes(run),
         "## Calibration\n\n" + _calibration(request),
+        *_rounding(request, reports),
         "## Training protocol\n\n" + _protocol(run),
         "## Usage\n\n" + _loading(request, importing),
         "## Parity with the trained student\n\n" + _parity(reports),
@@ -77,7 +87,8 @@ def _preprocessing(request: ExportRequest) -> str:
         region = f"cut out the central square of {cfg['crop_pct']:g} of the shorter side (`crop_pct`)"
     aliased = str(run.card.get("interpolation")).endswith("_aliased")
     mean, std = (", ".join(f"{value:g}" for value in cfg[name]) for name in ("mean", "std"))
-    included = "; the graph in student.onnx does this itself" if "onnx" in request.formats else ""
+    graphs = [GRAPHS[name] for name in request.formats if name in GRAPHS]
+    included = f"; the graph in {' and '.join(graphs)} does this itself" if graphs else ""
     steps = [
         f"- crop: {region}",
         f"- resize: to {side}x{side} px, {cfg['interpolation']}, with{'out' if aliased else ''} antialiasing",
@@ -106,6 +117,17 @@ def _calibration(request: ExportRequest) -> str:
     if request.temperature is None:
         return f"{how} It is **not** included in these files: divide the logits by T. {scaled}"
     return f"{how} It **is** included in these files: their last layer is divided by T. {scaled}"
+
+
+def _rounding(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the section on files in int8, if there are any."""
+    folded = request.temperature is not None
+    texts = [
+        rounding_tables.section(report["rounding"], GRAPHS[name], folded=folded)
+        for name, report in reports.items()
+        if "rounding" in report
+    ]
+    return ["## Rounding to int8\n\n" + "\n\n".join(texts)] if texts else []
 
 
 def _protocol(run: FinishedRun) -> str:
@@ -140,76 +162,19 @@ def _teacher(run: FinishedRun) -> str:
 
 
 def _loading(request: ExportRequest, importing: str | None) -> str:
-    snippets = [SNIPPETS[name](request, importing) for name in request.formats]
-    return "Run in this folder:\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in snippets)
-
-
-def _timm(request: ExportRequest, importing: str | None) -> str:
-    return _pytorch(
-        request,
-        importing,
-        imports=(),
-        model=['model = timm.create_model("local-dir:.", pretrained=True).eval()'],
-        trained="model.pretrained_cfg",
-    )
-
-
-def _plain(request: ExportRequest, importing: str | None) -> str:
-    return _pytorch(
-        request,
-        importing,
-        imports=("import json", "import pathlib", ""),
-        model=[
-            'card = json.loads(pathlib.Path("student.json").read_text())',
-            'weights = "student.safetensors"',
-            'model = timm.create_model(card["architecture"], checkpoint_path=weights, **card["model_args"]).eval()',
-        ],
-        trained='card["pretrained_cfg"]',
-    )
-
-
-def _pytorch(request: ExportRequest, importing: str | None, imports: Sequence[str], model: Sequence[str], trained: str) -> str:
-    """Return Python code that creates the model and computes logits."""
-    return "\n".join(
-        [
-            *imports,
-            *([f"import {importing}  # registers the architecture in timm"] if importing else []),
-            "import timm",
-            "import torch",
-            "",
-            *model,
-            f'mean, std = (torch.tensor({trained}[name]).view(1, -1, 1, 1) for name in ("mean", "std"))',
-            f"images = torch.rand(2, {', '.join(map(str, request.run.shape))})  # in [0,1]",
-            "logits = model((images - mean) / std)",
-        ]
-    )
-
-
-def _onnx(request: ExportRequest, importing: str | None) -> str:
-    return "\n".join(
-        [
-            "import numpy as np",
-            "import onnxruntime",
-            "",
-            'session = onnxruntime.InferenceSession("student.onnx", providers=["CPUExecutionProvider"])',
-            f"images = np.random.rand(2, {', '.join(map(str, request.run.shape))}).astype(np.float32)  # in [0,1]",
-            '(logits,) = session.run(["logits"], {"images": images})  # the graph includes the normalization',
-        ]
-    )
-
-
-SNIPPETS: Mapping[str, Callable[[ExportRequest, str | None], str]] = {"timm": _timm, "safetensors": _plain, "onnx": _onnx}
+    texts = [SNIPPETS[name](request, importing) for name in request.formats]
+    return "Run in this folder:\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in texts)
 
 
 def _parity(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [f"- {name}: maximum difference of the logits {report['max_difference']:.1e}" for name, report in reports.items()]
-    for report in reports.values():
+    exact = {name: report for name, report in reports.items() if "rounding" not in report}
+    lines = [f"- {name}: maximum difference of the logits {report['max_difference']:.1e}" for name, report in exact.items()]
+    lines += [f"- {name}: see Rounding to int8" for name in reports if name not in exact]
+    for report in exact.values():
         if "latency" in report:
             latency = report["latency"]
-            lines.append(
-                f"- latency of one image: {latency['onnxruntime_ms_1']:.2f} ms in onnxruntime, "
-                f"{latency['pytorch_ms_1']:.2f} ms in PyTorch ({latency['protocol']})"
-            )
+            times = ", ".join(f"{ms:.2f} ms in {name[:-5]}" for name, ms in latency.items() if name.endswith("_ms_1"))
+            lines.append(f"- latency of one image: {times} ({latency['protocol']})")
     details = "Measured on uniform noise; export.json lists each batch size with its tolerance, and the sha256 of each file."
     return "\n".join(lines) + f"\n\n{details}"
 
@@ -222,6 +187,6 @@ def _limits(request: ExportRequest) -> str:
         "- The metrics are from one run; their variation over seeds is unknown.",
         "- Calibration was measured on images of the training distribution and may not hold for other images.",
     ]
-    if "onnx" in request.formats:
-        lines.append(f"- student.onnx accepts any batch size, but only {side} px.")
+    graphs = [name for name in request.formats if name in GRAPHS]
+    lines += [f"- {GRAPHS[name]} accepts {SIZES.get(name, 'one image at a time')}, but only {side} px." for name in graphs]
     return "\n".join(lines)

@@ -13,10 +13,11 @@ from typing import Any
 
 from kdx.export import formats
 from kdx.export.card import model_card
+from kdx.export.ready import ready
 from kdx.export.request import LEDGER, ExportRequest, check_target
 from kdx.export.student import registered_by
 
-PACKAGES = ("kdx", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("kdx", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime", "executorch", "torchao")
 
 
 def export(request: ExportRequest) -> Path:
@@ -25,12 +26,12 @@ def export(request: ExportRequest) -> Path:
     Raises:
         ExportError: If a format cannot be written, or if the logits of a file differ from those of the student.
     """
-    ready = formats.ready(request)
+    student = ready(request)
     request.to.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{request.to.name}.", dir=request.to.parent))
     try:
-        reports = {name: formats.WRITERS[name](ready, draft) for name in request.formats}
-        importing = registered_by(ready.network.architecture)
+        reports = {name: formats.WRITERS[name](student, draft) for name in request.formats}
+        importing = registered_by(student.network.architecture)
         (draft / "README.md").write_text(model_card(request, reports, importing), encoding="utf-8")
         ledger = json.dumps(_ledger(request, reports, draft), indent=2)
         (draft / LEDGER).write_text(ledger + "\n", encoding="utf-8")

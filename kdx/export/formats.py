@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from kdx.export import onnx_file, student
-from kdx.export.parity import LogitsFunction, compare, noise
-from kdx.export.request import ExportRequest
+from kdx.export import executorch_file, int8, onnx_file, student
+from kdx.export.onnx_file import ONNX
+from kdx.export.parity import compare
+from kdx.export.ready import FOLDED, Ready
 from kdx.networks import weights
 from kdx.networks.network import Network
 
 CONFIG, MODEL = "config.json", "model.safetensors"  # names required by timm's `local-dir:`
-FOLDED = "calibration_temperature_folded"  # key of the temperature that the files include; None: they do not
-PLAIN, ONNX = "student.safetensors", "student.onnx"
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A student ready for export."""
-
-    request: ExportRequest
-    network: Network  # with the temperature folded into its last layer, if requested
-    reference: LogitsFunction  # the trained student, with its logits divided by this temperature
-    batches: list[Tensor]  # for the comparison
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """The content of the run's student.json, with the folded temperature."""
-        return {**self.request.run.card, FOLDED: self.request.temperature}
+PLAIN = "student.safetensors"
 
 
 def timm_folder(ready: Ready, folder: Path) -> dict[str, Any]:
@@ -45,7 +26,7 @@ def timm_folder(ready: Ready, folder: Path) -> dict[str, Any]:
     """
     card, network = ready.card, ready.network
     config = {
-        **{name: card[name] for name in ("label_names", "calibration_temperature", FOLDED) if name in card},
+        **{name: card[name] for name in ("label_names", "interpolation", "calibration_temperature", FOLDED) if name in card},
         "architecture": _cfg(network)["architecture"],
         "num_classes": network.num_classes,
         "num_features": network.model.num_features,
@@ -89,19 +70,7 @@ def onnx_graph(ready: Ready, folder: Path) -> dict[str, Any]:
         "opset", "max_difference" of the logits, "levels" (a parity report per optimization level) and "latency".
     """
     run, network = ready.request.run, ready.network
-    channels, side, _ = run.shape
-    divided = f", divided by the calibration temperature {ready.request.temperature}" if ready.request.temperature else ""
-    notes = {
-        "kdx.input": f"images [batch,{channels},{side},{side}], float32 in [0,1]; the graph includes the normalization",
-        "kdx.output": f"logits [batch,{network.num_classes}]{divided}; softmax gives probabilities",
-        "kdx.architecture": network.architecture,
-        "kdx.pretrained_cfg": json.dumps(ready.card["pretrained_cfg"]),
-        "kdx.label_names": json.dumps(ready.card.get("label_names"), ensure_ascii=False),
-        "kdx.calibration_temperature": json.dumps(ready.card["calibration_temperature"]),
-        f"kdx.{FOLDED}": json.dumps(ready.card[FOLDED]),
-        "kdx.run": f"{run.config.get('name')}/{run.path.resolve().name}",
-    }
-    opset = onnx_file.write(network, run.shape, folder / ONNX, ready.request.opset, notes)
+    opset = onnx_file.write(network, run.shape, folder / ONNX, ready.request.opset, onnx_file.prefixed(ready.notes))
     levels = {
         level: compare(f"{ONNX} at {level}", logits, ready.reference, ready.batches)
         for level, logits in onnx_file.sessions(folder / ONNX)
@@ -111,7 +80,7 @@ def onnx_graph(ready: Ready, folder: Path) -> dict[str, Any]:
         "opset": opset,
         "max_difference": max(one["max_difference"] for one in levels.values()),
         "levels": levels,
-        "latency": onnx_file.latencies(default, network, run.shape),
+        "latency": onnx_file.latencies({"onnxruntime": default, "pytorch": network}, run.shape),
     }
 
 
@@ -119,17 +88,6 @@ WRITERS: Mapping[str, Callable[[Ready, Path], dict[str, Any]]] = {
     "timm": timm_folder,
     "safetensors": plain_file,
     "onnx": onnx_graph,
+    "executorch": executorch_file.graph,
+    **{name: partial(int8.write, runtime) for name, runtime in int8.RUNTIMES.items()},
 }
-
-
-def ready(request: ExportRequest) -> Ready:
-    """Return the student of a request, with its calibration temperature folded in if requested."""
-    trained = student.load(request.run)
-    divisor = 1.0 if request.temperature is None else request.temperature
-    network = trained if request.temperature is None else student.folded(trained, request.temperature)
-
-    def reference(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return trained(images) / divisor
-
-    return Ready(request, network, reference, noise(request.run.shape, request.batches))

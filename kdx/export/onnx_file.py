@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +19,7 @@ from kdx.export.parity import ExportError, LogitsFunction
 from kdx.networks.onnx_network import open_session
 from kdx.run.quiet import quiet
 
+ONNX = "student.onnx"
 INPUT, OUTPUT = "images", "logits"
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")  # loggers of the exporter
@@ -112,6 +116,27 @@ def _explain(error: BaseException, opset: int | None) -> str:
     return f"PyTorch cannot export this network{f' with opset={opset}' if opset else ''} ({first}): {REMEDY}"
 
 
+def prefixed(notes: Mapping[str, str]) -> dict[str, str]:
+    """Return notes under the names that they have in the metadata of an ONNX file."""
+    return {f"kdx.{name}": text for name, text in notes.items()}
+
+
+def annotate(path: Path, notes: Mapping[str, str], divisor: float | None = None) -> None:
+    """Replace the metadata of an ONNX file, and divide its logits by `divisor`, if given."""
+    onnx = importlib.import_module("onnx")
+    model = onnx.load(path)
+    graph = model.graph
+    if divisor is not None:
+        undivided, constant = f"{OUTPUT}_undivided", "calibration_temperature"
+        for node in graph.node:
+            node.output[:] = [undivided if name == OUTPUT else name for name in node.output]
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(divisor, np.float32), constant))
+        graph.node.append(onnx.helper.make_node("Div", [undivided, constant], [OUTPUT]))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(notes))
+    onnx.save(model, path)
+
+
 def session(path: Path, level: str = "ORT_ENABLE_ALL") -> LogitsFunction:
     """Return a function that runs the file in onnxruntime on the CPU, with as many threads as torch uses.
 
@@ -131,14 +156,14 @@ def sessions(path: Path) -> Iterator[tuple[str, LogitsFunction]]:
         yield level, session(path, level)
 
 
-def latencies(file: LogitsFunction, network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return the CPU latencies in ms at batch size 1 of the file in onnxruntime and the network in PyTorch, with protocol."""
+def latencies(networks: Mapping[str, LogitsFunction], shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the CPU latency in ms at batch size 1 of each network, `NAME_ms_1`, and the protocol."""
     image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        runs = {"onnxruntime": latency.median(lambda: file(image)), "pytorch": latency.median(lambda: network(image))}
+        runs = {name: latency.median(functools.partial(network, image)) for name, network in networks.items()}
     counted = ", ".join(f"{name} {timing.repetitions}" for name, timing in runs.items())
     return {
         **{f"{name}_ms_1": 1000 * timing.seconds for name, timing in runs.items()},
-        "protocol": f"batch 1, CPU, {torch.get_num_threads()} threads, default optimization, float32, after warm-up, median of "
-        f"repetitions within {latency.BUDGET} s ({counted})",
+        "protocol": f"batch 1, CPU, {torch.get_num_threads()} threads, default optimization, float32 images, after warm-up, "
+        f"median of repetitions within {latency.BUDGET} s ({counted})",
     }

@@ -15,7 +15,17 @@ from kdx.config.errors import ConfigError, nearest
 from kdx.export.finished import FITTED, FinishedRun, read
 from kdx.ranges import Count
 
-NEEDS: dict[str, tuple[str, ...]] = {"timm": (), "safetensors": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+ONNX, EXECUTORCH = ("onnx", "onnxscript", "onnxruntime"), ("executorch", "torchao")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "timm": (),
+    "safetensors": (),
+    "onnx": ONNX,
+    "onnx_int8": ONNX,
+    "executorch": EXECUTORCH,
+    "executorch_int8": EXECUTORCH,
+}
+EXTRAS = {ONNX: "export", EXECUTORCH: "executorch"}  # what installs these packages
+FEWEST = 10  # images from which the ranges of the activations are taken
 OLDEST = 18  # the oldest opset that PyTorch's exporter writes
 LEDGER = "export.json"
 
@@ -31,6 +41,7 @@ class Options(BaseModel):
     fold_temperature: bool
     opset: Annotated[int, Field(ge=OLDEST)] | None
     batches: Annotated[list[Count], Len(1)]
+    quantization_images: Annotated[int, Field(ge=FEWEST)]
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class ExportRequest:
     temperature: float | None  # divides the logits in every file; None: logits are unchanged
     opset: int | None
     batches: tuple[int, ...]  # batch sizes of the comparison
+    quantization_images: int  # of train, for int8
 
 
 def requested(values: dict[str, Any]) -> ExportRequest:
@@ -69,7 +81,8 @@ def requested(values: dict[str, Any]) -> ExportRequest:
     to = Path(options.to).expanduser() if options.to is not None else run.path / "export"
     check_target(to)
     temperature = _temperature(run) if options.fold_temperature else None
-    return ExportRequest(run, formats, to, temperature, options.opset, tuple(options.batches))
+    batches, images = tuple(options.batches), options.quantization_images
+    return ExportRequest(run, formats, to, temperature, options.opset, batches, images)
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:
@@ -79,8 +92,9 @@ def _check_formats(formats: tuple[str, ...]) -> None:
             raise ConfigError(f"Unknown format '{name}'.{hint} Available: {', '.join(NEEDS)}")
         absent = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
         if absent:
+            pip = f"pip install kdx[{EXTRAS[NEEDS[name]]}]"
             others = ",".join(other for other, packages in NEEDS.items() if not packages)
-            raise ConfigError(f"format={name} requires {absent[0]}: pip install kdx[export], or give format=[{others}]")
+            raise ConfigError(f"format={name} requires {absent[0]}: {pip}, or give format=[{others}]")
 
 
 def _temperature(run: FinishedRun) -> float:

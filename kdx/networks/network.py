@@ -129,6 +129,11 @@ class Network(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        return weights.digest(self.model)
+
+    @property
     def colors(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std, one value per channel."""
         return tuple(self.mean.flatten().tolist()), tuple(self.std.flatten().tolist())

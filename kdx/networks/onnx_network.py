@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-KEYS = ("pretrained_cfg", "label_names", "calibration_temperature", "calibration_temperature_folded")
+from kdx.networks.file_network import FileNetwork, card_of, first_line
+
+REMEDY = "export it again with kdx-export run=FOLDER format=[onnx]"
 
 
 def open_session(file: Path, level: str = "ORT_ENABLE_ALL") -> Any:
@@ -24,29 +25,33 @@ def open_session(file: Path, level: str = "ORT_ENABLE_ALL") -> Any:
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own types, which it does not document
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"onnxruntime {onnxruntime.__version__} cannot load {file} ({first})") from error
+        raise ValueError(f"onnxruntime {onnxruntime.__version__} cannot load {file} ({first_line(error)})") from error
 
 
-class OnnxNetwork(nn.Module):
-    """Maps images [B,C,R,R] in [0,1] to logits [B,K] by onnxruntime on the CPU. `card` is what the file says of itself.
+class OnnxNetwork(FileNetwork):
+    """Runs an ONNX file by onnxruntime on the CPU.
 
     Raises:
-        ValueError: onnxruntime is missing, cannot load the file, or the file was not written by kdx-export.
+        ValueError: onnxruntime is missing, cannot load or run the file, or the file was not written by kdx-export.
     """
 
     def __init__(self, file: Path) -> None:
-        super().__init__()
         if importlib.util.find_spec("onnxruntime") is None:
             raise ValueError(f"{file} needs onnxruntime: pip install kdx[export]")
-        self.session = open_session(file)
-        notes = self.session.get_modelmeta().custom_metadata_map
-        self.card: dict[str, Any] = {key: json.loads(notes.get(f"kdx.{key}", "null")) for key in KEYS}
-        if not self.card["pretrained_cfg"]:
-            raise ValueError(f"{file} has no metadata of kdx: export it with kdx-export run=FOLDER format=[onnx]")
-        self.in_channels = int(self.card["pretrained_cfg"]["input_size"][0])
-        (self.input,), (self.output,) = self.session.get_inputs(), self.session.get_outputs()
+        try:
+            session = open_session(file)
+        except ValueError as error:
+            raise ValueError(f"{error}: {REMEDY}") from error
+        notes = session.get_modelmeta().custom_metadata_map
+        card = card_of(lambda key: notes.get(f"kdx.{key}"), file, "onnx")
+        (put,), (got,) = session.get_inputs(), session.get_outputs()
+        super().__init__(file, card, int(got.shape[-1]))
+        self.session, self.names = session, (put.name, got.name)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Any = self.session.run([self.output.name], {self.input.name: images.numpy()})[0]
-        return torch.from_numpy(logits)
+        put, got = self.names
+        try:
+            logits: Any = self.session.run([got], {put: images.cpu().numpy()})[0]
+        except Exception as error:  # as in `open_session`
+            raise ValueError(f"onnxruntime cannot run {self.file} ({first_line(error)}): {REMEDY}") from error
+        return torch.from_numpy(logits).to(images.device)

@@ -59,6 +59,7 @@ def exported(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         "fold_temperature": True,
         "opset": None,
         "batches": [1, 2, 7],
+        "quantization_images": 256,
     }
     return run, folder.export(requested(values))
 
@@ -177,6 +178,7 @@ def test_what_leaves_the_run_is_complete(make_run: Callable[..., Path], values: 
     in_graph = {
         "pretrained_cfg": json.loads(notes["kdx.pretrained_cfg"]),
         "label_names": json.loads(notes["kdx.label_names"]),
+        "interpolation": json.loads(notes["kdx.interpolation"]),
         "calibration_temperature": json.loads(notes["kdx.calibration_temperature"]),
         "calibration_temperature_folded": json.loads(notes["kdx.calibration_temperature_folded"]),
     }

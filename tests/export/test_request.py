@@ -20,9 +20,14 @@ Values = Callable[..., dict[str, Any]]
 MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown format": ({"format": ["tim"]}, "Unknown format 'tim'", "Did you mean 'timm'"),
     "no format": ({"format": []}, "format=[]", "at least 1 item"),
-    "another format": ({"format": "torchscript"}, "Unknown format 'torchscript'", "Available: timm, safetensors, onnx"),
+    "another format": (
+        {"format": "torchscript"},
+        "Unknown format 'torchscript'",
+        "Available: timm, safetensors, onnx, onnx_int8",
+    ),
     "an old opset": ({"opset": 11}, "opset=11", "greater than or equal to 18"),
     "an opset that is none": ({"opset": "new"}, "opset=new", "integer"),
+    "too few images for int8": ({"quantization_images": 9}, "quantization_images=9", "greater than or equal to 10"),
     "an empty batch": ({"batches": [1, 0]}, "batches=[1, 0]", "greater than or equal to 1"),
     "no truth": ({"fold_temperature": "perhaps"}, "fold_temperature=perhaps", "boolean"),
     "no run": ({"run": "???"}, "Missing required option", "run=FOLDER"),
@@ -67,6 +72,9 @@ def test_an_absent_extra_is_named(values: Values, digits_run: Path, monkeypatch:
         ConfigError, match=r"requires onnxscript: pip install kdx\[export\], or give format=\[timm,safetensors\]"
     ):
         requested(values(digits_run))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "executorch" else found(name, *rest))
+    with pytest.raises(ConfigError, match=r"executorch_int8 requires executorch: pip install kdx\[executorch\]"):
+        requested(values(digits_run, format="executorch_int8"))
     assert requested(values(digits_run, format=["timm", "safetensors"])).formats == ("timm", "safetensors")
 
 
