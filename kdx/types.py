@@ -112,7 +112,8 @@ class RenderedBatch:
         for draw in draws:
             rows = slice(first, first + len(draw.index))
             views = self.views and (self.views[0].part(rows), self.views[1].part(rows))
-            yield replace(self._each(operator.itemgetter(rows)), draw=draw, views=views)
+            own = replace(self.draw, batch=draw.batch, index=draw.index)  # its seed and epoch are those of the views
+            yield replace(self._each(operator.itemgetter(rows)), draw=own, views=views)
             first = rows.stop
 
     def to(self, device: torch.device) -> RenderedBatch:

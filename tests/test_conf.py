@@ -75,7 +75,7 @@ def test_option_composes_and_fits_its_constructors(config: Callable[..., DictCon
 @pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_option_file_is_short(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    exceptions = {"train.yaml": 60, "evidence.yaml": 30, "evaluate.yaml": 40, "trainer/auto.yaml": 20, "data/base.yaml": 24}
+    exceptions = {"train.yaml": 61, "evidence.yaml": 30, "evaluate.yaml": 40, "trainer/auto.yaml": 20, "data/base.yaml": 24}
     claims = 120 if path.parent.name == "family" else 13
     assert len(lines) <= exceptions.get(f"{path.parent.name}/{path.name}", exceptions.get(path.name, claims))
 

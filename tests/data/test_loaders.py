@@ -132,6 +132,14 @@ def test_batches_rendered_together_are_bitwise_the_same_wherever_a_run_was_cut_o
             torch.testing.assert_close(getattr(batch, name), getattr(single, name), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_batch_states_the_seed_and_epoch_from_which_its_views_were_drawn(at_once: int) -> None:
+    observer = Observer(SharedView(Inception(), seed=9, distinct_epochs=2), Pair(8, 5), 7)
+    order = Sampler(50, 8, train=True)
+    found = list(ResidentLoader(EVEN, order, observer.look, lambda: (3, 0), at_once=at_once))
+    assert [(one.draw.seed, one.draw.epoch, one.draw.batch) for one in found] == [(9, 1, number) for number in range(6)]
+
+
 @every_loader
 def test_an_epoch_that_is_left_early_leaves_nothing_behind_for_the_next(build: Build) -> None:
     order = Sampler(50, 4, train=True)
