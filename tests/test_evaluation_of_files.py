@@ -181,7 +181,7 @@ def test_a_file_that_cannot_be_measured_is_told_with_the_remedy(command: Command
         ),
         (["file=folder", *to], "folder has no config.json with model.safetensors: export with format=[timm]"),
         (["file=foreign", *to], "or evaluate it with timm=local-dir:foreign"),
-        (["file=nowhere.onnx", *to], "file=nowhere.onnx does not exist: give student.onnx"),
+        (["file=nowhere.onnx", *to], "file=nowhere.onnx does not exist; give student.onnx"),
         ([f"file={right}", "data=digits"], "is not part of a run, so the results need a folder: give to=FOLDER"),
         ([f"file={right}", "timm=resnet18", *to], "give one of run=FOLDER"),
         ([f"file={right}", "mean=[0.5]", *to], "mean= has no effect on file="),
