@@ -121,12 +121,12 @@ def test_each_head_of_a_deit_learns_from_its_own_target_and_the_teacher_stays() 
 def test_a_run_trains_both_heads_and_tests_their_mean(train: Callable[..., Path], losses: str) -> None:
     sizes = "+student.args={img_size: 32, patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}"
     network = ["network@student=timm", f"student.architecture={DEIT[0]}", sizes, "resolution.student=32"]
-    folder = train("run", f"losses=[{losses}]", *network, "optimizer.lr=0.003", "trainer.max_epochs=6")
+    folder = train("run", f"losses=[{losses}]", *network, "data=digits", "optimizer.lr=0.01", "trainer.max_epochs=20")
     run, curves = kdx.open_run(folder), RunFolder(folder).columns()
     for name in ("deit_label", "deit_teacher"):
         curve = [value for value in curves[f"train/loss_{name}"] if value == value]  # without NaN
         assert curve[-1] < curve[0]
-    assert run.metrics["test/student/accuracy"] > 0.15  # chance is 0.1
+    assert run.metrics["test/student/accuracy"] > 0.3  # chance is 0.1
 
     network = run.student().network
     taps = FeatureTaps(network.model, ("head", "head_dist"))
