@@ -97,7 +97,7 @@ def shortened(name: str, words: list[str], teachers: Path, to: Path) -> list[str
     if name == "tune":
         words += ["n_trials=2", "sweep=new"]
     if name == "advise":
-        words += ["seeds=1", "methods=[scratch,kd]"]
+        words += ["seeds=1", "methods=[kd]"]
     if name in ("train", "tune", "advise") and not {"--cfg", "--help", "--info", "experiment=dml_digits"} & set(words):
         words.append("teacher.recipe.trainer.max_epochs=2")
     if "trainer=ddp" in words:

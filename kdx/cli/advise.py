@@ -34,17 +34,17 @@ GUIDE = Guide(
     examples=(
         ("kdx-advise data=digits300", "the main job's networks and resolutions, with 300 images"),
         ("kdx-advise data=digits300 share=0.3 seeds=5", "longer trials, and more of them"),
-        ("kdx-advise data=digits300 methods=[scratch,kd]", "some of the methods; the group method lists them"),
+        ("kdx-advise data=digits300 methods=[kd,funmatch]", "some of the methods; the group method lists them"),
     ),
     usage="[share=SHARE] [seeds=N] [methods=[...]] [any words of kdx-train]",
-    more_groups={"method": "methods=[...]: ways to train"},
+    more_groups={"method": "methods=[...]: ways to distill"},
     note="Methods that need long training, such as funmatch, gain more from a larger share than others. All groups and keys of "
     "a run: kdx-train --help.",
 )
 CHOSEN = {
     "seed": "kdx-advise chooses the seeds: use seeds=N",
-    "method": "kdx-advise tries several methods: use methods=[scratch,NAME,...]",
-    "baselines": "kdx-advise compares with labels alone, methods=[scratch,...]: remove baselines=",
+    "method": "kdx-advise tries several methods: use methods=[NAME,...]",
+    "baselines": "kdx-advise compares with labels alone, baseline=scratch: remove baselines=",
 }
 
 
@@ -54,9 +54,10 @@ class Request:
 
     share: Annotated[float, Gt(0), Le(1)]
     seeds: Count
-    methods: Annotated[list[str], MinLen(2)]
+    methods: Annotated[list[str], MinLen(1)]
 
 
+SCRATCH = "scratch"  # the baseline, from labels alone
 OWN = tuple(item.name for item in fields(Request))
 
 
@@ -72,8 +73,9 @@ def _advise(given: Arguments) -> None:
     with opened(given):
         plain: Any = OmegaConf.to_container(hydra.compose("advise", own))
         request = typed(Request, {name: plain[name] for name in OWN})
-        length, short = _lengths(_checked(words, request), request.share)
-        trials = [*words, f"method={','.join(request.methods)}", f"seed=range({request.seeds})", "baselines=[]", *short]
+        length, short = _lengths(_checked(words), request.share)
+        tried = [f"method={','.join(request.methods)}", f"seed=range({request.seeds})", f"baselines=[{SCRATCH}]"]
+        trials = [*words, *tried, *short]
         folder = Path(str(sweep.multirun_config("train", trials).hydra.sweep.dir))
     options = [name if value is None else f"{name}={value}" for name, value in given.options.items()]
     sys.argv = ["kdx-train", "-m", *options, *trials]
@@ -90,15 +92,11 @@ def _advise(given: Arguments) -> None:
     sys.exit(failed)
 
 
-def _checked(words: Sequence[str], request: Request) -> RunConfig:
+def _checked(words: Sequence[str]) -> RunConfig:
     """Return the config of the whole run. ConfigError if there is nothing to advise on."""
-    from kdx.compare.advice import SCRATCH
-
     for word in words:
         if (key := word.lstrip("+~").partition("=")[0]) in CHOSEN:
             raise ConfigError(CHOSEN[key])
-    if SCRATCH not in request.methods:
-        raise ConfigError(f"methods needs {SCRATCH}, which the others are compared with")
     config = check(compose_train(words))
     if config.teacher is None:
         raise ConfigError("kdx-advise needs a teacher to learn from, but teacher=none: select one, e.g. teacher=online")
@@ -120,7 +118,7 @@ def _show(folder: Path, words: Sequence[str], request: Request, longer: float) -
     from rich.console import Console
     from rich.table import Table
 
-    from kdx.compare.advice import SCRATCH, advise, rows
+    from kdx.compare.advice import advise, rows
     from kdx.run.durations import duration
 
     trials = _trials(folder, request.methods)
@@ -135,15 +133,16 @@ def _show(folder: Path, words: Sequence[str], request: Request, longer: float) -
     for line in lines:
         table.add_row(*line)
     text = [f"{answer}." for answer in answers]
-    method = answers[0].method if any(answer.decision == "distill" for answer in answers) else SCRATCH
+    method = next((answer.method for answer in answers if answer.decision == "distill"), SCRATCH)
     seconds = [metrics["seconds"] for metrics in trials[method].values()]
     took = sum(seconds) / len(seconds)
-    text.append(f"A run of method={method} in full takes about {duration(longer * took)}; a trial took {duration(took)}.")
+    chosen = f"{'baseline' if method == SCRATCH else 'method'}={method}"
+    text.append(f"A run of {chosen} in full takes about {duration(longer * took)}; a trial took {duration(took)}.")
     command = shlex.join(words)
     if any(answer.decision == "undecided" for answer in answers):
         more = f"share={min(1.0, 3 * request.share):g} seeds={request.seeds + 2}"
         text.append(f"Undecided: kdx-advise {command} {more}")
-    text.append(f"To go on: kdx-train {command} method={method}")
+    text.append(f"To go on: kdx-train {command} {chosen}")
     with (folder / "advice.txt").open("w", encoding="utf-8") as file:
         for console in (Console(width=None if sys.stdout.isatty() else 200), Console(file=file, width=200)):
             console.print(table)
@@ -157,9 +156,9 @@ def _trials(folder: Path, methods: Sequence[str]) -> dict[str, dict[int, dict[st
     from kdx.run.sweep_folder import read_plan
 
     jobs = read_plan(folder).jobs
-    found: dict[str, dict[int, dict[str, float]]] = {method: {} for method in methods}
+    found: dict[str, dict[int, dict[str, float]]] = {method: {} for method in (SCRATCH, *methods)}
     for run in find_runs([folder]):
-        word = next((word for word in jobs.get(run.path.name, ()) if word.startswith("method=")), "")
+        word = next((word for word in jobs.get(run.path.name, ()) if word.startswith(("method=", "baseline="))), "")
         if run.state == "finished" and run.seed is not None and word:
             found[word.partition("=")[2]][run.seed] = numbers(run)
     return {method: seeds for method, seeds in found.items() if seeds}

@@ -12,10 +12,11 @@ Option = Callable[[str], Node]  # "losses/ce" -> the content of conf/losses/ce.y
 
 TAUGHT = ("teacher", "peers", "calibration", "temperature", "losses", "resolution.teacher", "interpolation.teacher")
 ADDRESSES = ("data.teacher_view",)
-# The overrides that each baseline fixes: config paths in which it may differ from the runs it is compared with.
+METHOD = ("method",)  # a group of options, which says how the teacher teaches
+# The overrides that each baseline fixes: groups, and config paths in which it may differ from the runs it is compared with.
 DETERMINED: Mapping[str, tuple[str, ...]] = {
-    "scratch": TAUGHT + ADDRESSES,
-    "label_smoothing": TAUGHT + ADDRESSES,
+    "scratch": TAUGHT + ADDRESSES + METHOD,
+    "label_smoothing": TAUGHT + ADDRESSES + METHOD,
     "fixed_t": ("temperature",),
     "self": ("teacher", "resolution.teacher"),
 }
