@@ -27,7 +27,8 @@ def steps(ms: float) -> dict[str, Any]:
     """What BareLoop writes."""
     shares = dict.fromkeys(tables.SHARES, 1 / len(tables.SHARES))
     numbers = {"kdx_ms": ms, "bare_ms": 2 * ms, "ratio": 2.0, "quartiles": [1.5, 2.5], "steps": 9, "start_seconds": 3.0}
-    return {**numbers, "shares": shares, "networks": NETWORKS}
+    with_data = {"bare_with_data_ms": 3 * ms, "ratio_with_data": 3.0, "quartiles_with_data": [2.5, 3.5]}
+    return {**numbers, **with_data, "shares": shares, "networks": NETWORKS}
 
 
 class FakeSetting:
@@ -70,7 +71,7 @@ def test_the_tables_have_the_numbers_and_the_file_has_all(
     file = tmp_path / "numbers.json"
     session.benchmark(BenchmarkRequest(asked.settings, asked.variants, [], 1, str(file)))
     shown, numbers = capsys.readouterr().out, json.loads(file.read_text())
-    assert "10.0 ms" in shown and "1.50-2.50" in shown and "3.0 s" in shown and "8, 8 GFLOP/s" in shown
+    assert "10.0 ms" in shown and "2.50-3.50" in shown and "3.0 s" in shown and "8, 8 GFLOP/s" in shown
     run = numbers["runs"]["digits"]
     assert run["kernel_flops"] == [8e9, 8e9] and run["variants"]["safe"]["ratio"] == 2.0
     assert f"{run['step_flops'] / 0.010 / 8e9:.0%}" in shown  # of the run that computes the teacher, not of `kept`
@@ -89,7 +90,7 @@ def test_a_benchmark_that_is_broken_off_keeps_the_settings_that_were_measured(
     file = tmp_path / "numbers.json"
     with pytest.raises(KeyboardInterrupt):
         session.benchmark(BenchmarkRequest(["classes", "digits"], ["safe"], [], 1, str(file)))
-    assert "1.50-2.50" in capsys.readouterr().out and list(json.loads(file.read_text())["runs"]) == ["digits"]
+    assert "2.50-3.50" in capsys.readouterr().out and list(json.loads(file.read_text())["runs"]) == ["digits"]
 
 
 def test_flops_of_a_step_are_three_passes_of_the_student_and_one_of_the_teacher() -> None:

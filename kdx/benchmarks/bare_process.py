@@ -30,10 +30,10 @@ def train(networks: dict[str, dict[str, Any]], began: float) -> dict[str, float]
     student, teacher = made["student"].train(), made["teacher"].eval() if "teacher" in made else None
     optimizer = torch.optim.SGD(student.parameters(), 0.01, momentum=0.9)
     label = torch.zeros(len(images["student"]), dtype=torch.long, device=device)
-    step = bare_step(student, teacher, optimizer, images["student"], images.get("teacher", images["student"]), label)
+    step = bare_step(student, teacher, optimizer, label)
     start_seconds = time.time() - began
     for _ in range(STEPS):
-        step()
+        step(images["student"], images.get("teacher", images["student"]))
     return {"start_seconds": start_seconds, "peak_memory_mb": peak_memory_mb()}
 
 

@@ -29,7 +29,13 @@ RUNS: dict[str, tuple[str, ...]] = {
     "wrn": (*CIFAR, "student.architecture=cifar_wrn_16_2", "teacher.network.architecture=cifar_wrn_40_2"),
     "resnet34": (
         *(*PAIRED, "data=imagefolder", "student.architecture=resnet18", "teacher.network.architecture=resnet34"),
-        *("resolution.teacher=224", "resolution.student=224", "data.batch_size=16", "data.num_workers=1"),
+        *(
+            "resolution.teacher=224",
+            "resolution.student=224",
+            "data.batch_size=16",
+            "data.loader=streamed",
+            "data.num_workers=0",
+        ),
     ),
     "bit": (
         *(*GLYPHS, "network@student=bit_r50x1", "teacher.network.architecture=resnetv2_101x1_bit", "data.batch_size=8"),
