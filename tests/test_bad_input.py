@@ -189,6 +189,19 @@ def test_a_network_that_does_not_fit_is_told_before_lightning_is_imported(tmp_pa
     assert "heavy import" not in done.stderr
 
 
+def test_a_run_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    words = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "teacher.recipe.trainer.max_epochs=1", "preflight=off"]
+    code = (
+        "import sys, kdx.cli.train\n"
+        f"sys.argv = ['kdx-train', 'logger=none', *{words!r}]\n"
+        "try: kdx.cli.train.main()\n"
+        "finally: assert not {'sklearn', 'pandas', 'scipy.signal', 'scipy.stats', 'wandb'} & set(sys.modules), 'heavy import'\n"
+        "import scipy.signal; assert scipy.signal.windows.hamming(3)[1] == 1\n"  # the stand-in is gone
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "heavy import" not in done.stderr and done.returncode == 0, done.stderr
+
+
 def test_evaluate_wants_the_folder_of_a_run(command: Command) -> None:
     code, _, err = command("evaluate", "run=nowhere")
     assert code == 2 and "give the folder of a finished run" in err

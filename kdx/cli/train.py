@@ -90,6 +90,9 @@ def train(config: RunConfig, folder: RunFolder) -> float:
 
     metrics = stored.result(config, folder)
     if metrics is None:
+        from kdx.experiment.libraries import import_timm
+
+        import_timm()
         from kdx.experiment import build
 
         parts = build.parts(config, probed=True)  # finds contradictions before the heavy imports

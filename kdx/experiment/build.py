@@ -22,6 +22,7 @@ from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
 from kdx.experiment.contradictions import check_compile, check_devices, check_jpeg_px, check_source, check_terms
+from kdx.experiment.libraries import import_torchmetrics
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
 from kdx.teachers.calibration import TemperatureScaling
@@ -215,6 +216,7 @@ def parts(config: RunConfig, *, probed: bool = False) -> Parts:
             raise ConfigError(f"losses.{name}: {term.loss.too_few_classes}")
     if probed:
         built.probes  # noqa: B018 - what they find is said before torchmetrics and Lightning are imported, which takes seconds
+    import_torchmetrics()
     from kdx.experiment.metrics import check_metrics
 
     check_metrics(built)
