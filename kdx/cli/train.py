@@ -90,7 +90,7 @@ def train(config: RunConfig, folder: RunFolder) -> float:
 
     metrics = stored.result(config, folder)
     if metrics is None:
-        from kdx.experiment.libraries import import_timm
+        from kdx.networks.importing import import_timm
 
         import_timm()
         from kdx.experiment import build

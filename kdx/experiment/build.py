@@ -22,9 +22,9 @@ from kdx.config.schema import RunConfig, to_plain
 from kdx.data.source import Source
 from kdx.experiment import resume
 from kdx.experiment.contradictions import check_compile, check_devices, check_jpeg_px, check_source, check_terms
-from kdx.experiment.libraries import import_torchmetrics
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
+from kdx.metrics.importing import import_torchmetrics
 from kdx.teachers.calibration import TemperatureScaling
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
