@@ -53,9 +53,9 @@ def bare(folder: str, pace: Pace) -> None:
     student, teacher = kdx_networks()
     loader = Paced(pace)
     images, label = loader.batch
-    step = bare_step(student.train(), teacher.eval(), sgd(student.parameters()), images, images, label)
+    step = bare_step(student.train(), teacher.eval(), sgd(student.parameters()), label)
     for _ in loader:
-        step()
+        step(images, images)
 
 
 def kdx_networks() -> tuple[Any, Any]:
@@ -145,9 +145,11 @@ def timm(folder: str, pace: Pace) -> None:
     train, tasks = importlib.import_module("train"), importlib.import_module("timm.task")
     args = train.parser.parse_args(["--no-prefetcher", "--log-interval", str(NEVER)])
     args.prefetcher = args.distributed = False
-    args.grad_accum_steps = 1
+    args.grad_accum_steps = args.world_size = 1
+    args.rank = args.local_rank = 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student, teacher = (network.model for network in kdx_networks())
+    student.in_chans = teacher.in_chans = 3  # timm asks it of its networks
     task = tasks.LogitDistillationTask(
         student, teacher, torch.nn.CrossEntropyLoss(), temperature=TEMPERATURE, distill_loss_weight=0.9, task_loss_weight=0.1,
         device=device,
