@@ -97,6 +97,8 @@ def _of_parquet(repository: str, names: Sequence[str], card: Mapping[str, Any], 
             "name its files so"
         )
     remarks = [f"The split {title} of {repository} is not used: it is not train, validation or test" for title in unused]
+    if partial := [name for files in splits.values() for name in files if "partial-" in name]:
+        remarks.append(f"{partial[0]} says that the hub has converted only a part of {repository}")
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     patterns = [re.sub(r"([*?[])", r"[\1]", name) for files in ordered.values() for name in files]
     return HubFiles(patterns, chosen, ordered, remarks=remarks)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdx.export.parity import ExportError
 from kdx.run.provenance import VERSION
+from kdx.run.quiet import quiet
 
 
 class PushError(ExportError):
@@ -30,14 +31,15 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     from kdx.run import hub
 
     kept = f"{folder} is exported, but not uploaded to {name}"
-    again = "the same command uploads it"
+    again = "The same command exports and uploads it again"
     unreachable = hub.why_unreachable()
     if unreachable is not None:
-        raise PushError(f"{kept}: {unreachable}. Once there is a connection, {again}")
+        raise PushError(f"{kept}: {unreachable}: connect. {again}")
     api = HfApi(token=True, library_name="kdx", library_version=VERSION)
     try:
-        api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"Export of kdx {VERSION}")
+        with quiet():  # warnings of its HTTP library
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"Export of kdx {VERSION}")
     except Exception as error:  # the hub's client has had three HTTP libraries, each with its own exceptions
-        raise PushError(f"{kept}: {hub.reason(error, name, 'write to')}. Then {again}") from None
+        raise PushError(f"{kept}: {hub.reason(error, name, 'write to')}. {again}") from None
     return f"{constants.ENDPOINT}/{name}"

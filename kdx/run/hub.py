@@ -30,7 +30,7 @@ def repository(address: str) -> str:
     return re.sub(r"^(?:https?://[^/]+/|hf://)(?:(?:datasets|models)/)?|/$", "", address.strip())
 
 
-def reason(error: Exception, page: str, action: str) -> str:
+def reason(error: BaseException, page: str, action: str) -> str:
     """Return what an error of the hub's client means, with the remedy.
 
     Args:
@@ -38,12 +38,14 @@ def reason(error: Exception, page: str, action: str) -> str:
         page: The path of the repository's page on the hub.
         action: What failed, such as "read": for a token that does not permit it.
     """
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a thread
+        error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return f"its owner's conditions are to be accepted at {constants.ENDPOINT}/{page}; then log in: {LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no such revision: {constants.ENDPOINT}/{page}/tree/main lists branches and tags"
-    if isinstance(error, errors.RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         return f"it does not exist, or is private: correct the name, or log in: {LOG_IN}"
     if isinstance(error, errors.LocalTokenNotFoundError):
         return f"there is no token: {LOG_IN}"
@@ -54,6 +56,6 @@ def reason(error: Exception, page: str, action: str) -> str:
     return f"{type(error).__name__}: {first_line(error)}: try again"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's text; the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -106,7 +106,9 @@ def served(hub: FakeHub) -> Iterator[str]:
                 self.rfile.readline()
             else:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, headers, content = hub.answer(self.command, urlsplit(self.path).path, body, dict(self.headers))
+            status, headers, content = hub.answer(
+                self.command, urlsplit(self.path).path, body, {name.lower(): value for name, value in self.headers.items()}
+            )
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)

@@ -159,7 +159,7 @@ def test_columns_and_parts_are_chosen(source: Callable[..., HubDataset]) -> None
         **{name: {"_type": "ClassLabel", "names": list("abcd")} for name in ("fine", "coarse")},
     }
     columns = {"img": images([1, 2, 3]), "fine": [0, 1, 3], "coarse": [2, 2, 1], "path": ["x", "y", "z"]}
-    files = {"one/train/0000.parquet": file(columns, features), "two/train/0000.parquet": part(range(3))}
+    files = {"one/train/0000.parquet": file(columns, features), "two/partial-train/0000.parquet": part(range(3))}
     with pytest.raises(ValueError, match=r"several parts: choose one of data.source.config=one\|two"):
         source(files).check()
     with pytest.raises(ValueError, match=r"no part 'on'. Did you mean 'one'\?"):
@@ -171,7 +171,9 @@ def test_columns_and_parts_are_chosen(source: Callable[..., HubDataset]) -> None
     with pytest.raises(ValueError, match=r"data.source.image=fine: the column is int64; expected the bytes of image files"):
         source(files, config="one", image="fine", label="fine").check()
     assert source(files, config="one", label="coarse").splits()["train"].labels.tolist() == [2, 2, 1]
-    assert source(files, config="two").names == ["cat", "dog", "emu"]
+    two = source(files, config="two")
+    assert two.names == ["cat", "dog", "emu"] and len(two.splits()["train"]) == 3
+    assert two.remarks() == [f"two/partial-train/0000.parquet says that the hub has converted only a part of {NAME}"]
 
 
 def test_the_card_says_which_files_are_which_split(source: Callable[..., HubDataset]) -> None:
