@@ -1,4 +1,4 @@
-"""kdx-export: the student of a finished run as verified files for other programs, with a model card."""
+"""kdx-export: the student of a finished run as verified files for other programs, with a model card; also on the hub."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ GUIDE = Guide(
         ("kdx-export run=DIR format=[safetensors] to=FOLDER", "one format, into another folder"),
         ("kdx-export run=DIR format=[onnx,onnx_int8]", "int8, measured before and after rounding"),
         ("kdx-export run=DIR fold_temperature=true", "calibrated: logits / T inside the files"),
+        ("kdx-export run=DIR push=USER/NAME", "and upload it to the Hugging Face hub"),
     ),
 )
 
@@ -38,6 +39,10 @@ def _export(cfg: DictConfig) -> None:
     to = write(request)
     show(to)
     print(to)
+    if request.push is not None:
+        from kdx.export.push import push
+
+        print(push(to, request.push, private=request.private))
 
 
 def main() -> NoReturn:

@@ -30,6 +30,7 @@ UNRELATED = (
     "data.max_megapixels",
     "data.source.root",  # the same value as data.root
     "data.source.download",
+    "data.source.cache",
     "data.source.verify",  # the same value as data.verify
     "trainer.log_every_n_steps",
     "trainer.enable_model_summary",

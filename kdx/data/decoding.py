@@ -80,15 +80,15 @@ def _decoded(source: str | BytesIO, name: str, channels: int, how: Decoding) -> 
         ) from error
 
 
-def channels_of(paths: Sequence[str]) -> int:
+def channels_of(sources: Iterable[str | BytesIO]) -> int:
     """Return 1 if all these image files are gray, by their headers, else 3. Files that cannot be read do not count."""
-    gray = [is_gray for is_gray in map(_is_gray_file, paths) if is_gray is not None]
+    gray = [is_gray for is_gray in map(_is_gray_file, sources) if is_gray is not None]
     return 1 if gray and all(gray) else 3
 
 
-def _is_gray_file(path: str) -> bool | None:
+def _is_gray_file(source: str | BytesIO) -> bool | None:
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             return is_gray(image)
     except Exception:  # damaged files can raise any exception in PIL; they are reported when they are decoded
         return None

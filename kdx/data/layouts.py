@@ -18,7 +18,7 @@ WORDS: Mapping[SplitName, tuple[str, ...]] = {
 }
 SPLIT_OF: Mapping[str, SplitName] = {word: split for split, words in WORDS.items() for word in words}
 _NAME = re.compile(rf"({'|'.join(SPLIT_OF)})(?:[-_ ]?(?:set|split|data|dataset|images?|imgs?))?", re.IGNORECASE)
-_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE)
+WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE)
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
 TREE = "ROOT/train/CLASS/IMAGE, optionally ROOT/val/CLASS/IMAGE and ROOT/test/CLASS/IMAGE; or only ROOT/CLASS/IMAGE"
@@ -130,7 +130,7 @@ def disguised_splits(names: Sequence[str]) -> list[str]:
     """Return the names that differ only in the word for a split, one of them train: ["seg_test", "seg_train"]; else none."""
     stems: dict[str, dict[SplitName, str]] = {}
     for name in names:
-        for match in _WORD.finditer(name):
+        for match in WORD.finditer(name):
             stem = (name[: match.start()] + "*" + name[match.end() :]).lower()
             stems.setdefault(stem, {}).setdefault(SPLIT_OF[match[0].lower()], name)
     return next((list(splits.values()) for splits in stems.values() if "train" in splits and len(splits) > 1), [])

@@ -204,6 +204,7 @@ class Source(ABC):
     train_labels: bool = True  # whether train has labels
     labels: bool = True  # whether val and test have labels
     names: Sequence[str] | None = None  # class names in label order, if any
+    revision: str | None = None  # of a published data set, such as a commit
     channels: int = 3
     flip: bool = True  # whether a mirrored image keeps its label
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)

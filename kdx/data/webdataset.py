@@ -8,15 +8,14 @@ import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kdx.data.decoding import decode_bytes
 from kdx.data.layouts import existing
-from kdx.data.source import SPLITS, BadImageError, Images, Source, SplitName
+from kdx.data.packed import PackedImages, Places
+from kdx.data.source import SPLITS, Images, Source, SplitName
 from kdx.ranges import Count, validated
 from kdx.run.files import remembered
 
@@ -79,15 +78,6 @@ def _split(word: str) -> SplitName:
     return next(split for split in SPLITS if word.lower().startswith(split))
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the images of a tar file are: `offsets` and `sizes` in bytes, and `labels`, all int64 [N]."""
-
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-
 def places(path: Path, cache: Path) -> Places:
     """Return where the images of a tar file are, from `cache` if it is known there. ValueError if it is no such tar."""
     state = path.stat()
@@ -130,31 +120,13 @@ def search(path: Path) -> Places:
     return Places(*(np.ascontiguousarray(column) for column in columns.T))
 
 
-class TarImages(Images):
+class TarImages(PackedImages):
     """The images of one split in tar files, decoded at access."""
 
     def __init__(self, paths: Sequence[Path], found: Sequence[Places]) -> None:
-        self.paths_of_tars = [str(path) for path in paths]
+        super().__init__(paths, found, 3, "copy the tar again")
         counts = [len(one.labels) for one in found]
-        self.tar = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        self.offsets = np.concatenate([one.offsets for one in found])
-        self.sizes = np.concatenate([one.sizes for one in found]).astype(np.uint32)
-        self.labels = np.concatenate([one.labels for one in found])
         sha = hashlib.sha256(" ".join(f"{path.name} {count}" for path, count in zip(paths, counts, strict=True)).encode())
         for column in (self.offsets, self.sizes, self.labels):
             sha.update(column.tobytes())
         self.fingerprint = f"webdataset {sha.hexdigest()}"
-
-    def __len__(self) -> int:
-        return len(self.tar)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        path = self.paths_of_tars[self.tar[index]]
-        name = f"image {index}, at byte {self.offsets[index]} of {path},"
-        try:
-            with open(path, "rb") as file:
-                file.seek(self.offsets[index])
-                encoded = file.read(int(self.sizes[index]))
-        except OSError as error:
-            raise BadImageError(f"{name} cannot be read ({error.strerror}): copy the tar again") from error
-        return decode_bytes(encoded, name, 3, self.decoding)

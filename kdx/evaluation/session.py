@@ -80,6 +80,7 @@ def evaluate(
             "name": data_name,
             "root": config.data.root,
             "fingerprint": of_data,
+            "revision": source.revision,
             "images": len(images),
         },
         "split": split,

@@ -127,7 +127,8 @@ def log_data(parts: Parts, published: Splits, splits: Splits) -> None:
     sizes = ", ".join(f"{len(images)} {name}" for name, images in sorted(splits.items(), key=_order))
     colors = COLORS.get(source.channels, f"{source.channels} channels")
     labels = "" if source.train_labels else ", train without labels"
-    log.info("Data: %s images of %d classes, %s%s", sizes, num_classes, colors, labels)
+    revision = f", revision {source.revision}" if source.revision else ""
+    log.info("Data: %s images of %d classes, %s%s%s", sizes, num_classes, colors, labels, revision)
     carved = [f"{name} from {origin}" for name, origin in carved_from(published, data.test_from).items()]
     if carved:
         log.info("Carved by data.split_seed=%d: %s", data.split_seed, ", ".join(carved))

@@ -143,6 +143,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
                 "higher_is_better": directions(parts.metrics),
                 "data": {
                     "fingerprint": about["data"],
+                    "revision": parts.source.revision,
                     "duplicates_in_test": duplicates,
                     "skipped": experiment.datamodule.skipped,
                 },

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdx.export import rounding_tables
 from kdx.export.finished import FinishedRun
+from kdx.export.front_matter import front_matter
 from kdx.export.request import ExportRequest
 from kdx.export.snippets import SNIPPETS
 
@@ -18,7 +19,7 @@ GRAPHS = {  # files that include the normalization
     "executorch_int8": "student_int8.pte",
 }
 SIZES = {"onnx": "any batch size", "onnx_int8": "any batch size"}  # of the input; others take one image
-PRIVATE = ("_target_", "root", "download")  # arguments of a data source that describe its location, not its content
+PRIVATE = ("_target_", "root", "download", "cache")  # arguments of a data source that describe its location, not its content
 
 
 def model_card(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]], importing: str | None) -> str:
@@ -43,7 +44,7 @@ def model_card(request: ExportRequest, reports: Mapping[str, Mapping[str, Any]],
         "## Parity with the trained student\n\n" + _parity(reports),
         "## Limitations\n\n" + _limits(request),
     ]
-    return "\n\n".join(parts) + "\n"
+    return front_matter(request) + "\n" + "\n\n".join(parts) + "\n"
 
 
 def _summary(run: FinishedRun) -> str:
@@ -134,10 +135,11 @@ def _protocol(run: FinishedRun) -> str:
     config, provenance = run.config, run.result.get("provenance", {})
     data, selection = config.get("data") or {}, run.result.get("selection", {})
     source = data.get("source") or {}
-    arguments = ", ".join(f"{name}={value}" for name, value in source.items() if name not in PRIVATE)
+    arguments = ", ".join(f"{name}={value}" for name, value in source.items() if value is not None and name not in PRIVATE)
     commit = provenance.get("git_commit") or "unknown"
     facts = {
         "data": f"`{source.get('_target_', 'unknown')}`{f' ({arguments})' if arguments else ''}",
+        "data revision": (run.result.get("data") or {}).get("revision"),
         "data fingerprint": (run.result.get("data") or {}).get("fingerprint"),
         "training images": data.get("train_size") or "all of train",
         "losses": ", ".join(config.get("losses") or {}) or None,
@@ -163,7 +165,10 @@ def _teacher(run: FinishedRun) -> str:
 
 def _loading(request: ExportRequest, importing: str | None) -> str:
     texts = [SNIPPETS[name](request, importing) for name in request.formats]
-    return "Run in this folder:\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in texts)
+    where = "Run in this folder:"
+    if request.push:
+        where = f"timm loads it from the hub; for other files, `hf download {request.push} --local-dir .` first:"
+    return f"{where}\n\n" + "\n\n".join(f"```python\n{snippet}\n```" for snippet in texts)
 
 
 def _parity(reports: Mapping[str, Mapping[str, Any]]) -> str:

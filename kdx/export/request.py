@@ -42,6 +42,8 @@ class Options(BaseModel):
     opset: Annotated[int, Field(ge=OLDEST)] | None
     batches: Annotated[list[Count], Len(1)]
     quantization_images: Annotated[int, Field(ge=FEWEST)]
+    push: str | None
+    private: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class ExportRequest:
     opset: int | None
     batches: tuple[int, ...]  # batch sizes of the comparison
     quantization_images: int  # of train, for int8
+    push: str | None = None  # USER/NAME on the Hugging Face hub
+    private: bool = True  # a repository that is created there
 
 
 def requested(values: dict[str, Any]) -> ExportRequest:
@@ -81,8 +85,32 @@ def requested(values: dict[str, Any]) -> ExportRequest:
     to = Path(options.to).expanduser() if options.to is not None else run.path / "export"
     check_target(to)
     temperature = _temperature(run) if options.fold_temperature else None
+    if options.push is not None:
+        _check_push(options.push, formats)
     batches, images = tuple(options.batches), options.quantization_images
-    return ExportRequest(run, formats, to, temperature, options.opset, batches, images)
+    return ExportRequest(run, formats, to, temperature, options.opset, batches, images, options.push, options.private)
+
+
+def _check_push(name: str, formats: tuple[str, ...]) -> None:
+    """Raise ConfigError unless an export in these formats could be uploaded as `name`, as far as this machine knows."""
+    from huggingface_hub import constants, get_token
+
+    from kdx.run import hub
+
+    if not hub.is_name(name):
+        short = hub.repository(name)
+        hint = f": push={short}" if short != name and hub.is_name(short) else ", such as push=me/my-student"
+        raise ConfigError(
+            f"push={name} is not a name on the hub; expected USER/NAME of letters, digits, '-', '_' and '.'{hint}"
+        )
+    if "timm" not in formats:
+        raise ConfigError(
+            f"push={name} requires the format that timm loads from the hub: format=[{','.join(('timm', *formats))}]"
+        )
+    if constants.HF_HUB_OFFLINE:
+        raise ConfigError(f"push={name} requires a connection, but HF_HUB_OFFLINE is set: unset it, or leave out push")
+    if get_token() is None:
+        raise ConfigError(f"push={name} requires a token with permission to write: {hub.LOG_IN}")
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:

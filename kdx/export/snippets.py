@@ -9,11 +9,12 @@ from kdx.export.request import ExportRequest
 
 
 def _timm(request: ExportRequest, importing: str | None) -> str:
+    place = f"hf-hub:{request.push}" if request.push else "local-dir:."
     return _pytorch(
         request,
         importing,
         imports=(),
-        model=['model = timm.create_model("local-dir:.", pretrained=True).eval()'],
+        model=[f'model = timm.create_model("{place}", pretrained=True).eval()'],
         trained="model.pretrained_cfg",
     )
 

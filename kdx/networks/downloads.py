@@ -1,11 +1,7 @@
-"""Whether timm's published weights can be downloaded: without a connection, the hub's own client retries for a minute."""
+"""Whether timm's published weights can be downloaded."""
 
 from __future__ import annotations
 
-import ssl
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +10,8 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from kdx.networks import names
+from kdx.run.connection import answers
 
-SECONDS = 3.0  # until a server counts as unreachable
 FILES = ("model.safetensors", "pytorch_model.bin")  # as timm names weights on the hub, the first preferred
 
 
@@ -49,25 +45,3 @@ def _published(architecture: str) -> tuple[str | None, str, Sequence[str]]:
         return None, (cfg and cfg.url) or "", ()
     files = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else FILES
     return cfg.hf_hub_id, hf_hub_url(cfg.hf_hub_id, files[0]), files
-
-
-def answers(url: str) -> bool:
-    """Return whether a server answers a request within a few seconds, whatever it answers."""
-    outcome: list[bool] = []
-    # Looking up a name has no timeout, so it happens in a thread.
-    thread = threading.Thread(target=lambda: outcome.append(_answers(url)), daemon=True)
-    thread.start()
-    thread.join(SECONDS + 1)
-    return bool(outcome and outcome[0])
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=SECONDS).close()
-    except urllib.error.HTTPError as error:
-        return error.code < 500  # else a proxy without connection
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # the hub's client has its own certificates
-    except (OSError, ValueError):
-        return False
-    return True

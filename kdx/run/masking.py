@@ -25,6 +25,7 @@ PAIR = re.compile(rf"({NAME}[\"']?[ \t]*[=:][ \t]*)({STRING}|\$\{{[^}}]*\}}|[^\s
 PAIR_IN_CODE = re.compile(rf"({NAME}[\"']?[ \t]*[=:][ \t]*)({STRING})", re.IGNORECASE)
 USER = re.compile(r"(\w://)[^/\s'\"<>]+@")  # https://USER:PASSWORD@host
 SIGNATURE = re.compile(r"([?&](?:[\w-]*signature|sig)=)[^&\s'\"]+", re.IGNORECASE)  # of a signed URL
+HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")  # of Hugging Face, whatever its name
 NOT_SECRET = re.compile(rf"true|false|null|none|{re.escape(MASK)}|\$\{{oc\.env:\w+\}}", re.IGNORECASE)
 
 
@@ -58,10 +59,13 @@ def _masked_item(key: str, item: Any, hidden: bool) -> Any:
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text with `MASK` in place of secrets: NAME=VALUE, NAME: VALUE, user and password of URLs, and `secrets`."""
+    """Return a text with `MASK` in place of secrets.
+
+    These are NAME=VALUE, NAME: VALUE, user and password of URLs, tokens of Hugging Face, and `secrets`.
+    """
     for secret in secrets:
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
-    text = USER.sub(rf"\1{MASK}@", text)
+    text = HUB_TOKEN.sub(MASK, USER.sub(rf"\1{MASK}@", text))
     text = SIGNATURE.sub(rf"\1{MASK}", text)
     text = QUOTED_OVERRIDE.sub(lambda found: f"{found[1]}{found[2]}{_hidden(found[2], found[3])}{found[1]}", text)
     return PAIR.sub(_hide, LINE.sub(_hide, OVERRIDE.sub(_hide, text)))
@@ -77,7 +81,7 @@ def web_link(url: Any) -> str:
 
 def mask_code(text: str) -> str:
     """Return source code, or a patch, with `MASK` in place of secrets that are written as strings, and those in URLs."""
-    return PAIR_IN_CODE.sub(_hide, USER.sub(rf"\1{MASK}@", text))
+    return PAIR_IN_CODE.sub(_hide, HUB_TOKEN.sub(MASK, USER.sub(rf"\1{MASK}@", text)))
 
 
 def secrets_in(overrides: Iterable[str]) -> list[str]:

@@ -31,7 +31,14 @@ def exported(fitted_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     to = tmp_path_factory.mktemp("pte") / "out"
     values: dict[str, Any] = {"run": str(fitted_run), "format": ["executorch", "executorch_int8"], "to": str(to)}
-    values |= {"fold_temperature": True, "opset": None, "batches": [1, 3], "quantization_images": 40}
+    values |= {
+        "fold_temperature": True,
+        "opset": None,
+        "batches": [1, 3],
+        "quantization_images": 40,
+        "push": None,
+        "private": True,
+    }
     return folder.export(requested(values))
 
 
@@ -88,7 +95,14 @@ def test_what_cannot_be_read_or_written_is_told(fitted_run: Path, command: Comma
             return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
 
     values: dict[str, Any] = {"run": str(fitted_run), "format": ["executorch"], "to": str(tmp_path / "out")}
-    values |= {"fold_temperature": False, "opset": None, "batches": [1], "quantization_images": 40}
+    values |= {
+        "fold_temperature": False,
+        "opset": None,
+        "batches": [1],
+        "quantization_images": 40,
+        "push": None,
+        "private": True,
+    }
     with pytest.raises(ExportError, match=r"ExecuTorch cannot export this network .*: export without executorch"):
         executorch_file.lower(Branches(), ready(requested(values)), tmp_path / "a.pte")
     assert not (tmp_path / "a.pte").exists()

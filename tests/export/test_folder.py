@@ -60,6 +60,8 @@ def exported(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         "opset": None,
         "batches": [1, 2, 7],
         "quantization_images": 256,
+        "push": None,
+        "private": True,
     }
     return run, folder.export(requested(values))
 

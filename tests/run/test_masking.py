@@ -37,6 +37,7 @@ SECRET = "hunter2, the 2nd"  # with what ends a word in a log, in a list and in 
         ("logger.x.password=1234", f"logger.x.password={MASK}"),
         ("data.root=https://me:hun@ter2@host/a.zip", f"data.root=https://{MASK}@host/a.zip"),
         ("uri: postgresql+psycopg2://me:hunter2@db:5432/x", f"uri: postgresql+psycopg2://{MASK}@db:5432/x"),
+        (f"push={'hf_' + 'aB3' * 11}/student", f"push={MASK}/student"),
         ("https://host/a?X-Amz-Signature=hunter2&b=1", f"https://host/a?X-Amz-Signature={MASK}&b=1"),
     ],
 )
@@ -58,6 +59,7 @@ def test_secrets_are_masked_in_texts(text: str, expected: str) -> None:
         "s3://bucket/file@2x.png",
         "mail@host, see https://host/a@b",
         "optimizer.lr=0.1",
+        "hf_hub_download of hf_transfer",
     ],
 )
 def test_other_texts_are_kept(text: str) -> None:
