@@ -19,7 +19,7 @@ from kdx.evaluation.request import EvaluationRequest
 from kdx.experiment import build
 from kdx.experiment.assemble import load_teacher
 from kdx.experiment.networks import channels_last, make_network, normalizations
-from kdx.experiment.students import weights_of_card
+from kdx.experiment.students import calibration_of_card, weights_of_card
 from kdx.networks import grids, metadata, weights
 from kdx.networks.arithmetic import laid_out
 from kdx.networks.published import class_names, published
@@ -129,7 +129,7 @@ def load_run_teacher(parts: build.Parts, num_classes: int, folder: RunFolder) ->
                 f"The weights in {files[name].file} differ from those of this run's teacher: restore the file, or give "
                 "alone=true to evaluate the student only"
             )
-        member.calibration_temperature = cards[name]["calibration_temperature"]
+        member.calibration = calibration_of_card(cards[name])
     return teacher
 
 

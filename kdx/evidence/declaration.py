@@ -69,8 +69,7 @@ class Claim:
     def needs(self) -> Iterator[tuple[str, str]]:
         """The (system, metric) pairs that its tests read."""
         for test in self.tests:
-            for system in test.systems:
-                yield system, test.metric
+            yield from ((system, metric) for system in test.systems for metric in test.metrics)
 
 
 @dataclass(frozen=True)

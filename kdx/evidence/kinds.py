@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+import numpy as np
+from scipy.stats import rankdata
+
 from kdx.compare.statistics import Region, paired
 from kdx.evidence.findings import ClaimComparison
 from kdx.ranges import Finite, NonNegative, Positive, validated
@@ -23,6 +26,11 @@ class Test(ABC):
 
     __test__ = False  # pytest would collect the class because of its name
     metric: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that the test reads."""
+        return (self.metric,)
 
     @property
     @abstractmethod
@@ -143,6 +151,56 @@ class Level(Test):
             yield ClaimComparison(system, self.metric, read(system, self.metric), self.claimed)
 
 
+@validated
+class Correlation(Test):
+    """Across the systems, `metric` and `to` are correlated, with a negative or positive coefficient.
+
+    The coefficient of a seed is that of its systems; the claim is about its mean over seeds.
+    """
+
+    def __init__(
+        self,
+        systems: list[str],
+        metric: str,
+        to: str,
+        sign: Literal["negative", "positive"],
+        method: Literal["spearman", "pearson"] = "spearman",
+    ) -> None:
+        if len(systems) < 3:
+            raise ValueError(f"systems={systems}: give at least three systems")
+        self.ladder, self.metric, self.to, self.method = list(systems), metric, to, method
+        self.claimed = Region(high=0.0) if sign == "negative" else Region(low=0.0)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return self.metric, self.to
+
+    @property
+    def systems(self) -> list[str]:
+        return self.ladder
+
+    def comparisons(self, read: Read) -> Iterator[ClaimComparison]:
+        of = {metric: [read(system, metric) for system in self.ladder] for metric in self.metrics}
+        seeds = [seed for seed in of[self.metric][0] if all(seed in values for part in of.values() for values in part)]
+        coefficients = {
+            seed: COEFFICIENTS[self.method](*([values[seed] for values in of[metric]] for metric in self.metrics))
+            for seed in seeds
+        }
+        what = f"{len(self.ladder)} systems, {self.method.capitalize()}'s correlation with {self.to}"
+        yield ClaimComparison(what, self.metric, coefficients, self.claimed)
+
+
+def _pearson(first: list[float], second: list[float]) -> float:
+    """Return the correlation; 0 if one does not vary, because then it says nothing about the other."""
+    constant = len(set(first)) == 1 or len(set(second)) == 1
+    return 0.0 if constant else float(np.corrcoef(first, second)[0, 1])
+
+
+def _spearman(first: list[float], second: list[float]) -> float:
+    return _pearson(rankdata(first).tolist(), rankdata(second).tolist())
+
+
+COEFFICIENTS = {"pearson": _pearson, "spearman": _spearman}
 INFINITE = float("inf")
 
 

@@ -20,6 +20,7 @@ from kdx.run.provenance import VERSION
 Compose = Callable[[list[str]], RunConfig]  # overrides of kdx-train -> checked config; raises ConfigError
 
 # Config keys that do not affect the metrics of a run.
+SEED = "${seed}"  # in overrides: the seed of the run, as for a teacher of its own
 IRRELEVANT = ("name", "tags", "outputs", "logger", "baselines", "measured")
 
 
@@ -54,6 +55,9 @@ def plan(declared: Declaration, compose: Compose, outputs: Path) -> Iterator[Pla
     for seed in declared.seeds:
         for name, system, overrides, config in systems:
             seeded = replace(config, seed=seed)
+            if any(SEED in override for override in overrides):
+                composed = compose([*overrides, f"seed={seed}"])
+                seeded = replace(composed, outputs=str(outputs), name=config.name)
             key = run_key(to_plain(seeded))
             yield PlannedRun(name, system, seed, (*overrides, f"seed={seed}"), seeded, key, outputs / "evidence" / "runs" / key)
 

@@ -87,7 +87,8 @@ def _circumstances(declared: Declaration, results: EvidenceResults) -> str:
     several = " The runs were made at several commits." if len(facts["git_commits"]) > 1 else ""
     return (
         f"Seeds: {', '.join(map(str, declared.seeds))}. The seed determines the student's initial weights, the order of the "
-        f"images and their views; splits and teacher are the same for all seeds. Selection rule of the weights: {selection}. "
+        "images and their views; splits are the same for all seeds, and so are teachers, except where a family says otherwise. "
+        f"Selection rule of the weights: {selection}. "
         f"{facts['runs']} runs took {duration(seconds)} of single-threaded time on {facts['hardware']}. Versions: torch "
         f"{facts['torch']}, kdx {facts['kdx']}, commit {commits}{changed}.{several}"
     )

@@ -183,8 +183,8 @@ def assemble(parts: Parts, splits: Mapping[SplitName, Images], files: Mapping[st
             *(teacher, batches, parts.calibration, num_classes, parts.metrics, judges(config), classes, examined)
         )
         if "teacher/accuracy" in found.metrics:
-            text = "The teacher: val accuracy %.4f, ECE %.4f on %d images at %d px"
-            numbers = found.metrics["teacher/accuracy"], found.metrics["teacher/ece"]
+            text = "The teacher: val accuracy %.4f, ECE %.4f (%.4f in bins of equal mass) on %d images at %d px"
+            numbers = [found.metrics[f"teacher/{name}"] for name in ("accuracy", "ece", "ece_mass")]
             log.info(text, *numbers, len(splits["val"]), config.resolution.teacher)
         if "teacher_at_student_resolution/entropy" not in found.metrics:
             log.info("The teacher does not run at the student's %d px, and is not measured there", config.student_resolution)

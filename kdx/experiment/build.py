@@ -25,7 +25,7 @@ from kdx.experiment.contradictions import check_compile, check_devices, check_jp
 from kdx.losses.objective import Objective, Term
 from kdx.metrics.base import EvaluationMetric
 from kdx.metrics.importing import import_torchmetrics
-from kdx.teachers.calibration import TemperatureScaling
+from kdx.teachers.calibration import Calibrator
 from kdx.temperatures.base import Temperature
 from kdx.training.optimizers.schedules import LrSchedule
 from kdx.training.sharing import Sharing
@@ -73,7 +73,7 @@ class Parts:
     objective: Objective
     metrics: dict[str, EvaluationMetric]  # in addition to the built-in metrics
     temperature: Temperature | None
-    calibration: TemperatureScaling | None
+    calibration: Calibrator | None
     lr_schedule: LrSchedule
     optimizer: Callable[..., torch.optim.Optimizer]
     identity: str  # of the config, as `kdx.config.identity.job_identity` defines it

@@ -13,7 +13,7 @@ from kdx.experiment.assemble import Experiment, assemble
 from kdx.experiment.data import carve_splits, on_disk, read_splits
 from kdx.experiment.final_metrics import measured_again
 from kdx.experiment.length import settled
-from kdx.experiment.students import count_parameters, weights_of_card
+from kdx.experiment.students import calibration_of_card, count_parameters, weights_of_card
 from kdx.experiment.trainer import make_trainer
 from kdx.networks import weights
 from kdx.networks.network import Network
@@ -64,5 +64,5 @@ def reload(parts: build.Parts, folder: RunFolder, splits: Any) -> Experiment:
             raise ConfigError(
                 f"The teacher's weights in {files[name].file} have changed since the run: restore the file, or train again"
             )
-        member.calibration_temperature = cards[name]["calibration_temperature"]
+        member.calibration = calibration_of_card(cards[name])
     return experiment

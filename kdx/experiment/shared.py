@@ -43,7 +43,7 @@ def about_answers(parts: Parts, teacher: Teacher, datamodule: DataModule) -> dic
         **seen,
         "views": plain["views"],  # which epochs are shown, too
         "order": [_seed(parts), *(plain["data"][name] for name in ("batch_size", "shuffle_buffer", "on_bad_image"))],
-        "calibration": [member.calibration_temperature for member in teacher.members.values()],
+        "calibration": [member.calibration.card for member in teacher.members.values()],
         "teacher_cache": [config.teacher_cache, config.teacher_cache_bits],
         "accelerator": config.trainer.get("accelerator"),
     }

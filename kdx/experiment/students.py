@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdx.config.errors import ConfigError
 from kdx.config.schema import RunConfig
 from kdx.distiller import Cohort
 from kdx.experiment.assemble import Experiment
@@ -15,6 +16,7 @@ from kdx.networks import weights
 from kdx.networks.network import Network
 from kdx.networks.preprocessing import preprocessing
 from kdx.run.folder import RunFolder
+from kdx.teachers.calibration_maps import CalibrationMap, of_card
 from kdx.teachers.teacher import OnlineTeacher, Teacher
 from kdx.training.module import DistillationModule
 
@@ -58,7 +60,7 @@ def save_students(
 
 
 def teacher_card(teacher: Teacher, files: Mapping[str, MemberWeights]) -> dict[str, Any]:
-    """Return file, outputs, mean, std, SHA-256 and calibration temperature of each member of the teacher, as plain data."""
+    """Return file, outputs, mean, std, SHA-256 and calibration of each member of the teacher, as plain data."""
 
     def card(name: str, member: Teacher) -> dict[str, Any]:
         assert isinstance(member, OnlineTeacher)
@@ -72,6 +74,7 @@ def teacher_card(teacher: Teacher, files: Mapping[str, MemberWeights]) -> dict[s
             "std": list(std),
             "sha256": member.fingerprint,
             "calibration_temperature": member.calibration_temperature,
+            "calibration": member.calibration.card,
         }
 
     return {"members": {name: card(name, member) for name, member in teacher.members.items()}}
@@ -82,6 +85,14 @@ def weights_of_card(card: Mapping[str, Any], num_classes: int) -> MemberWeights:
     outputs = Outputs(card.get("num_outputs", num_classes), card.get("outputs"))
     colors = {name: card[name] for name in ("mean", "std") if name in card}
     return MemberWeights(Path(card["weights"]) if card["weights"] else None, outputs, colors)
+
+
+def calibration_of_card(card: Mapping[str, Any]) -> CalibrationMap:
+    """Return the calibration that a member's card in teacher.json states. ConfigError if it is not one of kdx."""
+    try:
+        return of_card(card)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def count_parameters(experiment: Experiment) -> dict[str, float]:

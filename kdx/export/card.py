@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdx.experiment.students import calibration_of_card
 from kdx.export import rounding_tables
 from kdx.export.finished import FinishedRun
 from kdx.export.front_matter import front_matter
@@ -157,8 +158,7 @@ def _teacher(run: FinishedRun) -> str:
         return "none"
     members = run.teacher.get("members", {"teacher": run.teacher})
     described = [
-        f"{name}, sha256 `{member['sha256'][:16]}`, calibration temperature {member['calibration_temperature']:.4f}"
-        for name, member in members.items()
+        f"{name}, sha256 `{member['sha256'][:16]}`, {calibration_of_card(member).text}" for name, member in members.items()
     ]
     return "; ".join(described)
 

@@ -23,3 +23,10 @@ def summed(values: Tensor, device: torch.device) -> Tensor:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return everywhere([values.to(device)[None]]).sum(0).cpu()
     return values.cpu()
+
+
+def of_first_rank(values: Tensor, device: torch.device) -> Tensor:
+    """Return the first rank's values on all ranks, on the CPU; `device` is that of a rank."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return everywhere([values.to(device)[None]])[0].cpu()
+    return values.cpu()

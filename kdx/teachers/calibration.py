@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdx.metrics.gathering import summed
-from kdx.ranges import Count, validated
+from kdx.ranges import Count, Positive, validated
+from kdx.teachers.calibration_maps import IDENTITY, CalibrationMap, TemperatureMap
 
 BOUNDS = 0.01, 100.0
 FEWEST = 10  # labeled val images
@@ -18,19 +21,55 @@ PRECISION = 1e-10  # of log T; a step of Newton's method squares the error
 PIECE = 250_000  # logits in a piece, 2 MB in float64, which fit into a processor's cache
 WIDEST = 4.0  # factor by which a temperature may be off at 95 % confidence; beyond it, val says nothing about the calibration
 
+NO_EXAMPLES = "Teacher calibration requires labeled val examples, found 0: use calibration=none"
+
 Batches = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A calibration temperature; 1 if `doubt`, a sentence without its subject, says why the examples do not determine it."""
+    """The map of a calibration; the identity if `doubt`, a sentence without its subject, says why val does not determine it."""
 
-    temperature: float
+    map: CalibrationMap
     doubt: str | None = None
+
+    @property
+    def temperature(self) -> float:
+        """The temperature by which the logits are divided; ValueError if the map is another."""
+        if not isinstance(self.map, TemperatureMap):
+            raise ValueError(f"{self.map.text} has no calibration temperature")
+        return self.map.temperature
+
+
+class Calibrator(ABC):
+    """Fits a map of logits to labeled examples. `name` is that of the option in the group `calibration`."""
+
+    name: str
+
+    @abstractmethod
+    def calibrate(self, logits: Batches, label: Batches, certain: bool = False) -> Calibration:
+        """Return the map for logits [N,K] with labels [N], in batches, or the identity if they do not determine it.
+
+        With `certain`, the best map is returned in any case. Examples of all ranks count; all ranks get the same map.
+        Raises ValueError if there are no examples.
+        """
 
 
 @validated
-class TemperatureScaling:
+class GivenTemperature(Calibrator):
+    """Divides the logits by a given temperature, not by a fitted one, to study teachers that are off by a factor."""
+
+    name = "given"
+
+    def __init__(self, temperature: Positive = 1.0) -> None:
+        self.temperature = temperature
+
+    def calibrate(self, logits: Batches, label: Batches, certain: bool = False) -> Calibration:
+        return Calibration(TemperatureMap(self.temperature))
+
+
+@validated
+class TemperatureScaling(Calibrator):
     """Temperature scaling: fits one temperature T that minimizes the NLL of softmax(logits / T).
 
     It changes the confidence, not the accuracy. This `calibration_temperature` belongs to the teacher and is independent of
@@ -38,6 +77,8 @@ class TemperatureScaling:
 
     Reference: Guo et al., arXiv:1706.04599, section 4.2.
     """
+
+    name = "temperature"
 
     def __init__(self, max_steps: Count = 100) -> None:
         self.max_steps = max_steps
@@ -50,23 +91,23 @@ class TemperatureScaling:
         optimum within the bounds is returned in any case. Examples of all ranks count.
         """
         if certain:
-            return Calibration(self.fit(logits, label))
-        errors, total = _total(logits, label, _errors)
+            return Calibration(TemperatureMap(self.fit(logits, label)))
+        errors, total = totals(logits, label, errors_and_count)
         if 0 < total < FEWEST:
-            return Calibration(1.0, f"{total:.0f} val images are too few, expected {FEWEST} or more")
+            return Calibration(IDENTITY, f"{total:.0f} val images are too few, expected {FEWEST} or more")
         temperature = self.fit(logits, label)
         count = f"{errors:.0f} of {total:.0f} val images are wrong"
         if errors == 0 or not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] * 0.99:
-            return Calibration(1.0, f"no finite temperature is optimal ({count})")
+            return Calibration(IDENTITY, f"no finite temperature is optimal ({count})")
         factor = math.exp(min(1.96 * self._standard_error(logits, label, temperature), 50))
         if factor > WIDEST:
-            return Calibration(1.0, f"T = {temperature:.3g} may be off by a factor of {factor:.0f} ({count})")
-        return Calibration(temperature)
+            return Calibration(IDENTITY, f"T = {temperature:.3g} may be off by a factor of {factor:.0f} ({count})")
+        return Calibration(TemperatureMap(temperature))
 
     @staticmethod
     def _standard_error(logits: Batches, label: Batches, temperature: float) -> float:
         """Return the standard error of log T at the optimum: 1 / sqrt of the second derivative of the total NLL."""
-        _, curvature, _ = _total(logits, label, _derivatives, temperature)
+        _, curvature, _ = totals(logits, label, _derivatives, temperature)
         return max(curvature, 1e-300) ** -0.5
 
     def fit(self, logits: Batches, label: Batches) -> float:
@@ -80,9 +121,9 @@ class TemperatureScaling:
         low, high = lowest, highest = math.log(BOUNDS[0]), math.log(BOUNDS[1])
         at = 0.0
         for _ in range(self.max_steps):
-            slope, curvature, count = _total(logits, label, _derivatives, math.exp(at))
+            slope, curvature, count = totals(logits, label, _derivatives, math.exp(at))
             if not count:
-                raise ValueError("Teacher calibration requires labeled val examples, found 0: use calibration=none")
+                raise ValueError(NO_EXAMPLES)
             if slope == 0:
                 break
             low, high = (low, at) if slope > 0 else (at, high)
@@ -96,10 +137,10 @@ class TemperatureScaling:
         return min(max(math.exp(at), BOUNDS[0]), BOUNDS[1])
 
 
-def _total(logits: Batches, label: Batches, numbers: Callable[..., Tensor], *arguments: float) -> list[float]:
+def totals(logits: Batches, label: Batches, numbers: Callable[..., Tensor], *arguments: Any) -> list[float]:
     """Return the sum of `numbers(logits, label, *arguments)` over all pieces, on all ranks."""
     total, device = torch.zeros((), dtype=torch.float64), torch.device("cpu")
-    for whole, whole_label in zip(_listed(logits), _listed(label), strict=True):
+    for whole, whole_label in zip(listed(logits), listed(label), strict=True):
         device, rows = whole.device, max(1, PIECE // max(1, whole.shape[-1]))
         place = "cpu" if device.type == "mps" else device  # MPS has no float64
         for piece, own in zip(whole.detach().split(rows), whole_label.split(rows), strict=True):
@@ -107,11 +148,12 @@ def _total(logits: Batches, label: Batches, numbers: Callable[..., Tensor], *arg
     return summed(total, device).tolist()
 
 
-def _listed(batches: Batches) -> Sequence[Tensor]:
+def listed(batches: Batches) -> Sequence[Tensor]:
+    """Return the batches of what may be one batch."""
     return [batches] if isinstance(batches, Tensor) else batches
 
 
-def _errors(logits: Tensor, label: Tensor) -> Tensor:
+def errors_and_count(logits: Tensor, label: Tensor) -> Tensor:
     """How many examples are wrong, and how many there are."""
     return torch.tensor([(logits.argmax(-1) != label).sum(), len(label)], dtype=torch.float64)
 

@@ -79,8 +79,8 @@ def judge_normalization(
 
 
 def undetermined(calibration: Calibration, name: str) -> list[Fault]:
-    """Return a fault if val does not determine a calibration temperature."""
+    """Return a fault if val does not determine the calibration."""
     if calibration.doubt is None:
         return []
-    text = f"{name} is not calibrated, T = 1: {calibration.doubt}. Use more val images (data.val_share), or calibration=none"
+    text = f"{name} is not calibrated: {calibration.doubt}. Use more val images (data.val_share), or calibration=none"
     return [Fault("calibration_undetermined", text, certain=False)]

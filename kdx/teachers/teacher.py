@@ -13,6 +13,7 @@ from kdx.networks import weights
 from kdx.networks.arithmetic import folded, laid_out
 from kdx.networks.network import UNSUITABLE, Network, checked_logits
 from kdx.networks.normalization import Normalization
+from kdx.teachers.calibration_maps import IDENTITY, CalibrationMap, TemperatureMap
 
 Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in px
 
@@ -20,12 +21,12 @@ Others = Mapping[int, Tensor]  # the same view at other resolutions, by side in 
 class Teacher(ABC):
     """Maps images [B,C,R,R] to calibrated float32 logits [B,K], without gradient.
 
-    A teacher is not an `nn.Module`, so optimizers, checkpoints, DDP and `train()` do not affect it. The logits are divided by
-    `calibration_temperature`. A teacher has one or more members: `each` returns the logits of all members (`raw` those before
-    calibration), and `combine` reduces them to one.
+    A teacher is not an `nn.Module`, so optimizers, checkpoints, DDP and `train()` do not affect it. `calibration` maps the
+    network's logits; where it divides them, `calibration_temperature` says by what. A teacher has one or more members: `each`
+    returns the logits of all members (`raw` those before calibration), and `combine` reduces them to one.
     """
 
-    calibration_temperature: float = 1.0
+    calibration: CalibrationMap = IDENTITY
     num_classes: int
     separate: bool = False  # True: one distillation loss per member
 
@@ -48,6 +49,15 @@ class Teacher(ABC):
         """Number of parameters."""
 
     @property
+    def calibration_temperature(self) -> float | None:
+        """The temperature by which the logits are divided; None if `calibration` is another map."""
+        return self.calibration.temperature if isinstance(self.calibration, TemperatureMap) else None
+
+    @calibration_temperature.setter
+    def calibration_temperature(self, temperature: float) -> None:
+        self.calibration = TemperatureMap(temperature)
+
+    @property
     def members(self) -> Mapping[str, Teacher]:
         """Member teachers by name; a single teacher has one member, itself."""
         return {"teacher": self}
@@ -66,9 +76,9 @@ class Teacher(ABC):
             return self.logits(images).float()[None]
 
     def calibrated(self, raw: Tensor) -> Tensor:
-        """Return logits [M,B,K] of all members divided by their calibration temperatures."""
+        """Return logits [M,B,K] of all members after their calibration."""
         members = self.members.values()
-        return torch.stack([logits / member.calibration_temperature for logits, member in zip(raw, members, strict=True)])
+        return torch.stack([member.calibration(logits) for logits, member in zip(raw, members, strict=True)])
 
     def each(self, images: Tensor, others: Others | None = None) -> Tensor:
         """Return the calibrated logits of all members, [M,B,K]."""

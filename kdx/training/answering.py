@@ -67,8 +67,6 @@ class Answering:
     ) -> None:
         self.choose = choose
         self.answers, self.teacher, self.size, self.batches, self.device = answers, teacher, size, batches, device
-        values = [member.calibration_temperature for member in teacher.members.values()]
-        self._temperatures = torch.tensor(values, device=device).view(-1, 1, 1)
         self._epoch: int | None = None
         self._table: Tensor | None = None
         self._index: list[Tensor] = []
@@ -101,7 +99,7 @@ class Answering:
         self.given += 1
         if self.knows(batch.epoch):
             assert self._table is not None
-            return rows(self._table, batch.index) / self._temperatures
+            return self.teacher.calibrated(rows(self._table, batch.index))
         self._asked += 1
         raw = self._live(batch, len(batch)).to(self.answers.dtype)
         if not self._index and not raw.isfinite().all():  # once an epoch: reading it makes the host wait
@@ -110,7 +108,7 @@ class Answering:
             )
         self._index.append(batch.index)
         self._logits.append(raw.transpose(0, 1))
-        return raw.float() / self._temperatures
+        return self.teacher.calibrated(raw.float())
 
     def _live(self, batch: Batch, count: int) -> Tensor:
         """Return the teacher's own uncalibrated logits [M,count,K] of the first images of a batch."""

@@ -114,10 +114,6 @@ class Examination:
             split, name, batch, lambda n: member.normalized_otherwise(images[:n], _first(others, n)).transpose(0, 1)
         )
 
-    def each(self, split: SplitName, batch: Batch) -> Tensor:
-        """Return the calibrated logits [M,B,K] of a batch of a split."""
-        return self.teacher.calibrated(self.raw(split, batch))
-
     def at_student(self, split: SplitName, batch: Batch) -> Tensor:
         """Return the calibrated logits [B,K] for the student's images."""
         return self.teacher.combine(self.teacher.calibrated(self.raw_at_student(split, batch)))

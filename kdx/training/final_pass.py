@@ -73,8 +73,8 @@ class FinalPass(nn.Module):
         self.kept: dict[str, LogitStore] = {who: LogitStore() for who in self.scaled if who not in self.temperatures}
         self.labels: list[Tensor] = []
 
-    def add(self, distiller: Distiller | Cohort, batch: Batch, outputs: Outputs) -> None:
-        """Add a batch and its outputs."""
+    def add(self, distiller: Distiller | Cohort, batch: Batch, outputs: Outputs, uncalibrated: Tensor | None = None) -> None:
+        """Add a batch, its outputs, and the logits [B,K] of teacher_raw."""
         logits = {"student": outputs.student_logits}
         teacher = distiller.teacher
         if "teacher" in self.cast:
@@ -82,7 +82,8 @@ class FinalPass(nn.Module):
             logits["teacher"] = outputs.teacher_logits
             self.disagreement.update(outputs)
             if "teacher_raw" in self.cast:
-                logits["teacher_raw"] = outputs.teacher_logits * teacher.calibration_temperature
+                assert uncalibrated is not None
+                logits["teacher_raw"] = uncalibrated
             if "teacher_at_student_resolution" in self.cast:
                 shown = self.at_student(batch) if self.at_student is not None else teacher(batch.student_images)
                 logits["teacher_at_student_resolution"] = shown

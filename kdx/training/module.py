@@ -211,16 +211,23 @@ class DistillationModule(pl.LightningModule):
             logger.log_metrics({**values, "epoch": epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._measure(self.val_suites, batch, self.preflight.logits[batch_idx] if self.preflight is not None else None)
+        found, raw = self.preflight, None
+        if found is not None and self.final_pass is not None and found.raw is not None:
+            raw = found.raw[batch_idx]
+        self._measure(self.val_suites, batch, found.logits[batch_idx] if found is not None else None, raw)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._measure(self.test_suites, batch, self.examination.each("test", batch) if self.examination else None)
+        raw = self.examination.raw("test", batch) if self.examination else None  # [M,B,K]
+        each = self.examination.teacher.calibrated(raw) if self.examination and raw is not None else None
+        self._measure(self.test_suites, batch, each, raw[0] if raw is not None and len(raw) == 1 else None)
 
-    def _measure(self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None) -> None:
+    def _measure(
+        self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None, uncalibrated: Tensor | None = None
+    ) -> None:
         outputs = forward(self.distiller, batch, self.progress, teacher_logits)
         suites.update(outputs)
         if self.final_pass is not None:
-            self.final_pass.add(self.distiller, batch, outputs)
+            self.final_pass.add(self.distiller, batch, outputs, uncalibrated)
 
     def _finish_final_pass(self) -> None:
         """Gather the findings of all ranks while they still run."""
@@ -246,7 +253,7 @@ class DistillationModule(pl.LightningModule):
         """Store the means since the last log, and the calibration for readers: a resumed run fits it again on the same val."""
         checkpoint["telemetry"] = self.telemetry.state()
         if self.preflight is not None:
-            checkpoint["calibration_temperatures"] = self.preflight.calibration_temperatures
+            checkpoint["calibrations"] = {name: each.card for name, each in self.preflight.calibrations.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "telemetry" in checkpoint:  # not in checkpoints of older versions

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from kdx.evidence.kinds import Crossover, Difference, Equivalence, Level, Order, Test
+from kdx.evidence.kinds import Correlation, Crossover, Difference, Equivalence, Level, Order, Test
 
 INF = float("inf")
 NUMBERS = {
@@ -99,3 +101,25 @@ def test_level_bounds_the_number_itself() -> None:
 def test_nonsense_is_refused(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+def test_the_correlation_is_that_of_the_systems_of_each_seed(method: str) -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, 4, 6)).round(1)  # seeds, systems; with ties
+    names = list("abcdef")
+
+    def read(system: str, metric: str) -> Mapping[int, float]:
+        values = first if metric == "m" else second
+        return {seed: values[seed, names.index(system)] for seed in range(4 if metric == "m" else 3)}
+
+    (found,) = Correlation(names, "m", "n", "positive", method).comparisons(read)
+    expected = [getattr(stats, f"{method}r")(first[seed], second[seed])[0] for seed in range(3)]
+    assert list(found.values.values()) == pytest.approx(expected) and found.claimed.low == 0
+
+
+def test_what_does_not_vary_is_not_correlated_and_the_sign_is_claimed() -> None:
+    (found,) = Correlation(["low", "middle", "high"], "m", "m", "negative").comparisons(read)
+    assert found.values == pytest.approx({0: 1.0, 1: 1.0, 2: 1.0}) and found.verdict == "fails"
+    (still,) = Correlation(["low", "low", "low"], "m", "m", "negative").comparisons(read)
+    assert set(still.values.values()) == {0.0}

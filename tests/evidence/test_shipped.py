@@ -13,14 +13,17 @@ from kdx.evidence.declaration import declare
 from kdx.evidence.plan import plan
 
 
-@pytest.mark.parametrize("option", ["full", "fast"])
+@pytest.mark.parametrize("option", ["full", "fast", "calibration"])
 def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..., RunConfig], tmp_path: Path) -> None:
     cfg = compose("evidence", [f"evidence={option}", f"outputs={tmp_path}"])  # `composer` has initialized Hydra
     declared = declare(cfg)
     claims = [claim for family in declared.families for claim in family.claims]
-    assert {family.name for family in declared.families} == {"cqkd", "funmatch", "ctkd"}
+    expected = {"teacher_calibration"} if option == "calibration" else {"cqkd", "funmatch", "ctkd"}
+    assert {family.name for family in declared.families} == expected
     runs = list(plan(declared, composer, tmp_path))
     read = {(claim.family, system) for claim in claims for system, _ in claim.needs}
     assert {(run.family, run.system) for run in runs} == read
-    assert len(declared.seeds) == (5 if option == "full" else 3)
+    assert len(declared.seeds) == (3 if option == "fast" else 5)
+    if option == "calibration":  # teachers of each seed
+        assert {member.recipe["seed"] - run.seed for run in runs for member in run.config.members.values()} == {0}
     assert all(run.config.selection == "last" for run in runs)  # nothing is chosen on test

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdx.networks.network import Network
 from kdx.networks.normalization import Normalization
 from kdx.teachers.calibration import Calibration, TemperatureScaling
+from kdx.teachers.calibration_maps import TemperatureMap
 from kdx.teachers.judgement import judge, judge_normalization, undetermined
 from kdx.teachers.teacher import OnlineTeacher
 
@@ -94,7 +95,7 @@ def test_a_teacher_is_tried_with_the_other_normalizations() -> None:
 def test_a_calibration_that_val_does_not_determine_is_not_made(logits: Tensor, label: Tensor, doubt: str | None) -> None:
     found = TemperatureScaling().calibrate(logits, label)
     if doubt is None:
-        assert found == Calibration(TemperatureScaling().fit(logits, label)) and undetermined(found, "T") == []
+        assert found == Calibration(TemperatureMap(TemperatureScaling().fit(logits, label))) and undetermined(found, "T") == []
     else:
         assert found.temperature == 1.0 and doubt in (found.doubt or "") and doubt in undetermined(found, "T")[0].text
 

@@ -52,7 +52,8 @@ def passed(rows: list[Tensor], final: FinalPass, teacher: Halved) -> FinalPassRe
     student, logits, label = example()
     for own in rows:
         outputs = Outputs(student[own], logits[own], label[own], index=own)
-        final.add(SimpleNamespace(teacher=teacher, student=None), Batch(logits[own][..., None, None], None), outputs)
+        raw = teacher.calibration_temperature * logits[own]
+        final.add(SimpleNamespace(teacher=teacher, student=None), Batch(logits[own][..., None, None], None), outputs, raw)
     return final.finish()
 
 

@@ -86,6 +86,7 @@ def facts(run: RunRecord) -> list[list[str]]:
     command, overrides = source.get("command"), source.get("overrides")
     commit = source.get("git_commit")
     teacher = _json(run.path / "teacher.json")
+    teachers = [member for member in teacher.get("members", {"": teacher}).values() if isinstance(member, Mapping)]
     pairs = [
         ("Selected", _text(run.selection.get("text") or run.selection.get("rule"))),
         ("Started", _text(run.started)),
@@ -96,12 +97,20 @@ def facts(run: RunRecord) -> list[list[str]]:
         ("Versions", _pairs(source.get("versions"))),
         ("Hardware", hardware(run)),
         ("Data fingerprint", _text(run.data.get("fingerprint"))),
-        ("Teacher sha256", _text(teacher.get("sha256"))),
-        ("Calibration temperature", _text(teacher.get("calibration_temperature"))),
+        ("Teacher sha256", ", ".join(_text(member.get("sha256")) for member in teachers)),
+        ("Calibration", ", ".join(_calibration(member) for member in teachers)),
         ("Cost protocol", _text(run.cost.get("protocol"))),
         ("Folder", str(run.path)),
     ]
     return [[label, value] for label, value in pairs if value]
+
+
+def _calibration(member: Mapping[str, Any]) -> str:
+    """Return the method that calibrates a teacher, with its temperature if it has one; "" if it is unknown."""
+    temperature, stated = member.get("calibration_temperature"), member.get("calibration")
+    if temperature is not None:
+        return f"temperature {_text(temperature)}"
+    return _text(stated.get("method")) if isinstance(stated, Mapping) else ""
 
 
 def hardware(run: RunRecord) -> str:
