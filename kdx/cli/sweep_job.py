@@ -21,11 +21,13 @@ from kdx.run import job
 from kdx.run.folder import RunFolder
 from kdx.run.ranks import own_rank, processes, started_together
 from kdx.run.sweep_folder import CANCELED
+from kdx.run.sweep_progress import position, progress
 
 log = logging.getLogger("kdx")
 
 NO_SCORE = math.nan  # of a job without a result
 OF_SWEEP = ("baselines", "launcher", "sweep", "hydra.sweep", "hydra.launcher")  # what only the sweep as a whole needs
+LOOKED_AT = 500  # jobs that are looked at when one starts; of more jobs, not every one looks at all
 Train = Callable[[RunConfig, RunFolder], float]
 
 
@@ -51,11 +53,23 @@ def run_job(config: RunConfig, folder: RunFolder, train: Train) -> float:
     if reason is not None:
         log.info("Skipped %s: %s", folder.path.name, reason)
         return _score(config, folder)
+    tell_place(folder.path)
     try:
         return recorded(config, folder, train)
     except Exception:
         log.error("%s failed (%s)", folder.path.name, job.attempts(folder.path)[-1].error)
         return NO_SCORE
+
+
+def tell_place(folder: Path) -> None:
+    """Log which job of its sweep starts, how far the others are, and how long the sweep still takes."""
+    place = position(folder)
+    if place is None or own_rank() != 0:
+        return
+    number, total = place
+    is_looked_at = number == 1 or number % (1 + total // LOOKED_AT) == 0
+    whole = f". {progress(folder.parent, starting=folder.name)}" if is_looked_at else ""
+    log.info("Job %d of %d starts: %s%s", number, total, folder.name, whole)
 
 
 def recorded(config: RunConfig, folder: RunFolder, train: Train) -> float:

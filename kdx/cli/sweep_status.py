@@ -20,6 +20,7 @@ from kdx.run import job
 from kdx.run.durations import duration
 from kdx.run.study import LOG
 from kdx.run.sweep_folder import CANCELED, JobStatus, count, read_plan, shown, statuses
+from kdx.run.sweep_progress import progress
 
 EXAMPLES = """examples:
   kdx-sweep status outputs/sweeps/NAME     each job: state, attempts, host, epoch, time left, score
@@ -60,11 +61,10 @@ def status(folder: Path, everything: bool = False) -> list[JobStatus]:
     from rich.console import Console
     from rich.table import Table
 
-    found = statuses(folder)
-    counts = count(found)
-    shares = ", ".join(f"{number} {state}" for state, number in counts.items())
+    whole = progress(folder)
+    found = list(whole.jobs)
     listed = found if everything or len(found) <= SHOWN else [job for job in found if job.state != "finished"][:SHOWN]
-    table = Table(title=f"{folder}: {len(found)} jobs, {shares}", title_justify="left")
+    table = Table(title=f"{folder}: {whole}", title_justify="left")
     for title in ("job", "state", "attempts", "host", "epoch", "left", "score", "overrides, or the error"):
         table.add_column(title, justify="right" if title in ("attempts", "left", "score") else "left", overflow="fold")
     for one in listed:
@@ -80,9 +80,6 @@ def status(folder: Path, everything: bool = False) -> list[JobStatus]:
         )
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    left = _seconds_left(found)
-    if left is not None:
-        console.print(f"about {duration(left)} left")
     if len(listed) < len(found):
         console.print(f"{len(found) - len(listed)} more jobs: --all shows them")
     if (folder / CANCELED).exists():
@@ -132,17 +129,6 @@ def cancel(folder: Path) -> None:
         told = "stopped" if last.host == here else "runs on another machine, and stops after this job"
         print(f"{one.folder.name}: {last}: {told}")
     print(f"No further jobs of {folder} start; kdx-sweep retry {folder} goes on with it")
-
-
-def _seconds_left(found: Sequence[JobStatus]) -> float | None:
-    """Estimate the time until the end of a sweep from its running jobs, whose number is the number at a time."""
-    running = [one.seconds_left for one in found if one.seconds_left is not None]
-    if not running:
-        return None
-    took = [one.seconds for one in found if one.state == "finished" and one.seconds is not None]
-    waiting = sum(one.state in ("pending", "stopped") for one in found)
-    per_job = sum(took) / len(took) if took else max(running)
-    return max(running) + waiting * per_job / len(running)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def of_states(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[str]:
     tested = any(name.startswith("test/") for group in groups for run in group.finished.values() for name in run.metrics)
     caveats: list[str] = []
     for group in groups:
-        by_state = {state: sum(run.state == state for run in group.unfinished) for state in ("running", "stopped")}
+        by_state = {state: sum(run.state == state for run in group.unfinished) for state in ("running", "failed", "stopped")}
         unfinished = [f"{count} {state}" for state, count in by_state.items() if count]
         if unfinished:
             caveats.append(f"excluded as unfinished: {' and '.join(unfinished)} of {len(group.runs)} runs of {group.label}")

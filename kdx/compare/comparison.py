@@ -223,7 +223,7 @@ def _single_seed(rows: Sequence[Row]) -> str:
 def _none_finished(runs: Sequence[RunRecord]) -> str:
     if not runs:
         return "No runs found: give a folder that contains runs, such as outputs"
-    count = {state: sum(run.state == state for run in runs) for state in ("running", "stopped", "pruned", "damaged")}
+    count = {state: sum(run.state == state for run in runs) for state in ("running", "failed", "stopped", "pruned", "damaged")}
     states = ", ".join(f"{number} {state}" for state, number in count.items() if number)
     problem = next((f"; {run.path}: {run.problem}" for run in runs if run.problem), "")
     remedy = "wait, or resume with ckpt_path=RUN/checkpoints/last.ckpt" if count["damaged"] < len(runs) else "rerun them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 WHAT = {
@@ -142,6 +143,15 @@ def finite(metrics: Mapping[str, float], name: str) -> float | None:
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < float("inf") else None
+
+
+def shortened(text: str, labels: Iterable[str]) -> str:
+    """Return a text with the labels of groups in it as `short` has them; other overrides in it, such as remedies, stay."""
+    known = [form for label in labels for form in (label, label.removeprefix("baseline=")) if "." in form]
+    if not known:
+        return text
+    pattern = "|".join(map(re.escape, sorted(set(known), key=len, reverse=True)))
+    return re.sub(rf"(?<![\w.=])(?:{pattern})(?![\w=]|\.\w)", lambda found: short(found[0]), text)
 
 
 def short(label: str, most: int = 60) -> str:

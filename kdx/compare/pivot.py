@@ -100,7 +100,7 @@ def latex(table: Pivot) -> str:
     rows += [" & ".join([tex(name), *cells]) + r" \\" for name, cells in _rows(table, plain, bold)]
     if table.teachers:
         rows.insert(-len(table.methods), r"\midrule")
-    rows += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
+    rows += [r"\bottomrule", r"\end{tabular}", *(f"% {' '.join(note.split())}" for note in table.notes)]
     return "\n".join(rows) + "\n"
 
 

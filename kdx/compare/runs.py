@@ -22,7 +22,7 @@ from kdx.config.influence import flat
 from kdx.run import job
 from kdx.run.study import PRUNED
 
-State = Literal["finished", "running", "pruned", "stopped", "damaged"]
+State = Literal["finished", "running", "pruned", "failed", "stopped", "damaged"]
 Curves = dict[str, list[tuple[int, int, float]]]  # name -> (epoch, step, value)
 
 STOPPED_AFTER = 600.0  # seconds since the last write after which an unfinished run counts as stopped
@@ -37,7 +37,7 @@ class RunRecord:
 
     path: Path
     state: State
-    problem: str  # an error in the files with its remedy; "" if there is none
+    problem: str  # an error in the files with its remedy, or that with which the run failed; "" if there is none
     config: Mapping[str, Any]
     metrics: Mapping[str, float]  # by flat name, of the selected weights
     last: Mapping[str, float]  # on val, of the last weights, if other weights were selected
@@ -210,6 +210,8 @@ def _run(folder: Path, record: Record, now: float) -> RunRecord:
         state = "pruned"
     if values["problem"]:
         state = "damaged"
+    elif state == "stopped" and (attempts := job.attempts(folder)) and attempts[-1].error:
+        state, values["problem"] = "failed", attempts[-1].error
     if values["group"] is None and (folder.parent / "multirun.yaml").exists():  # a sweep of an older version
         values["group"] = folder.parent.name
     return RunRecord(path=folder, state=state, **values)

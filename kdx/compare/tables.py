@@ -176,9 +176,12 @@ def notes(comparison: Comparison) -> list[str]:
 
 def tex(text: str) -> str:
     """Return the text with the special characters of LaTeX escaped."""
-    return re.sub(r"[\\&%$#_{}~^<>|±−]", lambda match: _TEX[match[0]], text)
+    return re.sub(f"[{re.escape(''.join(_TEX))}]", lambda match: _TEX[match[0]], text)
 
 
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "  # from α to ω
+_GREEK += "nu xi o pi rho varsigma sigma tau upsilon phi chi psi omega"
+_SIGNS = {"→": "to", "←": "gets", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "×": "times", "·": "cdot", "∞": "infty"}
 _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -188,6 +191,8 @@ _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "|": r"\textbar{}",
     "±": r"$\pm$",
     "\N{MINUS SIGN}": "$-$",
+    **{character: rf"$\{command}$" for character, command in _SIGNS.items()},
+    **{chr(ord("α") + i): rf"$\{name}$" if len(name) > 1 else name for i, name in enumerate(_GREEK.split())},
 }
 
 

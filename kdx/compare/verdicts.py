@@ -14,35 +14,51 @@ SCALED = ("nll", "ece")  # of which temperature scaling changes the value, so th
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """Return a sentence for accuracy, NLL and ECE of the student; none without a baseline.
+    """Return a sentence for accuracy, NLL and ECE of the student, as far as they were measured; none for baselines alone.
 
     Of several groups, the one with the best mean on val is compared with its baseline on test: test chooses nothing.
     """
-    by_label = {row.label: row for row in comparison.rows}
-    candidates = [row for row in comparison.rows if row.against in by_label and row.group.baseline is None]
-    return [text for quantity in QUANTITIES if (text := _verdict(comparison, candidates, by_label, quantity))]
+    rows = [row for row in comparison.rows if row.group.baseline is None]
+    with_baseline = [row for row in rows if row.against is not None]
+    which = (
+        " that have a baseline"
+        if 0 < len(with_baseline) < len([row for row in rows if row.label != comparison.against])
+        else ""
+    )
+    return [text for what in QUANTITIES if (text := _verdict(comparison, with_baseline or rows, which, what))]
 
 
-def _verdict(comparison: Comparison, candidates: Sequence[Row], by_label: dict[str, Row], quantity: str) -> str:
+def _verdict(comparison: Comparison, candidates: Sequence[Row], which: str, quantity: str) -> str:
     better = direction(f"test/student/{quantity}", comparison.higher_is_better)
     sign = 1 if better == "more" else -1
     on_val = {row.label: mean for row in candidates if (mean := _mean(row, f"val/student/{quantity}")) is not None}
     if not on_val:
         return ""
+    by_label = {row.label: row for row in comparison.rows}
     chosen = by_label[max(on_val, key=lambda label: sign * on_val[label])]
-    baseline = by_label[str(chosen.against)]
-    reference = baseline.label.removeprefix("baseline=")
+    equal = sum(mean == on_val[chosen.label] for mean in on_val.values())
+    best = f", the best of {len(on_val)} groups{which} on val," if len(on_val) > 1 else ""
+    best = f", the first of {equal} groups that are equally good on val," if equal > 1 else best
     split = split_of(name for run in chosen.group.finished.values() for name in numbers(run))
     name = f"{split}/student/{quantity}"
-    own, others = (cells_of(row.group, [name]).get(name) for row in (chosen, baseline))
-    values = {} if own is None or others is None else paired(own.values, others.values)
+    own = cells_of(chosen.group, [name]).get(name)
+    if own is None:
+        return ""
+    text = f"{what(name)[0].upper()}{what(name)[1:]}: {chosen.label}{best}"
+    optimistic = "; val has chosen the group as well, which is optimistic" if split == "val" and len(on_val) > 1 else ""
+    if chosen.against is None:
+        trained = any(row.group.baseline is not None for row in comparison.rows)
+        text += f" has {number(own.mean, own.std)} on {split} (n = {own.n}){optimistic}; not compared with a baseline"
+        return f"{text}." if trained else f"{text}: baselines=[scratch] trains one."
+    baseline = by_label[chosen.against]
+    reference = baseline.label.removeprefix("baseline=")
+    others = cells_of(baseline.group, [name]).get(name)
+    values = {} if others is None else paired(own.values, others.values)
     if not values:
         return ""
-    best = f", the best of {len(on_val)} groups on val," if len(on_val) > 1 else ""
-    worded = _worded(difference_of(values), sign, f"{reference} on {split}")
-    text = f"{what(name)[0].upper()}{what(name)[1:]}: {chosen.label}{best} {worded}"
+    text += f" {_worded(difference_of(values), sign, f'{reference} on {split}')}{optimistic}"
     scaled = _mean(baseline, f"{split}/student_scaled/{quantity}") if quantity in SCALED else None
-    if scaled is not None and own is not None:
+    if scaled is not None:
         text += f"; {number(own.mean)}, where {reference} with temperature scaling has {number(scaled)}"
     return f"{text}."
 
@@ -50,6 +66,8 @@ def _verdict(comparison: Comparison, candidates: Sequence[Row], by_label: dict[s
 def _worded(difference: PairedDifference, sign: int, reference: str) -> str:
     n = f"n = {len(difference.values)}"
     gap = f"{'+' if difference.mean > 0 else ''}{number(difference.mean)}"
+    if not any(difference.values.values()):
+        return f"has exactly the numbers of {reference} ({n})"
     if difference.estimate is None:
         return f"differs from {reference} by {gap}; {n} is not enough for an interval"
     low, high = difference.estimate.interval.low, difference.estimate.interval.high

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,7 +43,7 @@ class JobStatus:
     epoch: str = ""  # "3/60"
     seconds_left: float | None = None
     score: float | None = None  # of the monitored metric
-    seconds: float | None = None  # that a finished job took
+    seconds: float | None = None  # that a finished job took, without the training of a teacher
 
     @property
     def host(self) -> str:
@@ -105,7 +106,7 @@ def status_of(folder: Path, overrides: Sequence[str] = (), max_attempts: int = 1
         name = monitor or report.get("selection", {}).get("monitor", "")
         metrics = report.get("metrics", {})
         return JobStatus(
-            folder, tuple(overrides), "finished", attempts, score=metrics.get(name), seconds=metrics.get("seconds")
+            folder, tuple(overrides), "finished", attempts, score=metrics.get(name), seconds=_seconds(attempts, metrics)
         )
     pruned = _json(folder / PRUNED)
     if pruned and not failed and not job.is_held(folder):
@@ -116,6 +117,13 @@ def status_of(folder: Path, overrides: Sequence[str] = (), max_attempts: int = 1
     if left is not None:
         left = max(left - (time.time() - progress.get("time", time.time())), 0.0)
     return JobStatus(folder, tuple(overrides), shown, attempts, progress.get("epoch", ""), left, progress.get("score"))
+
+
+def _seconds(attempts: Sequence[job.Attempt], metrics: Mapping[str, float]) -> float | None:
+    """Return the time of a finished job: of its attempts, from the first image to the last file, else of its training."""
+    times = [datetime.fromisoformat(one.ended) - datetime.fromisoformat(one.began) for one in attempts if one.ended]
+    seconds = sum(time.total_seconds() for time in times) - metrics.get("teacher_seconds", 0.0)
+    return max(seconds, metrics.get("seconds", 0.0)) or None
 
 
 def write_progress(folder: Path, epoch: str, seconds_left: float | None, score: float | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,23 @@ class Seen:
         """Brings every chart into sight once, and waits until all are drawn."""
         for plot in self.page.locator(".chart .plot").all():
             plot.scroll_into_view_if_needed()
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('.chart .plot')].every((e) => e.querySelector('svg.main-svg'))"
-        )
+        self.wait("[...document.querySelectorAll('.chart .plot')].every((e) => e.querySelector('svg.main-svg'))")
+
+    def wait(self, condition: str, seconds: float = 60.0) -> None:
+        """Waits until a JavaScript expression is true, also while the page loads itself anew.
+
+        `page.wait_for_function` evaluates text within the page, whose policy forbids it: it raises EvalError unless the
+        condition is true at once. `page.evaluate` goes through the debugger.
+        """
+        from playwright.sync_api import Error
+
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if self.page.evaluate(condition):
+                    return
+            except Error as error:
+                if "context was destroyed" not in str(error) and "navigation" not in str(error):
+                    raise
+            assert time.monotonic() < end, f"not within {seconds:g} s: {condition}"
+            self.page.wait_for_timeout(50)

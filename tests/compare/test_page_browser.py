@@ -81,7 +81,7 @@ def test_a_choice_draws_another_figure(page: Path, opened: Opened) -> None:
     title.wait_for()
     assert title.text_content() == "accuracy"
     chart.get_by_label("Metric").select_option(label="ECE (student, val)")
-    seen.page.wait_for_function("document.querySelector('[data-chart=curves] .ytitle').textContent === 'ECE'")
+    seen.wait("document.querySelector('[data-chart=curves] .ytitle').textContent === 'ECE'")
     beside = seen.page.locator("[data-chart=curves]").nth(1)
     assert beside.get_by_label("Metric").evaluate("(it) => it.selectedOptions[0].label") == "ECE (student, val)"
     lines = chart.locator(".scatterlayer .trace")
@@ -286,7 +286,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(page: Path, opened: Ope
     assert seen.page.evaluate(ink) == "rgb(160, 160, 168)"
     seen.page.get_by_role("button", name="Switch between light and dark theme").click()
     assert seen.page.evaluate(ground) == "rgb(251, 251, 250)"
-    seen.page.wait_for_function(f"{ink} === 'rgb(107, 107, 112)'")
+    seen.wait(f"{ink} === 'rgb(107, 107, 112)'")
     seen.page.reload()
     assert seen.page.evaluate(ground) == "rgb(251, 251, 250)"
 
@@ -295,7 +295,7 @@ def test_on_paper_every_chart_is_drawn_and_light(page: Path, opened: Opened) -> 
     seen = opened(page, theme="dark")
     seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     every = "[...document.querySelectorAll('.chart .plot')].every((plot) => plot.querySelector('svg.main-svg'))"
-    seen.page.wait_for_function(every)
+    seen.wait(every)
     assert seen.page.evaluate("document.documentElement.dataset.theme") == "light"
     seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert seen.page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -349,16 +349,19 @@ def test_a_page_of_a_going_run_keeps_the_place_when_it_loads_itself_anew(tmp_pat
         rich_run(tmp_path / f"a{seed}", {"seed": seed}, epochs=4)
     rich_run(tmp_path / "b", {"seed": 2}, "running", epochs=8)
     seen = opened(write(find_runs([tmp_path]), tmp_path / "page.html", refresh=2))
+    press = "document.querySelector('#pause').click();"  # by script: a click by mouse may scroll
+    seen.page.evaluate(press)  # nothing that follows is cut off by a reload
+    seen.wait("document.readyState === 'complete' && document.querySelector('#pause')?.textContent === 'Resume'")
+    assert seen.page.locator("#pause").get_attribute("aria-pressed") == "true"
     seen.page.get_by_label("Filter").fill("cqkd")
     seen.page.get_by_label("Filter").blur()
-    seen.page.evaluate("scrollTo(0, 700)")
-    with seen.page.expect_event("load", timeout=60_000):
-        pass
-    assert seen.page.get_by_label("Filter").input_value() == "cqkd"
-    seen.page.wait_for_function("Math.abs(scrollY - 700) < 60")
-    pause = seen.page.locator("#pause")
-    pause.click()
-    assert pause.inner_text() == "Resume" and pause.get_attribute("aria-pressed") == "true"
+    seen.scroll_through()
+    top = "[...document.querySelectorAll('.chart')].at(-2).getBoundingClientRect().top"
+    seen.page.evaluate(f"scrollBy(0, {top} - 100); {press}")
+    for _ in range(2):  # the charts above have another height until they are drawn
+        with seen.page.expect_event("load", timeout=60_000):
+            pass
+        seen.wait(f"document.querySelector('#filter')?.value === 'cqkd' && Math.abs({top} - 100) < 60")
 
 
 def test_few_or_no_runs_make_a_page_too(tmp_path: Path, opened: Opened) -> None:

@@ -67,7 +67,7 @@ def test_one_seed_has_no_interval_and_one_value_no_choice(tmp_path: Path) -> Non
 
 
 def test_many_values_stay_a_short_sentence_and_few_dots(tmp_path: Path) -> None:
-    cells = {float(t): Cell({seed: 0.5 + seed / 10 for seed in range(4)}, 0.65, 0.1) for t in range(1, 202)}
+    cells = {float(t): Cell({seed: 0.5 + seed / 10 for seed in range(4)}, 0.65 - t / 1e6, 0.1) for t in range(1, 202)}
     choice = choices.Choice(cells, 1.0, list(cells)[1:], True, None)
     assert choices.sentence(choice, "accuracy", "T", "").endswith("not clearly better than 2, 3, 4, 5, 6, 7 and 194 more.")
     assert [len(line["x"]) for line in choices.drawing(choice, "accuracy", "T")["data"]] == [0, 201, 1]

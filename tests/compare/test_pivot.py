@@ -16,6 +16,7 @@ from kdx.cli import compare as command
 from kdx.compare import pivot
 from kdx.compare.comparison import compare
 from kdx.compare.runs import find_runs
+from kdx.compare.tables import tex
 
 STUDENTS, WEIGHT = ("cifar_resnet8", "cifar_resnet14"), "losses.kl.weight"
 METRIC = "test/student/accuracy"
@@ -72,6 +73,10 @@ def test_one_seed_has_no_spread_and_only_the_best_is_bold(tmp_path: Path) -> Non
         fake_run(tmp_path / str(tau), {"temperature.value": tau}, {METRIC: accuracy})
     table = pivot.pivot(compare(find_runs([tmp_path])), METRIC)
     assert "| temperature.value=1 | 80.00 |" in pivot.markdown(table) and "**90.00**" in pivot.markdown(table)
+
+
+def test_signs_that_plain_latex_lacks_are_commands() -> None:
+    assert tex("τ=4 → α, ω ≤ 5 ± 1 × 50% ü") == r"$\tau$=4 $\to$ $\alpha$, $\omega$ $\leq$ 5 $\pm$ 1 $\times$ 50\% ü"
 
 
 def test_latex_has_the_rules_of_booktabs_and_a_cell_for_each_column(folder: Path) -> None:

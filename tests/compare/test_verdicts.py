@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +81,46 @@ def test_it_comes_first_in_the_terminal_in_markdown_and_on_the_page(tmp_path: Pa
     assert text.index("Accuracy: ") < text.index("<table") and '<ul class="verdicts">' in text
 
 
-def test_without_a_baseline_nothing_is_said(tmp_path: Path) -> None:
+def test_without_a_baseline_the_value_is_said_and_how_to_get_one(tmp_path: Path) -> None:
     group(tmp_path / "kd", {}, 0.95, LABELS)
-    assert verdicts(compare(find_runs([tmp_path]))) == []
+    assert said(tmp_path, "Accuracy") == (
+        "Accuracy: cqkd_digits has 0.910 ± 0.010 on test (n = 3); not compared with a baseline: baselines=[scratch] trains one."
+    )
+    group(tmp_path / "scratch", {"baseline": "scratch"}, 0.9, LABELS)
+    group(tmp_path / "raw", {"baseline": "fixed_t"}, 0.9, LABELS)
+    assert "not compared with a baseline." in said(tmp_path, "Accuracy")  # of two, none is chosen
+    assert "scratch on test" in said(tmp_path, "Accuracy", "scratch")
+
+
+def test_groups_that_are_equal_on_val_are_not_called_the_best(tmp_path: Path) -> None:
+    for tau in (1, 4):
+        group(tmp_path / str(tau), {"temperature.value": tau}, 0.95, LABELS)
+    group(tmp_path / "scratch", {"baseline": "scratch"}, 0.9, LABELS)
+    assert said(tmp_path, "Accuracy") == (
+        "Accuracy: temperature.value=1, the first of 2 groups that are equally good on val, has exactly the numbers of scratch "
+        "on test (n = 3)."
+    )
+
+
+def test_a_group_without_a_baseline_of_its_own_is_not_counted(tmp_path: Path) -> None:
+    group(tmp_path / "scratch", {"baseline": "scratch"}, 0.9, LABELS)
+    group(tmp_path / "other", {"resolution.student": 8}, 0.99, LABELS)
+    for tau in (1, 4):
+        group(tmp_path / str(tau), {"temperature.value": tau}, 0.9 + tau / 100, (0.92, 0.94, 0.95))
+    assert "temperature.value=4, the best of 2 groups that have a baseline on val, is" in said(tmp_path, "Accuracy")
+
+
+def test_without_a_test_split_it_is_said_that_val_chose_as_well(tmp_path: Path) -> None:
+    for name, config in (
+        ("scratch", {"baseline": "scratch"}),
+        ("1", {"temperature.value": 1}),
+        ("4", {"temperature.value": 4}),
+    ):
+        group(tmp_path / name, config, 0.9, LABELS)
+        for file in (tmp_path / name).rglob("metrics.json"):
+            report = json.loads(file.read_text())
+            report["metrics"] = {key: value for key, value in report["metrics"].items() if not key.startswith("test/")}
+            report["metrics"][VAL] += 0.01 * config.get("temperature.value", 0)  # type: ignore[operator]  # a number
+            file.write_text(json.dumps(report))
+    sentence = said(tmp_path, "Accuracy")
+    assert "scratch on val (" in sentence and sentence.endswith("; val has chosen the group as well, which is optimistic.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdx.compare.comparison import PairedDifference, compare
-from kdx.compare.metric_names import direction
+from kdx.compare.metric_names import direction, shortened
 from kdx.compare.metric_selection import added_metrics
 from kdx.compare.page.material import Material
 from kdx.compare.statistics import intervals, number
@@ -55,7 +55,9 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
     if note and comparison.intervals:
         note = f"{note[:-1]}, with Student's 95 % interval. A triangle marks intervals that exclude 0: ▲ better, ▼ worse. "
         note += f"{intervals(comparison.intervals)}; without any effect, one in twenty excludes 0 by chance."
-    return BaselineDifferences(verdicts(comparison), list(comparison.caveats), note, differences)
+    labels = [row.label for row in comparison.rows]
+    sentences, caveats = ([shortened(text, labels) for text in texts] for texts in (verdicts(comparison), comparison.caveats))
+    return BaselineDifferences(sentences, caveats, shortened(note, labels), differences)
 
 
 def worded(difference: PairedDifference) -> str:
@@ -65,7 +67,7 @@ def worded(difference: PairedDifference) -> str:
     if difference.estimate is None:
         return f"{text}, n = {len(difference.values)}"
     interval = difference.estimate.interval
-    return f"{text} [{number(interval.low)}, {number(interval.high)}]"
+    return f"{text} [{number(interval.low)},\u00a0{number(interval.high)}]"  # an interval is not broken into two lines
 
 
 def clear(difference: PairedDifference, good: str) -> str:

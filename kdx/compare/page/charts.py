@@ -81,10 +81,24 @@ class Chart:
 
 def figure(traces: Iterable[Any], x: str = "", y: str = "", **layout: Any) -> Figure:
     """Return a figure with axis titles; the colors of background, grid and text come from the theme of the page."""
+    drawn = list(traces)
     base: dict[str, Any] = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
     for axis in ("xaxis", "yaxis"):
         base[axis] |= layout.pop(axis, {})
-    return {"data": list(traces), "layout": {**base, **layout}}
+        if not {"range", "type"} & base[axis].keys():
+            base[axis] |= _around(drawn, axis[0])
+    return {"data": drawn, "layout": {**base, **layout}}
+
+
+def _around(traces: Sequence[Mapping[str, Any]], coordinate: str) -> dict[str, Any]:
+    """Return the range of an axis if all its points have one value, around which Plotly shows ±1, such as an ECE of -1."""
+    if any(one["type"] != "scatter" or any(one.get(f"error_{coordinate}", {}).get("array") or ()) for one in traces):
+        return {}
+    values = {value for one in traces for value in one[coordinate] if value is not None}
+    if len(values) != 1 or not isinstance(value := values.pop(), int | float):
+        return {}
+    room = 0.1 * abs(value) or 0.1
+    return {"range": [value - room, value + room]}
 
 
 def log_axis(values: Iterable[float], **axis: Any) -> dict[str, Any]:

@@ -68,6 +68,9 @@ def choose(systems: Mapping[float, System], metric: str, sign: int) -> Choice | 
 def sentence(choice: Choice, metric: str, name: str, unit_text: str) -> str:
     """Return what val prefers, how clearly, and what the chosen group has on test."""
     cell, quantity = choice.cells[choice.best], what(metric)
+    if len({one.mean for one in choice.cells.values()}) == 1:
+        values = f"{len(choice.cells)} values of {name} ({number(cell.mean)})"
+        return f"{quantity[0].upper()}{quantity[1:]}: equal on val at all {values}."
     interval = _interval(cell)
     spread = f" [{number(interval.low)}, {number(interval.high)}]" if interval else ""
     text = f"{quantity[0].upper()}{quantity[1:]}: val prefers {name} = {choice.best:g}{unit_text} "

@@ -10,8 +10,8 @@ import numpy as np
 
 from kdx.compare.groups import identity
 from kdx.compare.metric_names import short, titled, unit, what
-from kdx.compare.page.charts import NEUTRAL, Chart, figure, first_shown, name_of, ticks, trace
-from kdx.compare.page.material import MOST_GROUPS, Material, System
+from kdx.compare.page.charts import NEUTRAL, Chart, Look, figure, first_shown, look, name_of, ticks, trace
+from kdx.compare.page.material import BEST, MOST_GROUPS, Material, System, shown
 
 METRICS = ("student/accuracy", "student/ece", "student/nll", "student/entropy")
 NOTE = (
@@ -19,6 +19,7 @@ NOTE = (
     "Gray dotted line: the teacher, at its own resolution."
 )
 MOST_TEACHERS = 6
+MOST_DASHED = 12  # groups whose students are shown at other resolutions: more lines hide those of the groups
 OTHER_RESOLUTIONS = "same student, other resolutions"
 
 
@@ -79,13 +80,17 @@ def _chart(
         traces = []
         together = families([material.rows[i] for i in at], drop)
         lines = [members for members in together if len({x_of(system) for system in members}) > 1]
-        for members in (lines or together)[:MOST_GROUPS]:
-            traces += _line(sorted(((x_of(system) or 0.0, system) for system in members), key=lambda pair: pair[0]), name, drop)
-        for system, points in zip(material.drawn, by_resolution, strict=False):
-            traces += [_dashed(system, points)] if len(points) > 1 else []
+        lines = (lines or together)[:MOST_GROUPS]
+        looks = {system.label: look(i) for i, members in enumerate(lines) for system in members}
+        for members in lines:
+            points = sorted(((x_of(system) or 0.0, system) for system in members), key=lambda pair: pair[0])
+            traces += _line(points, name, drop, looks[members[0].label])
+        tested = {system.label: means for system, means in zip(material.rows, by_resolution, strict=False) if len(means) > 1}
+        for system in shown([system for system in material.rows if system.label in tested], BEST, MOST_DASHED):
+            traces.append(_dashed(system, tested[system.label], looks.get(system.label, system.look)))
         span = sorted(at.values())
-        for i, system in enumerate(material.rows if levels else ()):
-            traces += [_level(system, name, span)] if i not in at and system.values(name) else []
+        level = [system for i, system in enumerate(material.rows if levels else ()) if i not in at and system.values(name)]
+        traces += [_level(system, name, span, look(len(lines) + i)) for i, system in enumerate(level)]
         span = sorted({*span, *(x for means in by_resolution for x in means)})
         traces += _teachers([[(x_of(system) or 0.0, system) for system in members] for members in together], name, span)
         scale = ticks(span, title={"text": axis})
@@ -124,10 +129,10 @@ def metric_by_resolution(system: System, name: str) -> dict[float, float]:
     return {x: y for x, y in sorted(means.items()) if y is not None}
 
 
-def _line(members: Sequence[tuple[float, System]], name: str, drop: Sequence[str]) -> list[dict[str, Any]]:
+def _line(members: Sequence[tuple[float, System]], name: str, drop: Sequence[str], style: Look) -> list[dict[str, Any]]:
     first = members[0][1]
     label = name_of(first.short if len(members) == 1 else without(first, drop))
-    style, key = first.look, f"line {first.label}"
+    key = f"line {first.label}"
     dots = [(x, value) for x, system in members for value in system.values(name)]
     means = [(x, float(np.mean(system.values(name)))) for x, system in members]
     hover = [f"{name_of(system.short)}<br>mean of n = {len(system.values(name))}" for _, system in members]
@@ -148,18 +153,18 @@ def without(system: System, drop: Sequence[str]) -> str:
     return short(" ".join(parts)) or system.group.runs[0].name
 
 
-def _dashed(system: System, points: dict[float, float]) -> dict[str, Any]:
+def _dashed(system: System, points: dict[float, float], style: Look) -> dict[str, Any]:
     hover = f"{name_of(system.short)}, tested at %{{x}} px: %{{y:.4g}}<extra></extra>"
-    marker = {"color": system.look.color, "size": 6, "symbol": system.look.symbol + "-open"}
-    line = {"color": system.look.color, "dash": "dash", "width": 1.3}
+    marker = {"color": style.color, "size": 6, "symbol": style.symbol + "-open"}
+    line = {"color": style.color, "dash": "dash", "width": 1.3}
     name = OTHER_RESOLUTIONS
     return trace("lines+markers", points.items(), hover, name=name, legendgroup=name, marker=marker, line=line)
 
 
-def _level(system: System, name: str, span: Sequence[float]) -> dict[str, Any]:
+def _level(system: System, name: str, span: Sequence[float], style: Look) -> dict[str, Any]:
     mean = float(np.mean(system.values(name)))
     label = name_of(system.short)
-    line = {"color": system.look.color, "dash": "dash", "width": 1.5}
+    line = {"color": style.color, "dash": "dash", "width": 1.5}
     ends = [(span[0], mean), (span[-1], mean)]
     return trace("lines", ends, f"{label}: %{{y:.4g}}<extra></extra>", name=label, line=line)
 

@@ -64,14 +64,16 @@ class Material:
 
     @property
     def drawn(self) -> Sequence[System]:
-        """The groups with a line, row or option of their own; their number is limited for readability and page size."""
-        return self.rows[:MOST_GROUPS]
+        """The groups with a line, row or option of their own: all, or of many the baselines and the best, as in `rows`."""
+        kept = {system.label for system in shown(self.rows, BEST, MOST_GROUPS)}
+        return [system for system in self.rows if system.label in kept]
 
     @property
     def left_out(self) -> str:
         """A sentence on the groups that are not drawn, for the note of a chart; "" if all are drawn."""
         rest = len(self.systems) - MOST_GROUPS
-        return f" {rest} more groups are not shown: select runs with --where." if rest > 0 else ""
+        which = f"the baselines, and the best by {BEST}"
+        return f" Shown are {which}; {rest} more groups are not: select runs with --where." if rest > 0 else ""
 
     @property
     def unlisted(self) -> str:
@@ -98,12 +100,16 @@ def gather(runs: Sequence[RunRecord]) -> Material:
         systems.append(System(group, look(index), list(group.finished.values()), group.unfinished))
     tested = [split_of(run.metrics) for run in sound if run.state == "finished"]
     split = "test" if tested and tested.count("test") * 2 > len(tested) else "val"
-    rows = shown(systems, BEST)
+    rows = shown(systems, BEST, MOST_ROWS)
     by_seed = zip_longest(*(system.group.runs for system in rows))  # so that each group has a run with details
     listed = runs if len(runs) <= MOST_RUNS else [run for seed in by_seed for run in seed if run is not None][:MOST_RUNS]
-    drawn = [run for system in rows[:MOST_GROUPS] for run in system.group.runs]
-    curves = {str(run.path): {name: per_epoch(points) for name, points in read_curves(run).items()} for run in drawn}
-    for system in rows[:MOST_GROUPS]:
+    drawn = shown(rows, BEST, MOST_GROUPS)
+    curves = {
+        str(run.path): {name: per_epoch(points) for name, points in read_curves(run).items()}
+        for system in drawn
+        for run in system.group.runs
+    }
+    for system in drawn:
         for run in system.done:
             for earlier in (other for other in system.group.runs if goes_on(run, other)):
                 curves[str(run.path)] = joined(curves[str(earlier.path)], curves[str(run.path)])
@@ -119,16 +125,16 @@ def gather(runs: Sequence[RunRecord]) -> Material:
     )
 
 
-def shown(systems: Sequence[System], metric: str) -> Sequence[System]:
-    """Return all groups, or of more than MOST_ROWS the baselines, then those with the highest mean of the metric."""
-    if len(systems) <= MOST_ROWS:
+def shown(systems: Sequence[System], metric: str, most: int) -> Sequence[System]:
+    """Return all groups, or of more than `most` the baselines, then those with the highest mean of the metric."""
+    if len(systems) <= most:
         return systems
 
     def place(system: System) -> tuple[bool, float]:
         mean = system.mean(metric)
         return system.group.baseline is None, float("inf") if mean is None else -mean
 
-    return sorted(systems, key=place)[:MOST_ROWS]
+    return sorted(systems, key=place)[:most]
 
 
 def goes_on(run: RunRecord, earlier: RunRecord) -> bool:

@@ -145,7 +145,7 @@ def _traces(diagram: Diagram, x: str, y: str, x_low: str, y_low: str) -> list[di
         trace("lines", [(0, 0), (1, 1)], line={"color": "#999999", "dash": "dash", "width": 1}, **upper),
         trace(
             "lines+markers", points, hover, customdata=count.astype(int).tolist(), line={"color": color, "width": 1.5},
-            marker=dots, **upper,
+            marker=dots, cliponaxis=False, **upper,
         ),
         {
             "type": "bar", "xaxis": x_low, "yaxis": y_low, "x": places, "y": share.tolist(), "width": 0.9 / bins,

@@ -22,6 +22,7 @@ COST_AXES = (
     "seconds",
     "energy_joules",
 )
+DATA_WIDTH = 200  # px beside the labels of a row
 HOVER = "%{text}<br>teacher %{x:.4g}, student %{y:.4g} nats<extra>"
 
 
@@ -57,7 +58,10 @@ def _strip(systems: Sequence[System], name: str) -> Figure:
     }
     axis |= {"range": [len(rows) - 0.5, -0.5], "showgrid": False}
     height: dict[str, Any] = {"height": 70 + 30 * len(rows)} if len(rows) > 11 else {}
-    return figure(traces, what(name) + (f", {unit(name)}" if unit(name) else ""), yaxis=axis, **height)
+    longest = max(map(len, axis["ticktext"]), default=0)
+    room = {"minWidth": 7 * longest + DATA_WIDTH}  # px; on a narrow screen with long labels the figure scrolls
+    x = what(name) + (f", {unit(name)}" if unit(name) else "")
+    return figure(traces, x, yaxis=axis, meta=room, **height)
 
 
 def entropy(material: Material) -> Chart | None:

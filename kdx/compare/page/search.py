@@ -129,7 +129,7 @@ def _history(study: Study, objective: str) -> Figure | None:
             marker = {"color": color, "symbol": symbol, "size": 9}
             texts = [trial.text for trial in some]
             hover = "%{text}<br>%{y:.4g}<extra>" + state + "</extra>"
-            traces.append(trace("markers", points, hover, text=texts, marker=marker, name=state))
+            traces.append(trace("markers", points, hover, text=texts, marker=marker, name=state, cliponaxis=False))
     done = [(trial.number, trial.values[objective]) for trial in study.trials if trial.state == "finished" and trial.values]
     if not done:
         return None

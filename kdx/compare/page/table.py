@@ -115,7 +115,7 @@ def group_table(material: Material, against_baseline: BaselineDifferences) -> Ta
         cells += [_mean(system, column.key, against_baseline) for column in metrics]
         target = material.id(system.group.runs[0])
         states = [run.state for run in system.others]
-        state = "finished" if not states else next((one for one in ("running", "stopped") if one in states), "pruned")
+        state = "finished" if not states else next((one for one in ("running", "failed", "stopped") if one in states), "pruned")
         rows.append(
             TableRow(f"group-{index}", target, marked(system.short, *system.done), state, system.look, cells, full=system.label)
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 from kdx.compare.page.writing import write
 from kdx.compare.runs import RunRecord, find_runs
 
-WATCHED = ("run.json", "config.yaml", "metrics.json", "metrics.csv", "reliability.json", "evaluations", "views.png")
+RESULTS = ("metrics.json", "metrics.csv", "reliability.json", "evaluations", "views.png")
+WATCHED = ("run.json", "config.yaml", "job.json", "progress.json", *RESULTS)
 Signature = frozenset[tuple[str, str, int, int]]
 
 

@@ -20,6 +20,7 @@ from kdx.compare.page.baseline_differences import BaselineDifferences, baseline_
 from kdx.compare.page.charts import DARK, SHAPES, templates
 from kdx.compare.page.details import details, hardware
 from kdx.compare.page.material import Material, gather
+from kdx.compare.page.sweeps import unfinished_sweeps
 from kdx.compare.page.table import group_table, run_table
 from kdx.compare.runs import RunRecord
 
@@ -51,7 +52,7 @@ def write(
         path: The HTML file.
         title: The title of the page; by default the names of the runs.
         against: The baseline, as for `compare`.
-        refresh: Seconds after which the page reloads itself while a run is in progress; None disables it.
+        refresh: Seconds after which the page reloads itself while a run or a sweep is in progress; None disables it.
 
     Raises:
         ValueError: If no run, group or baseline is named `against`.
@@ -89,12 +90,15 @@ def page(
     data = details(material, path.absolute(), room) | {"templates": templates(), "dark": DARK, "shapes": SHAPES}
     theme, script = asset("theme.js"), '(() => {\n"use strict";\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    every = max(2, round(refresh)) if refresh and any(run.state == "running" for run in runs) else None
+    sweeps = unfinished_sweeps(runs)
+    is_going_on = any(run.state == "running" for run in runs) or any(sweep.is_going_on for sweep in sweeps)
+    every = max(2, round(refresh)) if refresh and is_going_on else None
     links = [("overview", "Overview"), *((key, name) for key, name, _ in sections), ("differences", "Config differences")]
     return environment.from_string(asset("page.html.j2")).render(
         shapes=SHAPES,
         title=title or titled(runs),
         facts=facts(material),
+        sweeps=sweeps,
         verdicts=against_baseline.verdicts,
         caveats=against_baseline.caveats,
         runs=run_table(material),

@@ -13,9 +13,13 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kdx.run.durations import duration
 from kdx.run.sweep_folder import write_progress
+from kdx.run.sweep_progress import position, progress
 
 log = logging.getLogger("kdx")
+
+MOST_JOBS = 100  # of a sweep whose end is estimated again with each line
 
 
 class RunProgress(ProgressBar):
@@ -27,6 +31,7 @@ class RunProgress(ProgressBar):
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.enabled = True
+        self.place: tuple[int, int] | None = None  # of the job in its sweep, and the number of jobs
 
     def disable(self) -> None:
         self.enabled = False
@@ -37,6 +42,7 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.began = self.reported = self.noted = time.monotonic()
         self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
+        self.place = position(Path(trainer.default_root_dir))
         console = Console(stderr=True)
         in_thread = threading.current_thread() is not threading.main_thread()  # bars of several runs would overwrite each other
         if in_thread or not (self.enabled and trainer.is_global_zero and console.is_terminal):
@@ -57,12 +63,14 @@ class RunProgress(ProgressBar):
         """Write progress.json for `kdx-sweep`, if it is time to."""
         if time.monotonic() - self.noted < self.seconds_between_lines:
             return
+        self._write_progress(trainer)
+
+    def _write_progress(self, trainer: pl.Trainer) -> None:
         self.noted = time.monotonic()
         monitor = next((name for callback in trainer.checkpoint_callbacks if (name := getattr(callback, "monitor", None))), "")
         score = trainer.callback_metrics.get(monitor)
-        where = self._where(trainer).removeprefix("epoch ")
         score_now = None if score is None else float(score)
-        write_progress(Path(trainer.default_root_dir), where, self._seconds_left(trainer), score_now)
+        write_progress(Path(trainer.default_root_dir), self._epoch(trainer), self._seconds_left(trainer), score_now)
 
     def _seconds_left(self, trainer: pl.Trainer) -> float:
         done = max(trainer.global_step - self.first_step, 1)
@@ -79,11 +87,24 @@ class RunProgress(ProgressBar):
             self.bar.update(self.task, description=self._where(trainer), score=score)
         elif time.monotonic() - self.reported >= self.seconds_between_lines:
             self.reported = time.monotonic()
-            log.info("%s  %s  about %d s left", self._where(trainer), score, self._seconds_left(trainer))
+            left = duration(self._seconds_left(trainer))
+            log.info("%s  %s  about %s left%s", self._where(trainer), score, left, self._of_sweep(trainer))
+
+    def _of_sweep(self, trainer: pl.Trainer) -> str:
+        """Return the time until the end of the sweep, in words; empty without a sweep, or if it is large."""
+        if self.place is None or not 1 < self.place[1] <= MOST_JOBS:
+            return ""
+        self._write_progress(trainer)
+        left = progress(Path(trainer.default_root_dir).parent).seconds_left
+        return "" if left is None else f", {duration(left)} of the sweep"
 
     def _where(self, trainer: pl.Trainer) -> str:
+        job = "" if self.place is None else "job {}/{}  ".format(*self.place)
+        return f"{job}epoch {self._epoch(trainer)}"
+
+    def _epoch(self, trainer: pl.Trainer) -> str:
         last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        return f"epoch {trainer.current_epoch + 1}/{last}"
+        return f"{trainer.current_epoch + 1}/{last}"
 
     def _stop(self) -> None:
         if self.bar is not None:

@@ -19,13 +19,13 @@ function themed(figure, changes = {}) {
 
 function plot(element, figure, { log = false } = {}) {
   const drawing = themed(figure);
-  if (log && drawing.layout.yaxis) drawing.layout.yaxis = { ...drawing.layout.yaxis, type: "log" };
+  if (log && drawing.layout.yaxis) drawing.layout.yaxis = { ...drawing.layout.yaxis, type: "log", range: undefined };
   const height = drawing.layout.height ?? Math.max(300, Math.min(440, 0.6 * element.clientWidth));
   element.style.minHeight = height + "px";
   drawing.layout.height = height;
   if (touch) Object.assign(drawing.layout, { dragmode: false, margin: { ...drawing.layout.margin, t: 12 } });
   const axis = drawing.layout.xaxis;
-  if (axis && element.clientWidth < 480 && !axis.tickmode && !axis.dtick) drawing.layout.xaxis = { ...axis, nticks: 4 };
+  if (axis && element.clientWidth < 480 && !axis.tickmode && !axis.dtick) drawing.layout.xaxis = { nticks: 4, ...axis };
   const least = drawing.layout.meta?.minWidth ?? 0;
   if (element.clientWidth < least) drawing.layout.width = least;
   legend(element, drawing.data);
