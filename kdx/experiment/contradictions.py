@@ -80,6 +80,9 @@ def check_compile(parts: Parts) -> None:
     if config.compile == "teacher" and config.teacher is None:
         raise ConfigError("compile=teacher, but there is no teacher: use compile=both for the students, or compile=null")
     without = "speed=safe" if config.speed == "max" else "compile=null"
+    rounding = [name for name, node in (config.callbacks or {}).items() if str(node.get("_target_")).endswith(".Quantization")]
+    if rounding and config.compile == "both":
+        raise ConfigError(f"callbacks.{rounding[0]} rounds inside the student: use compile=teacher instead of both")
     features = [*parts.objective.student_features, *parts.objective.teacher_features]
     if features:
         raise ConfigError(

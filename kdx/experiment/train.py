@@ -103,6 +103,8 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     module = experiment.module
     picture = save_panel(parts, splits, folder)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    for callback in callbacks:
+        experiment.caveats |= getattr(callback, "caveats", {})
     callbacks += [*pruning(folder.path), *compiling(config)]
     info = loggers.run_info(config, folder)
     opened = loggers.open_loggers(config, folder, info)

@@ -51,7 +51,7 @@ class _CrossRank(nn.modules.batchnorm._BatchNorm):
                 self.num_batches_tracked += 1
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
-            return centered * (scale * self.weight).view(shape) + self.bias.view(shape)
+            return torch.addcmul(self.bias.view(shape), centered, (scale * self.weight).view(shape))
         return centered * scale.view(shape)
 
 
