@@ -16,7 +16,7 @@ DISTRIBUTIONS = packages_distributions()
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "kdx").rglob("*.py"))}
 # Used without an import: PyTorch writes ONNX, Lightning TensorBoard and MLflow, which stores by SQLAlchemy and Alembic;
 # fsspec reads S3; Plotly's script is read as a file.
-BY_OTHERS = {"onnx", "onnxscript", "tensorboard", "mlflow-skinny", "sqlalchemy", "alembic", "s3fs", "plotly"}
+BY_OTHERS = {"onnx", "onnxscript", "tensorboard", "mlflow-skinny", "sqlalchemy", "alembic", "s3fs", "plotly", "mlxtend"}
 
 
 def normalized(name: str) -> str:

@@ -211,9 +211,8 @@ class DistillationModule(pl.LightningModule):
             logger.log_metrics({**values, "epoch": epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        found, raw = self.preflight, None
-        if found is not None and self.final_pass is not None and found.raw is not None:
-            raw = found.raw[batch_idx]
+        found = self.preflight
+        raw = found.raw[batch_idx] if found is not None and self.final_pass is not None and found.raw is not None else None
         self._measure(self.val_suites, batch, found.logits[batch_idx] if found is not None else None, raw)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -221,13 +220,11 @@ class DistillationModule(pl.LightningModule):
         each = self.examination.teacher.calibrated(raw) if self.examination and raw is not None else None
         self._measure(self.test_suites, batch, each, raw[0] if raw is not None and len(raw) == 1 else None)
 
-    def _measure(
-        self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None, uncalibrated: Tensor | None = None
-    ) -> None:
+    def _measure(self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None, raw: Tensor | None = None) -> None:
         outputs = forward(self.distiller, batch, self.progress, teacher_logits)
         suites.update(outputs)
         if self.final_pass is not None:
-            self.final_pass.add(self.distiller, batch, outputs, uncalibrated)
+            self.final_pass.add(self.distiller, batch, outputs, raw)
 
     def _finish_final_pass(self) -> None:
         """Gather the findings of all ranks while they still run."""

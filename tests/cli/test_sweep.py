@@ -168,7 +168,7 @@ def test_the_status_of_a_sweep_is_a_table(capsys: pytest.CaptureFixture[str], tm
     with job.held(tmp_path / "1-run"), job.attempt(tmp_path / "1-run"):
         sweep_status.status(tmp_path)
     out = " ".join(capsys.readouterr().out.split())
-    for text in ("1 finished, 1 running, 1 failed, 1 pending", "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
+    for text in ("1 of 4 jobs finished, 1 running, 1 failed, 1 pending", "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
         assert text in out, out
     assert "hydra.x" not in out and "secret" not in (tmp_path / "sweep.json").read_text()
 

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from kdx.networks import downloads
 from kdx.run import connection
 
 
@@ -48,4 +49,4 @@ def test_a_name_that_is_looked_up_forever_counts_as_no_answer(monkeypatch: pytes
 
 
 def test_networks_without_published_weights_need_no_connection() -> None:
-    assert connection.source("cifar_resnet8") == {}
+    assert downloads.source("cifar_resnet8") == {}

@@ -45,6 +45,7 @@ READING_LIST = {  # of one training step, in kdx/README.md; architectures (kdx/n
     "distiller.py",
     "networks/network.py",
     "teachers/teacher.py",
+    "teachers/calibration_maps.py",
     "temperatures/schedules.py",
     "losses/objective.py",
     "losses/kl.py",
@@ -91,7 +92,7 @@ def test_ten_plain_steps_need_no_lightning_and_give_the_losses_of_the_module(tmp
         assert len(set(plain["losses"][kind])) == plain_steps.STEPS
 
 
-def test_the_reading_list_of_a_step_has_ten_files() -> None:
+def test_the_reading_list_of_a_step_has_eleven_files() -> None:
     distiller, objective, batches = plain_steps.make("teacher")
     distiller.temperature = Constant(10.0)
     entered = set[str]()
