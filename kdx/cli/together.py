@@ -155,6 +155,7 @@ def _run(job: Job, lane: Lane) -> None:
     try:
         with lane.turns():
             if lane.interruption.received is None:
+                job.folder.path.mkdir(parents=True, exist_ok=True)  # its log begins before it trains
                 job.score = run_job(job.config, job.folder, functools.partial(_trained, lane))
     except (KeyboardInterrupt, SystemExit):
         if lane.interruption.received is None:
