@@ -114,6 +114,11 @@ class Examination:
             split, name, batch, lambda n: member.normalized_otherwise(images[:n], _first(others, n)).transpose(0, 1)
         )
 
+    def of_batch(self, split: SplitName, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the calibrated logits [M,B,K] of a batch of a split, and those before calibration [B,K] of a single teacher."""
+        raw = self.raw(split, batch)
+        return self.teacher.calibrated(raw), raw[0] if len(raw) == 1 else None
+
     def at_student(self, split: SplitName, batch: Batch) -> Tensor:
         """Return the calibrated logits [B,K] for the student's images."""
         return self.teacher.combine(self.teacher.calibrated(self.raw_at_student(split, batch)))

@@ -211,14 +211,10 @@ class DistillationModule(pl.LightningModule):
             logger.log_metrics({**values, "epoch": epoch}, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        found = self.preflight
-        raw = found.raw[batch_idx] if found is not None and self.final_pass is not None and found.raw is not None else None
-        self._measure(self.val_suites, batch, found.logits[batch_idx] if found is not None else None, raw)
+        self._measure(self.val_suites, batch, *(self.preflight.of_batch(batch_idx) if self.preflight is not None else ()))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        raw = self.examination.raw("test", batch) if self.examination else None  # [M,B,K]
-        each = self.examination.teacher.calibrated(raw) if self.examination and raw is not None else None
-        self._measure(self.test_suites, batch, each, raw[0] if raw is not None and len(raw) == 1 else None)
+        self._measure(self.test_suites, batch, *(self.examination.of_batch("test", batch) if self.examination else ()))
 
     def _measure(self, suites: Suites, batch: Batch, teacher_logits: Tensor | None = None, raw: Tensor | None = None) -> None:
         outputs = forward(self.distiller, batch, self.progress, teacher_logits)

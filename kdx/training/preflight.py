@@ -37,6 +37,13 @@ class Preflight:
     metrics: dict[str, float] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
+    def of_batch(self, number: int) -> tuple[Tensor, Tensor | None]:
+        """Return the logits [B,K] of a batch, and those before calibration of a single teacher."""
+        if self.raw is None:
+            return self.logits[number], None
+        (calibration,), raw = self.calibrations.values(), self.raw[number]
+        return calibration(raw), raw
+
 
 @torch.no_grad()
 def inspect(
