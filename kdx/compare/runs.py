@@ -116,13 +116,16 @@ def read_curves(run: RunRecord) -> Curves:
     if lines and not text.endswith("\n"):
         lines.pop()
     curves: Curves = {}
-    for row in csv.DictReader(lines):
-        step, epoch = _number(row.get("step")), _number(row.get("epoch"))
+    rows = csv.reader(lines)
+    names = next(rows, [])
+    places = {name: place for place, name in enumerate(names)}
+    step_at, epoch_at = places.pop("step", len(names)), places.pop("epoch", len(names))
+    for row in rows:
+        step, epoch = (_number(row[at]) if at < len(row) else None for at in (step_at, epoch_at))
         if step is None:
             continue
-        for name, cell in row.items():
-            value = _number(cell) if name not in ("step", "epoch", None) else None  # None: more cells than the header has
-            if value is not None:
+        for name, place in places.items():
+            if place < len(row) and row[place] and (value := _number(row[place])) is not None:  # most cells are empty
                 curves.setdefault(name, []).append((int(epoch or 0), int(step), value))
     return curves
 

@@ -164,11 +164,14 @@ def test_the_status_of_a_sweep_is_a_table(capsys: pytest.CaptureFixture[str], tm
         for file in files:
             (tmp_path / name / file).write_text('{"metrics": {"m": 0.5}, "selection": {"monitor": "m"}}')
     job.fail(tmp_path / "0-run", ValueError("it went wrong"))
-    write_progress(tmp_path / "1-run", "3/60", 100.0, 0.25)
+    write_progress(tmp_path / "1-run", "3/60", 300.0, 0.25)
     with job.held(tmp_path / "1-run"), job.attempt(tmp_path / "1-run"):
         sweep_status.status(tmp_path)
     out = " ".join(capsys.readouterr().out.split())
-    for text in ("1 of 4 jobs finished, 1 running, 1 failed, 1 pending", "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
+    whole = (
+        "1 of 4 jobs finished, 1 running, 1 failed, 1 pending; about 10 min left"  # 5 min, and another 5 for that which waits
+    )
+    for text in (whole, "it went wrong", "3/60", "0.2500", "0.5000", "seed=3"):
         assert text in out, out
     assert "hydra.x" not in out and "secret" not in (tmp_path / "sweep.json").read_text()
 

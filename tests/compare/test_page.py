@@ -18,6 +18,8 @@ from kdx.compare.groups import group_runs
 from kdx.compare.page import material, watch, write
 from kdx.compare.page.writing import embedded as inside
 from kdx.compare.runs import RunRecord, find_runs
+from kdx.run import job
+from kdx.run.sweep_folder import Plan, write_plan
 
 MEGABYTE = 1_000_000
 
@@ -181,3 +183,26 @@ def test_a_big_sweep_shows_its_baselines_and_its_best_groups_and_says_so(
     text = write(found.runs, tmp_path / "page.html").read_text()
     assert "Shown are 3 of 7 groups and 4 of 14 runs (baselines, and the best by val/student/accuracy)" in text
     assert text.count('<tr data-id="run-') == 4 and text.count('<tr data-id="group-') == 3
+    monkeypatch.setattr(material, "MOST_ROWS", 200)
+    monkeypatch.setattr(material, "MOST_GROUPS", 3)
+    found = material.gather(found.runs)
+    drawn = [system.group.baseline or system.mean("val/student/accuracy") for system in found.drawn]
+    assert drawn == [0.7, 0.75, "scratch"] and len(found.rows) == 7  # in the order of the rows
+    assert "4 more groups are not" in found.left_out
+
+
+def test_a_sweep_that_goes_on_is_shown_with_its_failed_jobs_and_the_page_comes_back(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_plan(root, Plan(("kdx-train",), str(tmp_path), {f"{i}-run": (f"seed={i}", "hydra.x=1") for i in range(4)}, 1))
+    fake_run(root / "0-run")
+    job.fail(fake_run(root / "1-run", {"seed": 1}, state="running"), ValueError("loss is <nan>"))
+    (root / "1-run" / job.LOCK).touch()
+    job.fail(root / "2-run", ValueError("invalid config"))  # it did not come as far as to be a run
+    runs = find_runs([root])
+    assert [(run.state, run.problem) for run in runs] == [("finished", ""), ("failed", "loss is <nan>")]
+    text = write(runs, tmp_path / "page.html", refresh=5).read_text()
+    assert "<p>Sweep mine: 1 of 4 jobs finished, 2 failed, 1 pending.</p>" in text and '<progress max="4" value="1"' in text
+    assert "1-run (seed=1): " in text and "loss is &lt;nan&gt;" in text and "2-run (seed=2): " in text
+    assert 'data-refresh="5"' in text  # between two jobs, when none is running
+    (root / "canceled").touch()
+    assert "data-refresh" not in write(runs, tmp_path / "page.html", refresh=5).read_text()

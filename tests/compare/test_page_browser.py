@@ -234,6 +234,14 @@ def test_on_a_telephone_only_boxes_scroll_sideways(page: Path, opened: Opened) -
     assert dialog.evaluate("(it) => it.scrollWidth <= it.clientWidth") and seen.page.evaluate(wide) == 390
 
 
+def test_links_and_columns_fit_into_a_wide_window(page: Path, opened: Opened) -> None:
+    seen = opened(page)
+    for box in ("nav", ".scroller:has(table.overview:visible)"):
+        assert seen.page.locator(box).first.evaluate("(it) => it.scrollWidth <= it.clientWidth"), box
+    name = seen.page.locator("table.overview:visible tbody td small").first.inner_text()
+    assert "\u00a0" in name or "n = " in name  # an interval is not broken into two lines
+
+
 def test_the_toolbar_is_above_the_data_and_absent_without_a_mouse(page: Path, opened: Opened) -> None:
     seen = opened(page)
     plot = seen.page.locator("[data-chart=seeds] .plot").first

@@ -15,7 +15,7 @@ from page_runs import TAU, rich_run, shifted, study, sweep
 
 from kdx.compare.metric_names import direction, finite, ordered, short, titled
 from kdx.compare.page import influences, search
-from kdx.compare.page.charts import COLORS, DARK, look, name_of, rounded
+from kdx.compare.page.charts import COLORS, DARK, figure, look, name_of, rounded, trace
 from kdx.compare.page.curves import average, temperatures, thin, training
 from kdx.compare.page.material import Material, gather, per_epoch
 from kdx.compare.page.reliability import Diagram, diagrams_of, pooled
@@ -227,9 +227,9 @@ def test_every_figure_is_one_that_plotly_knows(material: Material) -> None:
             keys.add(chart.key)
             expected = int(np.prod([len(choices) for _, choices in chart.selects])) if chart.selects else 1
             assert len(chart.figures) == expected, chart.key
-            for figure in chart.figures.values():
-                go.Figure(figure)  # ValueError for a property that Plotly does not have
-                assert figure["data"], chart.key
+            for drawn in chart.figures.values():
+                go.Figure(drawn)  # ValueError for a property that Plotly does not have
+                assert drawn["data"], chart.key
     assert len(keys) == 17
 
 
@@ -266,3 +266,13 @@ def test_diagrams_of_version_0_1_are_read(tmp_path: Path) -> None:
     (folder / "reliability.json").write_text(json.dumps({"diagrams": [{"split": "test", "who": "student", **bins}]}))
     (diagram,) = diagrams_of(find_runs([folder])[0])
     assert diagram.network == "student" and diagram.ece == pytest.approx(0.2)
+
+
+def test_an_axis_on_which_all_points_are_equal_stays_near_them() -> None:
+    """Plotly would show an ECE of 0.02 from -0.98 to 1.02."""
+    level = [trace("markers", [(1, 0.02), (2, 0.02)]), trace("lines", [(1, 0.02), (3, 0.02)])]
+    layout = figure(level, "T", "ECE")["layout"]
+    assert layout["yaxis"]["range"] == pytest.approx([0.018, 0.022]) and "range" not in layout["xaxis"]
+    spread = trace("markers", [(1, 0.02)], error_y={"array": [0.01]})
+    assert "range" not in figure([spread], "T", "ECE")["layout"]["yaxis"]
+    assert figure(level, "T", "ECE", yaxis={"range": [0, 1]})["layout"]["yaxis"]["range"] == [0, 1]

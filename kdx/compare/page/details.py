@@ -31,7 +31,7 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
 
     Returns:
         {"split", "names": metric names, "words": [[quantity, network and split, unit]] of each name, "shared": config values
-        of all runs, "runs": [...], "groups": [...]}.
+        of all runs, "texts": of the facts of runs, "runs": [...], "groups": [...]}.
     """
     names = ordered(name for run in material.listed for name in run.metrics)
     configs = {str(run.path): {path: plain(value) for path, value in run.flat_config.items()} for run in material.listed}
@@ -42,15 +42,17 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
     drawn = {id(run) for run in pictured[:MOST_DIAGRAMS]}
     listed = {id(run) for run in material.listed}
     runs = []
+    texts: dict[str, int] = {}  # the texts of facts, of which runs have many in common, with their places
     for run in material.listed:
         examples = album.examples(run) if id(run) in first else []
         differing = {path: value for path, value in configs[str(run.path)].items() if shared.get(path) != value}
         entry = {
             "id": material.id(run), "name": run.name, "seed": run.seed, "state": run.state, "problem": run.problem,
-            "baseline": run.baseline, "facts": facts(run), "folder": _link(run.path, page),
+            "baseline": run.baseline, "facts": [[label, texts.setdefault(text, len(texts))] for label, text in facts(run)],
+            "folder": _link(run.path, page),
             "wandb": web_link(_json(run.path / "wandb.json").get("url")), "differing": differing,
             "lacks": [path for path in shared if path not in configs[str(run.path)]],
-            "values": [rounded(run.metrics.get(name), 8) for name in names],
+            "values": [compact(run.metrics.get(name)) for name in names],
             "examples": examples,
             "pictures": album.of(run, "disagreement.png" if examples else "") if id(run) in first else [],
             "reliability": _diagram(run) if id(run) in drawn else None,
@@ -61,16 +63,22 @@ def details(material: Material, page: Path, room: int) -> dict[str, Any]:
         "names": names,
         "words": [[what(name), whose(name), unit(name)] for name in names],
         "shared": shared,
+        "texts": list(texts),
         "runs": runs,
         "groups": [
             {
                 "id": f"group-{i}", "label": system.label, "short": system.short,
                 "runs": [material.id(run) for run in system.group.runs if id(run) in listed],
-                "values": [rounded(system.mean(name), 8) for name in names],
+                "values": [compact(system.mean(name)) for name in names],
             }
             for i, system in enumerate(material.rows)
         ],
     }  # fmt: skip
+
+
+def compact(value: float | None) -> float | int | None:
+    """Return a value with six significant digits, whole numbers as they are; NaN and infinity become None."""
+    return int(value) if value is not None and value.is_integer() else rounded(value, 6)
 
 
 def common(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from kdx.compare.page.charts import Look, look
 from kdx.compare.runs import RunRecord, read_curves
 
 MOST_GROUPS = 40  # with a line or an option of their own
-MOST_ROWS, MOST_RUNS = 200, 300  # groups with a row and a point, and runs with details; more make a page too large
+MOST_ROWS, MOST_RUNS = 200, 200  # groups with a row and a point, and runs with details; more make a page too large
 BEST = "val/student/accuracy"  # of more groups, those with the best mean are shown: test chooses nothing
 Points = Sequence[tuple[int, float]]  # (epoch, as the run counts: from 1; value)
 Curves = Mapping[str, Points]
@@ -161,8 +162,11 @@ def anchor(run: RunRecord) -> str:
 
 def per_epoch(points: Sequence[tuple[int, int, float]]) -> Points:
     """Return (epoch, mean of the finite values logged in it)."""
+    once = {epoch: value for epoch, _, value in points}
+    if len(once) == len(points):  # as most metrics are
+        return sorted((epoch, value) for epoch, value in once.items() if abs(value) < math.inf)
     by_epoch: dict[int, list[float]] = {}
     for epoch, _, value in points:
-        if abs(value) < float("inf"):
+        if abs(value) < math.inf:
             by_epoch.setdefault(epoch, []).append(value)
     return [(epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]

@@ -99,6 +99,8 @@ def pareto(material: Material) -> Chart | None:
     selects = [("Cost", [titled(cost) for cost in costs]), ("Quality", [titled(gain) for gain in gains])]
     note = "Points: mean of a group, with ± one standard deviation over seeds. Dotted line: Pareto front (no other group is "
     note += "better in both cost and quality). Open diamonds: teachers, which are not part of the front." + material.unlisted
+    if material.left_out:
+        note += f"{material.left_out} The front is that of all, and drawn as well."
     starts = [f"0,{place}" for place in first_shown(gains)]
     return Chart("pareto", "Quality and cost", note, figures, selects, starts=starts)
 
@@ -109,6 +111,9 @@ def _trade(material: Material, cost: str, gain: str) -> Figure:
     sign = -1.0 if direction(gain, material.higher_is_better) == "less" else 1.0
     front = non_dominated([(x, sign * y) for _, x, y in measured])
     line = sorted((measured[i][1], measured[i][2]) for i in front)
+    if len(measured) > MOST_GROUPS:
+        kept = {system.label for system in material.drawn} | {measured[i][0].label for i in front}
+        measured = [entry for entry in measured if entry[0].label in kept]
     front_line = {"color": NEUTRAL, "width": 1.2, "dash": "dot"}
     traces = [trace("lines", line, line=front_line)]
     if len(measured) <= MOST_GROUPS:

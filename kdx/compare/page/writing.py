@@ -93,7 +93,7 @@ def page(
     sweeps = unfinished_sweeps(runs)
     is_going_on = any(run.state == "running" for run in runs) or any(sweep.is_going_on for sweep in sweeps)
     every = max(2, round(refresh)) if refresh and is_going_on else None
-    links = [("overview", "Overview"), *((key, name) for key, name, _ in sections), ("differences", "Config differences")]
+    links = [("overview", "Overview"), *((key, name) for key, name, _ in sections), ("differences", "Differences")]
     return environment.from_string(asset("page.html.j2")).render(
         shapes=SHAPES,
         title=title or titled(runs),

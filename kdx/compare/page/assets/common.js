@@ -20,6 +20,7 @@ function keep(name, value) {
   try { sessionStorage.setItem(keptAs, JSON.stringify(kept)); } catch { /* without storage, no state is kept */ }
 }
 
+for (const run of page.runs) run.facts = run.facts.map(([label, i]) => [label, page.texts[i]]);
 const runs = new Map(page.runs.map((run) => [run.id, run]));
 const place = new Map(page.names.map((name, i) => [name, i]));
 const groupOf = new Map(page.groups.flatMap((group) => group.runs.map((id) => [id, group])));
