@@ -115,7 +115,7 @@ class Examination:
         )
 
     def of_batch(self, split: SplitName, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return the calibrated logits [M,B,K] of a batch of a split, and of a single teacher those before calibration [B,K]."""
+        """Return the calibrated logits [M,B,K] of a batch of a split; of a single teacher, those before calibration [B,K] too."""
         raw = self.raw(split, batch)
         return self.teacher.calibrated(raw), raw[0] if len(raw) == 1 else None
 
