@@ -5,13 +5,14 @@ measured; the number of runs that are tried is one each. A step with rounding ta
 
 - after: experiment=cqkd_digits, selected by val in float32 and rounded afterwards
 - selected: the same, selected by val of the rounded student
-- qad: experiment=qad_digits, trained and selected rounded
+- qad: the same with callbacks=int8, that is experiment=qad_digits: trained and selected rounded
 
 All are exported as onnx_int8, with T fitted again on val. Numbers are of the int8 files on test, mean and standard deviation
 over seeds, then paired differences to `after` with Student's 95 % interval. Also how often the float32 and int8 files agree.
 
 python scripts/checks/qad.py
 python scripts/checks/qad.py --seeds 2 --words trainer.max_epochs=2
+python scripts/checks/qad.py --base mobilenetv3 --words trainer.max_epochs=6   # labels only, digits enlarged to 32 px
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import yaml
 from checking import run
+from int8_table import STUDENTS
 
 import kdx
 from kdx.compare.statistics import student_interval
@@ -35,10 +37,11 @@ from kdx.export.request import requested
 from kdx.run.provenance import provenance
 
 SHARED = ("baselines=[]", "logger=none", "trainer=cpu")
+BASES = {"digits": ("experiment=cqkd_digits",), **{name: STUDENTS[name] for name in ("resnet20", "mobilenetv3")}}
 ARMS = {
-    "after": ("experiment=cqkd_digits",),
-    "selected": ("experiment=qad_digits", "callbacks.int8.start=1", "callbacks.int8.freeze_batchnorm=1"),
-    "qad": ("experiment=qad_digits",),
+    "after": (),
+    "selected": ("callbacks=int8", "callbacks.int8.start=1", "callbacks.int8.freeze_batchnorm=1"),
+    "qad": ("callbacks=int8",),
 }
 NUMBERS = {
     "accuracy": "test/student/accuracy",
@@ -58,7 +61,8 @@ def compare(root: Path, given: argparse.Namespace) -> bool:
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for seed in range(given.seeds):
         for arm, words in ARMS.items():
-            found[arm].append(one(root, f"{arm}-{seed}", [*words, *SHARED, f"seed={seed}", f"outputs={root}", *given.words]))
+            shared = [*BASES[given.base], *SHARED, f"seed={seed}", f"outputs={root}"]
+            found[arm].append(one(root, f"{arm}-{seed}", [*shared, *words, *given.words]))
             print(f"{arm} {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found[arm][-1].items()), flush=True)
     print(f"\n| | {' | '.join(ARMS)} | selected - after | qad - after |\n{'|---' * (len(ARMS) + 3)}|")
     for name in (*NUMBERS, *LOSSES, *OTHERS):
@@ -93,6 +97,7 @@ def difference(one: list[float], other: list[float]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="digits", choices=list(BASES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--words", nargs="*", default=[], help="added to each command")
     run(parser, compare)
