@@ -115,7 +115,7 @@ class Examination:
         )
 
     def of_batch(self, split: SplitName, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return the calibrated logits [M,B,K] of a batch of a split; of a single teacher, those before calibration [B,K] too."""
+        """Return the calibrated logits [M,B,K] of a batch of a split; of a single teacher, also those before it [B,K]."""
         raw = self.raw(split, batch)
         return self.teacher.calibrated(raw), raw[0] if len(raw) == 1 else None
 
