@@ -35,18 +35,18 @@ def stated_in_schema(metadata: Mapping[bytes, bytes] | None) -> Features:
 
 
 def stated_in_card(card: Mapping[str, Any], config: str) -> Features:
-    """Return the features in `dataset_info` of a card's metadata; empty if there are none."""
+    """Return the features in `dataset_info` of a card's metadata; empty if there are none, or if they are malformed."""
     info = card.get("dataset_info")
-    parts = [one for one in (info if isinstance(info, list) else [info]) if isinstance(one, dict)]
+    parts = [one for one in (info if isinstance(info, list) else [info]) if isinstance(one, Mapping)]
     part = next((one for one in parts if one.get("config_name", config) == config), {})
-    found: dict[str, Sequence[str] | str | None] = {}
-    for one in part.get("features") or ():
-        kind = one.get("dtype") if isinstance(one, dict) else None
-        if kind == "image":
-            found[str(one.get("name"))] = IMAGE
-        elif isinstance(kind, dict) and isinstance(kind.get("class_label"), dict):
-            found[str(one.get("name"))] = _feature("ClassLabel", kind["class_label"])
-    return found
+    try:
+        return {
+            str(one["name"]): IMAGE if one["dtype"] == "image" else _feature("ClassLabel", one["dtype"]["class_label"])
+            for one in part.get("features") or ()
+            if one["dtype"] == "image" or (isinstance(one["dtype"], Mapping) and "class_label" in one["dtype"])
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _is_known(kind: Any) -> bool:

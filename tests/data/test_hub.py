@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,12 @@ dataset_info:
     gray = source({"train-0.parquet": part(range(9), None, channels=1), "README.md": readme}, channels=None)
     assert gray.channels == 1 and gray.splits()["train"][4].shape == (1, 8, 8)
     assert gray.names == ["zero", "two", "ten"]
+
+
+def test_the_extra_is_named(source: Callable[..., HubDataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"parquet files require pyarrow: pip install kdx\[parquet\]"):
+        source(WHOLE).check()
 
 
 def test_texts_are_classes(source: Callable[..., HubDataset]) -> None:
