@@ -20,15 +20,14 @@ def verdicts(comparison: Comparison) -> list[str]:
     """
     rows = [row for row in comparison.rows if row.group.baseline is None]
     with_baseline = [row for row in rows if row.against is not None]
-    which = (
-        " that have a baseline"
-        if 0 < len(with_baseline) < len([row for row in rows if row.label != comparison.against])
-        else ""
+    alone = [row for row in rows if row.against is None and row.label != comparison.against]
+    best = (
+        "the best of {} groups on val" if not (with_baseline and alone) else "the best on val of {} groups that have a baseline"
     )
-    return [text for what in QUANTITIES if (text := _verdict(comparison, with_baseline or rows, which, what))]
+    return [text for what in QUANTITIES if (text := _verdict(comparison, with_baseline or rows, best, what))]
 
 
-def _verdict(comparison: Comparison, candidates: Sequence[Row], which: str, quantity: str) -> str:
+def _verdict(comparison: Comparison, candidates: Sequence[Row], best: str, quantity: str) -> str:
     better = direction(f"test/student/{quantity}", comparison.higher_is_better)
     sign = 1 if better == "more" else -1
     on_val = {row.label: mean for row in candidates if (mean := _mean(row, f"val/student/{quantity}")) is not None}
@@ -37,14 +36,13 @@ def _verdict(comparison: Comparison, candidates: Sequence[Row], which: str, quan
     by_label = {row.label: row for row in comparison.rows}
     chosen = by_label[max(on_val, key=lambda label: sign * on_val[label])]
     equal = sum(mean == on_val[chosen.label] for mean in on_val.values())
-    best = f", the best of {len(on_val)} groups{which} on val," if len(on_val) > 1 else ""
-    best = f", the first of {equal} groups that are equally good on val," if equal > 1 else best
+    best = f"the first of {equal} groups that are equally good on val" if equal > 1 else best.format(len(on_val))
     split = split_of(name for run in chosen.group.finished.values() for name in numbers(run))
     name = f"{split}/student/{quantity}"
     own = cells_of(chosen.group, [name]).get(name)
     if own is None:
         return ""
-    text = f"{what(name)[0].upper()}{what(name)[1:]}: {chosen.label}{best}"
+    text = f"{what(name)[0].upper()}{what(name)[1:]}: {chosen.label}{f', {best},' if len(on_val) > 1 else ''}"
     optimistic = "; val has chosen the group as well, which is optimistic" if split == "val" and len(on_val) > 1 else ""
     if chosen.against is None:
         trained = any(row.group.baseline is not None for row in comparison.rows)

@@ -107,7 +107,7 @@ def test_a_group_without_a_baseline_of_its_own_is_not_counted(tmp_path: Path) ->
     group(tmp_path / "other", {"resolution.student": 8}, 0.99, LABELS)
     for tau in (1, 4):
         group(tmp_path / str(tau), {"temperature.value": tau}, 0.9 + tau / 100, (0.92, 0.94, 0.95))
-    assert "temperature.value=4, the best of 2 groups that have a baseline on val, is" in said(tmp_path, "Accuracy")
+    assert "temperature.value=4, the best on val of 2 groups that have a baseline, is" in said(tmp_path, "Accuracy")
 
 
 def test_without_a_test_split_it_is_said_that_val_chose_as_well(tmp_path: Path) -> None:
