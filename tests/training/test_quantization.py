@@ -97,7 +97,14 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
 def test_the_exported_file_predicts_what_the_rounded_student_did(train: Callable[..., Path], tmp_path: Path) -> None:
     """On every image of val and test, to a few levels of int8; the float32 student is farther from the file."""
     run = train("run", "experiment=qad_digits", "trainer.max_epochs=20")
-    options = {"fold_temperature": False, "opset": None, "batches": [1], "quantization_images": 256}
+    options = {
+        "fold_temperature": False,
+        "opset": None,
+        "batches": [1],
+        "quantization_images": 256,
+        "push": None,
+        "private": True,
+    }
     to = folder.export(requested({"run": str(run), "format": "onnx_int8", "to": str(tmp_path / "to"), **options}))
     file, network = read_exported(to / "student_int8.onnx").measured(), student.load(read(str(run)))
     assert equal(load_file(run / "student.safetensors"), network.model.state_dict())
