@@ -55,7 +55,7 @@ def baseline_differences(material: Material, against: str | None = None) -> Base
     if note and comparison.intervals:
         note = f"{note[:-1]}, with Student's 95 % interval. A triangle marks intervals that exclude 0: ▲ better, ▼ worse. "
         note += f"{intervals(comparison.intervals)}; without any effect, one in twenty excludes 0 by chance."
-    labels = [row.label for row in comparison.rows]
+    labels = [system.label for system in material.systems]
     sentences, caveats = ([shortened(text, labels) for text in texts] for texts in (verdicts(comparison), comparison.caveats))
     return BaselineDifferences(sentences, caveats, shortened(note, labels), differences)
 
@@ -67,7 +67,7 @@ def worded(difference: PairedDifference) -> str:
     if difference.estimate is None:
         return f"{text}, n = {len(difference.values)}"
     interval = difference.estimate.interval
-    return f"{text} [{number(interval.low)},\u00a0{number(interval.high)}]"  # an interval is not broken into two lines
+    return f"{text} [{number(interval.low)}, {number(interval.high)}]"
 
 
 def clear(difference: PairedDifference, good: str) -> str:

@@ -109,16 +109,16 @@ def group_table(material: Material, against_baseline: BaselineDifferences) -> Ta
     columns = [Column("n", "n", "seeds"), *metrics]
     rows = []
     for index, system in enumerate(material.rows):
-        cells = [
-            TableCell(str(len(system.done)), len(system.done), f"+ {len(system.others)} unfinished" if system.others else "")
-        ]
+        failed = [run for run in system.others if run.state == "failed"]
+        left = {"failed": len(failed), "unfinished": len(system.others) - len(failed)}
+        under = ", ".join(f"+ {number} {what}" for what, number in left.items() if number)
+        cells = [TableCell(str(len(system.done)), len(system.done), under)]
         cells += [_mean(system, column.key, against_baseline) for column in metrics]
         target = material.id(system.group.runs[0])
         states = [run.state for run in system.others]
         state = "finished" if not states else next((one for one in ("running", "failed", "stopped") if one in states), "pruned")
-        rows.append(
-            TableRow(f"group-{index}", target, marked(system.short, *system.done), state, system.look, cells, full=system.label)
-        )
+        label, error = marked(system.short, *system.done), next((run.problem for run in failed), "")
+        rows.append(TableRow(f"group-{index}", target, label, state, system.look, cells, error, system.label))
     return Table(columns, rows)
 
 

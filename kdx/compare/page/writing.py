@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,7 @@ def page(
     data = details(material, path.absolute(), room) | {"templates": templates(), "dark": DARK, "shapes": SHAPES}
     theme, script = asset("theme.js"), '(() => {\n"use strict";\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["unbroken"] = unbroken
     sweeps = unfinished_sweeps(runs)
     is_going_on = any(run.state == "running" for run in runs) or any(sweep.is_going_on for sweep in sweeps)
     every = max(2, round(refresh)) if refresh and is_going_on else None
@@ -119,6 +121,11 @@ def page(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=metadata.version("kdx"),
     )  # fmt: skip
+
+
+def unbroken(text: str) -> str:
+    """Return a text whose intervals and numbers of seeds are not broken into two lines."""
+    return re.sub(r"\[\S+ \S+\]|n = \d+|\S+ ± \S+", lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
 def embedded(data: Any) -> str:
