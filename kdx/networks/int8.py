@@ -1,9 +1,9 @@
 """A network as it computes in an int8 file: weights and activations rounded to 256 levels, with gradients as if they were not.
 
 The roundings are those of `onnx_int8` of kdx-export: weights symmetric with a scale per output channel, activations with one
-scale per tensor, before convolutions, linear layers, sums, products and activation functions, and of the logits. BatchNorm
-stays as it is: in a file it is folded into the convolution before it, which multiplies an output channel, and its scale, by a
-number, so the rounded weights are the same.
+scale per tensor, before convolutions, linear layers, sums, products, means and activation functions, and of the logits. Biases
+are not rounded: in a file they have 32 bits. BatchNorm stays as it is: in a file it is folded into the convolution before it,
+which multiplies an output channel, and its scale, by a number, so the rounded weights are the same.
 
 Reference: Jacob et al., arXiv:1712.05877; straight-through gradients: Bengio et al., arXiv:1308.3432.
 """
@@ -28,9 +28,11 @@ JOINED: frozenset[Callable[..., Any]] = frozenset(
     {
         *(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__),
         *(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__),
-        *(F.hardswish, F.hardsigmoid, F.silu, F.gelu, torch.sigmoid, Tensor.sigmoid, F.sigmoid),
+        *(F.hardsigmoid, F.gelu, torch.sigmoid, Tensor.sigmoid, F.sigmoid),
+        *(torch.mean, Tensor.mean, F.avg_pool2d, F.adaptive_avg_pool2d),
     }
 )
+GATES: dict[Callable[..., Any], Callable[[Tensor], Tensor]] = {F.hardswish: F.hardsigmoid, F.silu: torch.sigmoid}
 
 
 class Operands(TorchFunctionMode, ABC):
@@ -49,6 +51,9 @@ class Operands(TorchFunctionMode, ABC):
             args = (self.next(images), self.weight(weight), *rest)
         elif func in JOINED:
             args = tuple(self.next(arg) if _is_activation(arg) else arg for arg in args)
+        elif func in GATES:  # a file has two operators for these
+            images = self.next(args[0])
+            return images * self.next(GATES[func](images))
         return func(*args, **(kwargs or {}))
 
     def next(self, value: Tensor) -> Tensor:

@@ -53,6 +53,16 @@ def test_half_precision_and_extreme_values_stay_finite() -> None:
         assert out.dtype == value.dtype and out.isfinite().all()
 
 
+def test_a_gated_activation_is_two_operators_as_in_a_file() -> None:
+    images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for module, gate in ((torch.nn.Hardswish(inplace=True), torch.nn.functional.hardsigmoid), (torch.nn.SiLU(), torch.sigmoid)):
+        inside = rounded(images, extremes(images))
+        share = gate(inside)
+        with Rounding():
+            found = module(images.clone())
+        torch.testing.assert_close(found, inside * rounded(share, extremes(share)), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("architecture", ["cifar_resnet8", "mobilenetv3_small_050", "resnet10t"])
 def test_a_network_is_plain_again_and_keeps_its_names(architecture: str) -> None:
     torch.manual_seed(0)
