@@ -21,12 +21,14 @@ from kdx.data.parquet import Parquet
 from kdx.data.parquet_columns import stated_in_card
 from kdx.data.source import Images, Source, SplitName
 from kdx.ranges import Count, validated
+from kdx.run.quiet import quiet
 
 log = logging.getLogger("kdx")
 
 NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")  # old data sets have no USER
 WANTED = "data.root=USER/SET or USER/SET@REVISION, a data set on the Hugging Face hub"
 CARD = "README.md"
+TALKING = ("huggingface_hub._snapshot_download", "httpx", "httpx2")  # the HTTP libraries log each request
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def snapshot(repository: str | None, config: str | None) -> Snapshot:
     unreachable, refused, names = hub.why_unreachable(), None, []
     if unreachable is None:
         try:
-            names = [file.rfilename for file in HfApi().dataset_info(name, revision=revision).siblings or ()]
+            with quiet(*TALKING, level=logging.ERROR):
+                names = [file.rfilename for file in HfApi().dataset_info(name, revision=revision).siblings or ()]
         except Exception as error:  # the hub's client has had three HTTP libraries, each with its own exceptions
             refused = hub.reason(error, f"datasets/{name}", "read")
             if isinstance(error, errors.RevisionNotFoundError):
@@ -184,9 +187,7 @@ def _parse(repository: str | None) -> tuple[str, str | None]:
 def _fetch(name: str, revision: str | None, patterns: Sequence[str], *, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    from kdx.run.quiet import quiet
-
-    with quiet("huggingface_hub._snapshot_download", level=logging.ERROR):
+    with quiet(*TALKING, level=logging.ERROR):
         return Path(
             snapshot_download(
                 name, repo_type="dataset", revision=revision, allow_patterns=list(patterns), local_files_only=offline

@@ -276,7 +276,9 @@ def test_a_data_set_is_downloaded_once_and_then_needs_no_connection(
     server.datasets[NAME] = {**WHOLE, "pets.py": b"raise SystemExit", "big.bin": b"x" * 1000}
     with monkeypatch.context() as patch, served(server) as url:
         connect(patch, url)
-        splits = HubDataset(NAME, cache=str(tmp_path / "copies")).splits()
+        with caplog.at_level(logging.INFO):
+            splits = HubDataset(NAME, cache=str(tmp_path / "copies")).splits()
+        assert "HTTP Request" not in caplog.text
         got = {path for _, path, _ in server.requests if "/resolve/" in path}
         with pytest.raises(ValueError, match=r"@v9: it has no such revision: .*/datasets/me/pets/tree/main lists"):
             HubDataset(f"{NAME}@v9").check()
