@@ -1,10 +1,11 @@
-"""How much time does launcher=together save? Four students of one teacher in lock-step and one after the other, as JSON.
+"""How much time does it save that runs of a sweep share their teacher? The same sweep in several ways, as JSON.
 
-Both sweeps do the same work in one process each, ordered ABBA, so a machine that drifts slows down both. The processors' time
-is given besides the wall time, on which other work on the machine has less influence.
+`apart` is a run after the other, `kept` the same with teacher_cache=auto and nothing kept yet, `together` is launcher=together.
+All ways do the same work, in one process each. They take turns of a few seconds, in which the others are stopped, so a machine
+that drifts slows down all; what is given is the time of the turns, and that of the processors.
 
 python scripts/checks/together.py
-python scripts/checks/together.py --epochs 5 --to together.json
+python scripts/checks/together.py --ways kept together --sweep temperature.value=1,2,4,8 optimizer.lr=0.01,0.02,0.05 --epochs 5
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,37 +22,83 @@ from pathlib import Path
 
 from kdx.benchmarks.request import words_of
 
-STUDENTS = "optimizer.lr=0.01,0.02,0.05,0.1"
-# Threads that wait for each other would waste what other work on the machine takes from one of them.
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-LAUNCHERS = ("basic", "together", "together", "basic")
+WAYS = {"apart": "launcher=basic", "kept": "launcher=basic", "together": "launcher=together"}
+TURNS = {
+    "apart": 8.0,
+    "kept": 4.5,
+    "together": 4.5,
+}  # seconds, about as long as the ways, so that they end at about the same time
+FIRST = next(iter(WAYS))
 
 
-def seconds(words: list[str]) -> tuple[float, float]:
-    """Return the wall time of a command, and the time of the processors."""
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "kdx.cli.train", *words], check=True, capture_output=True, env=ONE_THREAD)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - began, used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+class Command:
+    """A stopped kdx-train that goes on for a turn at a time."""
+
+    def __init__(self, words: list[str], threads: str) -> None:
+        self.seconds = self.processor = 0.0
+        call = [sys.executable, "-m", "kdx.cli.train", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        self.process = subprocess.Popen(
+            call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def turn(self, seconds: float) -> bool:
+        """Let it run for a while; return whether it still has work to do.
+
+        Raises:
+            subprocess.CalledProcessError: If it fails.
+        """
+        began = time.perf_counter()
+        os.killpg(self.process.pid, signal.SIGCONT)
+        while (ended := os.wait4(self.process.pid, os.WNOHANG))[0] == 0 and time.perf_counter() < began + seconds:
+            time.sleep(0.02)
+        self.seconds += time.perf_counter() - began
+        if ended[0] == 0:
+            os.killpg(self.process.pid, signal.SIGSTOP)
+            return True
+        self.process.returncode = os.waitstatus_to_exitcode(ended[1])
+        self.processor = ended[2].ru_utime + ended[2].ru_stime
+        if self.process.returncode:
+            raise subprocess.CalledProcessError(self.process.returncode, self.process.args)
+        return False
 
 
 def main() -> None:
-    """Measure both launchers, and print the times with their ratio."""
+    """Measure each way, and print the times with their ratios to `apart`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=2, help="of each student, 40 steps of 64 images each")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=[FIRST, "together"])
+    parser.add_argument("--sweep", nargs="+", default=["optimizer.lr=0.01,0.02,0.05,0.1"], help="keys with their values")
+    # Threads that wait for each other would waste what other work on the machine takes from one of them.
+    parser.add_argument("--threads", default="1", help="of torch; more than one on a machine without other work only")
     parser.add_argument("--to", type=Path, help="file for the numbers")
     given = parser.parse_args()
-    times: dict[str, list[tuple[float, float]]] = {launcher: [] for launcher in LAUNCHERS}
     with tempfile.TemporaryDirectory() as folder:
         words = words_of("resnet56", [f"outputs={folder}"])
-        seconds([*words, f"hydra.run.dir={folder}/teacher", "trainer.max_epochs=1", "trainer.limit_train_batches=1"])
-        for number, launcher in enumerate(LAUNCHERS):
-            own = [f"trainer.max_epochs={given.epochs}", STUDENTS, f"launcher={launcher}", f"hydra.sweep.dir={folder}/{number}"]
-            times[launcher].append(seconds(["-m", *words, *own]))
-            print(launcher, *(f"{value:.1f} s" for value in times[launcher][-1]), f"load {os.getloadavg()[0]:.1f}", flush=True)
-    wall, processor = ([sum(one[i] for one in times[name]) for name in ("together", "basic")] for i in (0, 1))
-    found = {"times": times, "wall": wall[0] / wall[1], "processor": processor[0] / processor[1]}
-    print(f"together / one after the other: wall {found['wall']:.2f}, processor {found['processor']:.2f}")
+        teacher = [f"hydra.run.dir={folder}/teacher", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+        Command([*words, *teacher], given.threads).turn(float("inf"))
+        commands = {}
+        for way in dict.fromkeys([FIRST, *given.ways]):
+            own = [f"trainer.max_epochs={given.epochs}", *given.sweep, WAYS[way], f"hydra.sweep.dir={folder}/{way}"]
+            kept = [f"teacher_cache={folder}/answers"] if way == "kept" else []
+            commands[way] = Command(["-m", *words, *own, *kept], given.threads)
+        going = dict(commands)
+        try:
+            while going:
+                for way in list(going):
+                    if not going[way].turn(TURNS[way]):
+                        one = going.pop(way)
+                        print(f"{way}: {one.seconds:.1f} s, processor {one.processor:.1f} s", flush=True)
+        finally:
+            for one in going.values():
+                os.killpg(one.process.pid, signal.SIGKILL)
+    first = commands.pop(FIRST)
+    found = {FIRST: {"seconds": first.seconds, "processor": first.processor}}
+    for way, one in commands.items():
+        wall, processor = one.seconds / first.seconds, one.processor / first.processor
+        found[way] = {"seconds": one.seconds, "processor": one.processor, "ratio": wall, "processor_ratio": processor}
+        print(f"{way} / {FIRST}: {wall:.2f}, processor {processor:.2f}")
     if given.to is not None:
         given.to.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -13,12 +13,13 @@ from kdx.evidence.declaration import declare
 from kdx.evidence.plan import plan
 
 
-@pytest.mark.parametrize("option", ["full", "fast", "calibration"])
+@pytest.mark.parametrize("option", ["full", "fast", "calibration", "mnist"])
 def test_all_systems_of_all_claims_can_be_run(option: str, composer: Callable[..., RunConfig], tmp_path: Path) -> None:
     cfg = compose("evidence", [f"evidence={option}", f"outputs={tmp_path}"])  # `composer` has initialized Hydra
     declared = declare(cfg)
     claims = [claim for family in declared.families for claim in family.claims]
-    expected = {"teacher_calibration"} if option == "calibration" else {"cqkd", "funmatch", "ctkd"}
+    papers = {"cqkd", "funmatch", "ctkd"}
+    expected = {"calibration": {"teacher_calibration"}, "mnist": {f"mnist_{paper}" for paper in papers}}.get(option, papers)
     assert {family.name for family in declared.families} == expected
     runs = list(plan(declared, composer, tmp_path))
     read = {(claim.family, system) for claim in claims for system, _ in claim.needs}
