@@ -18,6 +18,7 @@ from kdx.costs.energy import EnergyMeter
 from kdx.costs.latency import Timing
 from kdx.costs.measure import measure
 from kdx.networks.network import Network
+from kdx.training.sharing import Successive
 
 CPU = torch.device("cpu")
 
@@ -192,6 +193,20 @@ def test_metrics_of_a_run() -> None:
     assert metrics["teacher_share"] == pytest.approx(metrics["teacher/latency_ms_batch"] / 16000)  # 16 s for a batch
     for said in ("32-true", "batch 16", "at 8 px", "not counted: norms", "inference_mode", "1 threads"):
         assert said in f"{protocol} {repetitions}"
+
+
+@pytest.mark.usefixtures("quick")
+def test_networks_of_one_structure_are_measured_once_in_a_process() -> None:
+    once = Successive().once
+
+    def latency_of(architecture: str, px: int, batch: int) -> float:
+        networks = {"student": [(Network(architecture, 10, 1), (1, px, px))]}
+        return measure(networks, batch_size=batch, device=CPU, once=once).metrics["student/latency_ms_batch"]
+
+    first = latency_of("cifar_resnet8", 4, 4)
+    assert latency_of("cifar_resnet8", 4, 4) == first  # with other weights; two measurements are never equal to the last digit
+    for other in (("cifar_resnet8", 8, 4), ("cifar_resnet8", 4, 8), ("cifar_resnet14", 4, 4)):
+        assert latency_of(*other) != latency_of("cifar_resnet8", 4, 4)
 
 
 @pytest.mark.usefixtures("quick")

@@ -23,6 +23,7 @@ from kdx.config.trainer import check_processes
 from kdx.run.folder import RunFolder
 from kdx.run.ranks import processes
 from kdx.run.sweep_folder import is_job
+from kdx.training.sharing import Successive
 
 MORE_GROUPS = {
     "crop": "crop@views.crop=OPTION: how training images are cropped; crop@data.eval_crop=OPTION: val and test images",
@@ -49,6 +50,8 @@ GUIDE = Guide(
     more_groups=MORE_GROUPS,
     note="experiment=cqkd_digits changes some of these defaults: kdx-train --cfg job prints the composed config.",
 )
+
+SUCCESSIVE = Successive()  # of all runs of this process
 
 
 def train_job(cfg: DictConfig) -> float | None:
@@ -96,6 +99,7 @@ def train(config: RunConfig, folder: RunFolder) -> float:
         from kdx.experiment import build
 
         parts = build.parts(config, probed=True)  # finds contradictions before the heavy imports
+        parts.sharing = SUCCESSIVE
         from kdx.experiment.with_baselines import train_with_baselines
 
         metrics = train_with_baselines(parts, folder)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -16,6 +17,14 @@ from kdx.costs.state import example, undisturbed
 
 Shape = tuple[int, int, int]
 Part = tuple[nn.Module, Shape]  # a network, and the shape [C,R,R] of its input images
+
+Measured = tuple[dict[str, float], str]  # costs by name, and how often they were measured
+
+
+class Once(Protocol):
+    """Gives what `make` returns, or has returned before for this name and equal plain data of `about`."""
+
+    def __call__(self, name: str, about: Callable[[], Mapping[str, Any]], make: Callable[[], Measured]) -> Measured: ...
 
 
 class Costs(NamedTuple):
@@ -35,6 +44,7 @@ def measure(
     precision_name: str = "float32",
     images_per_second: float | None = None,
     teacher_runs: float = 0.0,
+    once: Once = lambda name, about, make: make(),
 ) -> Costs:
     """Return the costs of the networks and the protocol. Modes, weights, statistics and devices are not changed.
 
@@ -51,11 +61,14 @@ def measure(
         precision_name: its name in the protocol.
         images_per_second: training throughput per device.
         teacher_runs: the share of the training batches for which the teacher runs.
+        once: shares the costs with runs that have measured networks of the same structure in the same way.
     """
     metrics: dict[str, float] = {}
     notes: list[str] = []
     for role, parts in networks.items():
-        costs, note = _one(parts, batch_size, device, precision)
+        about = functools.partial(_about, parts, batch_size, device, precision_name)
+        make = functools.partial(_one, parts, batch_size, device, precision)
+        costs, note = once(f"costs of {role}", about, make)
         metrics |= {f"{role}/{name}": value for name, value in costs.items()}
         notes.append(f"{role} {note}")
     if not teacher_runs:
@@ -66,7 +79,22 @@ def measure(
     return Costs(metrics, _protocol(device, precision_name), " | ".join(notes))
 
 
-def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Context) -> tuple[dict[str, float], str]:
+def _about(parts: Sequence[Part], batch: int, device: torch.device, precision: str) -> dict[str, Any]:
+    """Return what costs depend on: of the networks, their structure, but not their weights."""
+    structures = [
+        [repr(network), {name: list(value.shape) for name, value in network.state_dict().items()}, shape]
+        for network, shape in parts
+    ]
+    return {
+        "networks": structures,
+        "batch": batch,
+        "device": str(device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Context) -> Measured:
     singles = [latency.forward(network, shape, 1, device, precision) for network, shape in parts]
     batches = [
         latency.batched(network, shape, batch, single, device, precision)
@@ -109,8 +137,9 @@ def _protocol(device: torch.device, precision: str) -> str:
         f"on {name}{threads}, torch {torch.__version__}: eval mode, inference_mode, precision {precision}, images "
         "already on the device, device synchronized after each forward; latency is the median of repetitions within "
         f"{latency.BUDGET} s, at least {latency.LEAST}, none started after {latency.LIMIT:g} s, measured again up to "
-        f"{latency.ROUNDS} times while their interquartile range (spread) is over {latency.AGREE:.0%} of it. MACs are "
-        "half the operations that torch's FlopCounterMode counts for one image; not counted: "
+        f"{latency.ROUNDS} times while their interquartile range (spread) is over {latency.AGREE:.0%} of it; once for "
+        "networks of one structure in a process. MACs are half the operations that torch's FlopCounterMode counts for "
+        "one image; not counted: "
         f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch divided by the training time per "
         "batch, 0 if the teacher does not run in training"
     )

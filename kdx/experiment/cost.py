@@ -43,6 +43,7 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
             precision_name=str(config.trainer["precision"]),
             images_per_second=None if images_per_second is None else images_per_second / trainer.world_size,
             teacher_runs=_teacher_runs(parts, experiment),
+            once=parts.sharing.once,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -30,7 +30,9 @@ def train_with_baselines(parts: Parts, folder: RunFolder, quiet: bool = False) -
     baselines: dict[str, dict[str, float]] = {}
     for name, baseline in configs.items():
         baseline_folder = RunFolder(folder.baselines / name, folder.group, folder.overrides)
-        baselines[name] = train(build.parts(baseline), baseline_folder, quiet=True, describe=False)
+        own = build.parts(baseline)
+        own.sharing = parts.sharing
+        baselines[name] = train(own, baseline_folder, quiet=True, describe=False)
     if rank() == 0 and not quiet:
         show_comparison(config, folder, metrics, baselines)
     return metrics

@@ -1,10 +1,12 @@
-"""What a run may share with others that train at the same time in this process. By itself it shares nothing."""
+"""What a run may share with others of its process, that train at the same time or one after the other. By itself, nothing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from kdx.config.identity import digest
 
 if TYPE_CHECKING:  # their imports take seconds
     from torch import Tensor
@@ -19,7 +21,7 @@ About = Callable[[], Mapping[str, Any]]  # gives the plain data that something d
 
 
 class Sharing:
-    """A run by itself; `kdx.training.lockstep.Lane` is one that shares.
+    """A run by itself; `Successive` and `kdx.training.lockstep.Lane` share.
 
     Args:
         interruption: that of all runs of the process; None: each listens to signals itself.
@@ -43,3 +45,19 @@ class Sharing:
     def answers(self, about: About, live: Callable[[Batch], Tensor], kept: Answering | None) -> TeacherAnswers | None:
         """Return the teacher's answers [M,B,K] in training: `kept` ones if any, else None, so that the step asks it."""
         return kept
+
+
+class Successive(Sharing):
+    """Runs one after the other: what is made once is kept until a run needs another one of that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[str, tuple[str, Any]] = {}
+
+    def once(self, name: str, about: About, make: Callable[[], T]) -> T:
+        key = digest(about())
+        if name not in self._made or self._made[name][0] != key:
+            self._made.pop(name, None)  # its memory is free before the next one takes some
+            self._made[name] = key, make()
+        value: T = self._made[name][1]
+        return value
