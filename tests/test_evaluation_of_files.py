@@ -81,6 +81,8 @@ def test_files_of_digits_have_the_numbers_of_their_run(train: Callable[..., Path
     assert code == 2 and "requires a data set: give data=GROUP" in err
     code, _, err = command("evaluate", f"file={run}")
     assert code == 2 and f"{run} is the folder of a run: give run={run}" in err
+    code, _, err = command("evaluate", f"file={tmp_path}/to")  # no data could help
+    assert code == 2 and "has no config.json with model.safetensors" in err
 
 
 @pytest.fixture

@@ -28,12 +28,11 @@ NOT_RUN = {
     "kdx-evaluate timm=resnet50 data=imagenet_r data.root=imagenet-r to=FOLDER": "tests/test_evaluation.py",
     "kdx-evaluate checkpoint=FILE network=resnet50 data=cifar10 data.root=data to=FOLDER class_map=FILE.json": "data/",
     "kdx-evidence": "tests/evidence",
-    "kdx-evidence evidence=fast": "tests/evidence",
-    "kdx-evidence evidence=calibration": "tests/evidence",
 }
 OWN_IMAGES = next(line for line in LINES if "data=imagefolder data.root=images" in line)
 NOT_RUN[OWN_IMAGES] = "test_the_line_for_own_images_works, with small networks"
 NOT_RUN |= {line: "tests/export/test_executorch.py, if it is installed" for line in LINES if "executorch" in line}
+NOT_RUN |= {line: "tests/evidence" for line in LINES if line.startswith("kdx-evidence ")}
 NOT_RUN |= {line: "tests/export/test_push.py" for line in LINES if "push=" in line}
 FINISHED = [line for line in LINES if ("RUN" in line or "run=DIR" in line) and line not in NOT_RUN]
 NOT_RUN |= {line: "tests/cli/test_launchers.py" for line in LINES if "launcher=gpus" in line}

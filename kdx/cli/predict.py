@@ -25,6 +25,7 @@ Images are cropped, resized and normalized as in the evaluation of the run. Conf
 that calibrates the student on val; --raw leaves it out.
 """
 KEYS = ("run", "file")
+USAGE = "kdx-predict run=FOLDER|file=FILE IMAGE [IMAGE ...] [--top K] [--teacher] [--raw] [--json]"
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
@@ -34,9 +35,13 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
 def _predict(given: Sequence[str] | None) -> None:
     parser = Parser(
-        prog="kdx-predict", description=PURPOSE, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="kdx-predict",
+        usage=USAGE,
+        description=PURPOSE,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", nargs="+", metavar="run=FOLDER|file=FILE IMAGE", help="the network, and images or folders")
+    parser.add_argument("words", nargs="+", metavar="IMAGE", help="images or folders of them; and one network, run= or file=")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="classes to name; default: 1")
     parser.add_argument("--teacher", action="store_true", help="of run=: the teacher instead of the student")
     parser.add_argument("--raw", action="store_true", help="probabilities at T = 1")

@@ -10,6 +10,7 @@ from typing import Any
 from kdx.config.cards import read_card
 from kdx.config.errors import ConfigError
 from kdx.evaluation.measured_networks import MeasuredNetworks, filter_of, network_of_card
+from kdx.evaluation.request import TIMM, check_folder
 from kdx.experiment import build
 from kdx.networks.executorch_network import ExecutorchNetwork
 from kdx.networks.file_network import FileNetwork
@@ -22,7 +23,6 @@ from kdx.views.render import Interpolation, Resizing
 
 FORMS = "give student.onnx, student.pte, student.safetensors with its student.json, the folder of an export, or run=FOLDER"
 GRAPHS: Mapping[str, Callable[[Path], FileNetwork]] = {".onnx": OnnxNetwork, ".pte": ExecutorchNetwork}
-TIMM = "config.json", "model.safetensors"  # of a folder that timm loads
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,8 @@ def _read(file: Path) -> tuple[Network | FileNetwork, dict[str, Any]]:
 
 
 def _of_folder(folder: Path) -> tuple[Network, dict[str, Any]]:
+    check_folder(folder)
     config, weights = (folder / name for name in TIMM)
-    if (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder} is the folder of a run: give run={folder}")
-    if not (config.is_file() and weights.is_file()):
-        raise ConfigError(
-            f"{folder} has no {TIMM[0]} with {TIMM[1]}: export with format=[timm], or give one file, such as student.onnx"
-        )
     try:
         card = read_card(config)
     except ConfigError as error:

@@ -21,6 +21,7 @@ from kdx.ranges import Count, Finite, Number, Positive, Resolution
 
 NETWORK_KEYS = ("run", "student", "checkpoint", "timm", "file")  # each names what to evaluate
 RUNTIMES = {".onnx": ("onnxruntime", "export"), ".pte": ("executorch", "executorch")}  # of files: package, extra of kdx
+TIMM = "config.json", "model.safetensors"  # of a folder that timm loads
 SEVERITIES = range(1, 6)
 EvaluatedSplit = Literal["train", "val", "test", "all"]
 FINISHED = "give the folder of a finished run"
@@ -121,9 +122,20 @@ def request(plain: Mapping[str, Any]) -> EvaluationRequest:
     validated = typed(EvaluationRequest, plain)
     _check_networks(validated, plain)
     _check_files(validated)
+    _check_data(validated, plain)
     if validated.predictions and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError("predictions=true requires pyarrow: pip install kdx[parquet], or give predictions=false")
     return validated
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError unless a folder has what timm loads."""
+    if (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is the folder of a run: give run={folder}")
+    if not all((folder / name).is_file() for name in TIMM):
+        raise ConfigError(
+            f"{folder} has no {TIMM[0]} with {TIMM[1]}: export with format=[timm], or give one file, such as student.onnx"
+        )
 
 
 def _check_networks(request: EvaluationRequest, plain: Mapping[str, Any]) -> None:
@@ -151,12 +163,14 @@ def _check_networks(request: EvaluationRequest, plain: Mapping[str, Any]) -> Non
             check_architecture(architecture)
         except ValueError as error:
             raise ConfigError(f"{'timm' if request.timm else 'network'}: {error}") from None
+
+
+def _check_data(request: EvaluationRequest, plain: Mapping[str, Any]) -> None:
+    given = next(f"{name}={plain[name]}" for name in NETWORK_KEYS if plain[name] is not None)
     if request.data is None and request.folder is None:
-        raise ConfigError(
-            f"{given[0]}={plain[given[0]]} requires a data set: give data=GROUP, and data.root=FOLDER if the group needs it"
-        )
+        raise ConfigError(f"{given} requires a data set: give data=GROUP, and data.root=FOLDER if the group needs it")
     if request.folder is None and request.to is None:
-        raise ConfigError(f"{given[0]}={plain[given[0]]} is not part of a run, so the results need a folder: give to=FOLDER")
+        raise ConfigError(f"{given} is not part of a run, so the results need a folder: give to=FOLDER")
 
 
 def _check_files(request: EvaluationRequest) -> None:
@@ -170,6 +184,8 @@ def _check_files(request: EvaluationRequest) -> None:
         raise ConfigError(
             f"file={request.file} does not exist; give student.onnx, student.safetensors or the folder of an export"
         )
+    if request.file is not None and Path(request.file).is_dir():
+        check_folder(Path(request.file))
     package, extra = RUNTIMES.get(Path(request.file or "").suffix, (None, None))
     if package is not None and importlib.util.find_spec(package) is None:
         raise ConfigError(f"file={request.file} requires {package}: pip install kdx[{extra}]")

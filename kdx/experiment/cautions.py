@@ -56,10 +56,10 @@ def about_val(config: RunConfig, length: Length) -> Iterator[str]:
 def about_steps(config: RunConfig, length: Length) -> Iterator[str]:
     """Yield a warning if the training has fewer steps than any network needs, because the epochs are short."""
     if 0 < length.total < FEW and config.trainer.get("max_steps", -1) in (None, -1) and not config.rehearsal:
-        smaller = max(config.data.batch_size // 8, 1)
+        epochs = math.ceil(FEW / length.per_epoch)
         yield (
             f"The training has {length.total} steps, {math.ceil(length.per_epoch)} in each epoch, and networks need hundreds: "
-            f"use data.batch_size={smaller}, or increase trainer.max_epochs"
+            f"trainer.max_epochs={epochs} makes {FEW}; a smaller data.batch_size makes more, too"
         )
 
 

@@ -183,6 +183,12 @@ def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: 
     if not store.has(name):
         network, layers = member.architecture["architecture"], "the last layer of " if recipe.trainable == "head" else ""
         start = recipe.student.get("init") or ("pretrained weights" if recipe.student.get("pretrained") else "random weights")
-        log.info("Training %sthe teacher %s first, from %s; later runs load it from %s", layers, network, start, store.root)
+        asked, text = recipe.trainer, "Training %sthe teacher %s first, from %s, for %s (%s.recipe); later runs load it from %s"
+        length = (
+            f"{asked['max_steps']} steps"
+            if asked.get("max_steps", -1) not in (None, -1)
+            else f"{asked.get('max_epochs')} epochs"
+        )
+        log.info(text, layers, network, start, length, path, store.root)
     store.obtain(name, functools.partial(train, recipe, name), log.info)
     return trained

@@ -59,6 +59,8 @@ def read(run: str) -> FinishedRun:
     path = Path(run).expanduser()
     if not path.is_dir():
         raise ValueError(f"run={run} does not exist; give the folder of a finished run")
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"run={run} is not the folder of a run: it has no config.yaml")
     if not (path / "metrics.json").is_file():
         raise ValueError(f"run={run} is not finished (no metrics.json); wait until it ends, or give another run folder")
     missing = [name for name in (CARD, WEIGHTS) if not (path / name).is_file()]

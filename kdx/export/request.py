@@ -73,6 +73,8 @@ def requested(values: dict[str, Any]) -> ExportRequest:
         values = {**values, "format": [values["format"]]}
     try:
         options = Options.model_validate(values)
+        formats = tuple(dict.fromkeys(options.format))
+        _check_formats(formats)
         run = read(options.run)
     except ValidationError as error:
         first = error.errors()[0]
@@ -80,8 +82,6 @@ def requested(values: dict[str, Any]) -> ExportRequest:
         raise ConfigError(f"{key}={values[key]}: {first['msg']}; see conf/export.yaml") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    formats = tuple(dict.fromkeys(options.format))
-    _check_formats(formats)
     to = Path(options.to).expanduser() if options.to is not None else run.path / "export"
     check_target(to)
     temperature = _temperature(run) if options.fold_temperature else None

@@ -66,7 +66,7 @@ class Kept:
 def kept_in(root: Path) -> list[Kept]:
     """Return the answers below a folder, those used last first. ValueError if it is not there."""
     if not root.is_dir():
-        raise ValueError(f"No answers found in {root}; expected a folder of teacher_cache, such as outputs/answers")
+        raise ValueError(f"No answers found in {root}: runs with teacher_cache=auto keep them in OUTPUTS/answers")
     return sorted(_found(root), key=lambda kept: -kept.used)
 
 

@@ -31,6 +31,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "an empty batch": ({"batches": [1, 0]}, "batches=[1, 0]", "greater than or equal to 1"),
     "no truth": ({"fold_temperature": "perhaps"}, "fold_temperature=perhaps", "boolean"),
     "no run": ({"run": "???"}, "Missing required option", "run=FOLDER"),
+    "a folder of something else": ({"run": "/"}, "run=/ is not the folder of a run", "it has no config.yaml"),
+    "two mistakes, of which the format needs no run": ({"run": "/", "format": ["onxx"]}, "'onxx'", "Did you mean 'onnx'"),
     "a run that is not there": ({"run": "/nope"}, "/nope", "give the folder of a finished run"),
 }
 
