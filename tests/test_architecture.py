@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,14 @@ def test_module_is_small_and_says_what_it_is(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) <= 260
+
+
+def test_what_is_excepted_from_a_check_has_its_reason() -> None:
+    checked = [path for folder in ("kdx", "tests", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
+    bare = re.compile(r"# (?:noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]|noqa|type: ignore)\s*$")
+    found = [f"{path}: {line}" for path in checked for line in path.read_text().splitlines() if bare.search(line)]
+    assert not found
+    assert bare.search("x = 1  # type: ignore[arg-type]") and not bare.search("x = 1  # noqa: E731 - short")
 
 
 def test_instantiate_is_called_in_one_place() -> None:

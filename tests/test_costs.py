@@ -13,10 +13,13 @@ import timm
 import torch
 from torch import nn
 
+from kdx.config.schema import RunConfig
 from kdx.costs import counts, latency
 from kdx.costs.energy import EnergyMeter
 from kdx.costs.latency import Timing
-from kdx.costs.measure import measure
+from kdx.costs.measure import Measured, measure
+from kdx.experiment import build
+from kdx.experiment.cost import measured_once
 from kdx.networks.network import Network
 from kdx.training.sharing import Successive
 
@@ -195,18 +198,42 @@ def test_metrics_of_a_run() -> None:
         assert said in f"{protocol} {repetitions}"
 
 
-@pytest.mark.usefixtures("quick")
-def test_networks_of_one_structure_are_measured_once_in_a_process() -> None:
-    once = Successive().once
+OF_TRAINING = [
+    "temperature.value=2",
+    "optimizer.lr=0.1",
+    "seed=3",
+    "losses=[kl]",
+    "data.train_size=50",
+    "teacher.recipe.seed=1",
+]
+OF_BOTH = ["speed=exact", "compile=both", "data.batch_size=10", "trainer.precision=bf16-mixed", "resolution.student=6"]
 
-    def latency_of(architecture: str, px: int, batch: int) -> float:
-        networks = {"student": [(Network(architecture, 10, 1), (1, px, px))]}
-        return measure(networks, batch_size=batch, device=CPU, once=once).metrics["student/latency_ms_batch"]
 
-    first = latency_of("cifar_resnet8", 4, 4)
-    assert latency_of("cifar_resnet8", 4, 4) == first  # with other weights; two measurements are never equal to the last digit
-    for other in (("cifar_resnet8", 8, 4), ("cifar_resnet8", 4, 8), ("cifar_resnet14", 4, 4)):
-        assert latency_of(*other) != latency_of("cifar_resnet8", 4, 4)
+@pytest.mark.parametrize(
+    ("role", "change", "again"),
+    [
+        *(("student", change, False) for change in OF_TRAINING),
+        *((role, change, True) for role in ("student", "teacher") for change in OF_BOTH),
+        ("student", "student.architecture=cifar_resnet14", True),
+        ("teacher", "student.architecture=cifar_resnet14", False),
+        ("teacher", "teacher.network.architecture=cifar_resnet14", True),
+        ("student", "teacher.network.architecture=cifar_resnet14", False),
+    ],
+)
+def test_costs_are_measured_again_if_something_changes_the_forward(
+    config: Callable[..., RunConfig], role: str, change: str, again: bool
+) -> None:
+    sharing, measured = Successive(), list[str]()
+    for words in ([], [change]):
+        parts = build.parts(config(*words))
+        parts.sharing = sharing
+
+        def make(words: str = str(words)) -> Measured:
+            measured.append(words)
+            return {"macs": float(len(measured))}, words
+
+        assert measured_once(parts, role, make)[0]["macs"] == len(measured)
+    assert len(measured) == 1 + again
 
 
 @pytest.mark.usefixtures("quick")

@@ -294,6 +294,14 @@ def test_the_length_is_the_one_that_lightning_counts(config: Callable[..., RunCo
     assert training_length(checked, 57).total == model.counted == trainer.global_step
 
 
+def test_what_a_warning_of_few_steps_advises_is_enough(config: Callable[..., RunConfig]) -> None:
+    from kdx.experiment.cautions import about_steps
+
+    short, longer = (config(*PLAIN, "data.batch_size=64", f"trainer.max_epochs={epochs}") for epochs in (2, 25))
+    assert "use trainer.max_epochs=25 or more" in next(about_steps(short, training_length(short, 300)))  # 4 steps an epoch
+    assert not list(about_steps(longer, training_length(longer, 300)))
+
+
 def test_images_that_cannot_be_read_do_not_stop_the_warning_about_pixels(config: Callable[..., RunConfig]) -> None:
     from kdx.experiment.cautions import about_pixels
 

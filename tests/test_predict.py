@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,17 +94,17 @@ def test_a_damaged_image_costs_only_itself(command: Command, run: Path, images: 
     [
         (["a.jpg"], "give one network: run=FOLDER of a finished run, or file=FILE of an export"),
         (["run=a", "file=b", "a.jpg"], "give one network"),
-        (["run=nowhere"], "give image files, or folders of them"),
-        (["run=nowhere", "a.jpg"], "a.jpg: file not found"),
-        (["run=nowhere", "."], "contains no image"),
-        (["run=nowhere", "there.png"], "run=nowhere is not the folder of a run: it has no config.yaml"),
+        (["file=there.onnx"], "give image files, or folders of them"),
+        (["file=there.onnx", "a.jpg"], "a.jpg: file not found"),
+        (["file=there.onnx", "empty"], "empty contains no image"),
+        (["run=nowhere", "a.jpg"], "run=nowhere is not the folder of a run: it has no config.yaml"),
         (["file=nowhere.onnx", "there.png"], "nowhere.onnx: file not found; give student.onnx"),
         (["file=there.onnx", "there.png"], "cannot load there.onnx"),
         (["file=there.onnx", "there.png", "--teacher"], "--teacher needs run=FOLDER"),
         (["file=there.png", "there.png"], "there.png is not an exported network: give student.onnx, student.pte"),
         (["file=there.safetensors", "there.png"], "there.json does not describe a student"),
         (["file=empty", "there.png"], "empty has no config.json with model.safetensors: export with format=[timm]"),
-        (["run=x", "there.png", "--top", "0"], "--top 0: expected at least 1"),
+        (["file=x", "there.png", "--top", "0"], "--top 0: expected at least 1"),
     ],
 )
 def test_a_mistake_has_a_remedy(command: Command, tmp_path: Path, words: list[str], message: str) -> None:
@@ -114,6 +115,13 @@ def test_a_mistake_has_a_remedy(command: Command, tmp_path: Path, words: list[st
         Image.new("L", (4, 4)).save(tmp_path / "there.png")
     code, _, err = command("predict", *words)
     assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_the_usage_names_every_option(command: Command) -> None:
+    code, out, _ = command("predict", "--help")
+    usage, _, options = out.partition("\n\n")
+    named, listed = (set(re.findall("--[a-z]+", text)) - {"--help"} for text in (usage, options))
+    assert code == 0 and named == listed != set()
 
 
 @pytest.mark.parametrize("target", CROPS)

@@ -81,7 +81,7 @@ def _advise(given: Arguments) -> None:
     sys.argv = ["kdx-train", "-m", *options, *trials]
     failed = 0
     try:
-        app.execute(app.Command(train.GUIDE, check, train.train_job), arguments.parse(sys.argv[1:]))
+        app.execute(app.Command(train.GUIDE, check, train.job_runner()), arguments.parse(sys.argv[1:]))
     except SystemExit as ended:  # some trials have failed: what can be told is told
         if ended.code != app.FAILED:
             raise

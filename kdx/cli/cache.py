@@ -55,6 +55,8 @@ def _main(given: Sequence[str] | None) -> None:
     folders = [Path(word) for word in options.words if "=" not in word]
     limits = dict(word.split("=", 1) for word in options.words if "=" in word)
     folder = folders[0] if folders else Path(os.environ.get("KDX_OUTPUTS", "outputs")) / "answers"
+    if folders and not folder.is_dir():
+        raise ValueError(f"No answers found in {folder}; expected a folder of teacher_cache, such as outputs/answers")
     if options.action == "prune":
         prune(folder, limits, options.dry_run)
     elif limits:
@@ -95,6 +97,9 @@ def ls(folder: Path) -> None:
     from rich.table import Table
 
     found = kept_in(folder)
+    if not found:
+        print(f"No answers are kept in {folder} yet: runs with teacher_cache=auto keep them there")
+        return
     table = Table(title=f"{folder}: {len(found)} keys, {size(sum(kept.size for kept in found))}", title_justify="left")
     for title in ("key", "teacher", "data, images", "views", "files", "bits", "bytes", "used"):
         table.add_column(title, justify="right" if title in ("files", "bytes") else "left", overflow="fold")

@@ -51,6 +51,8 @@ def _predict(given: Sequence[str] | None) -> None:
     images = [word for word in options.words if not word.startswith(tuple(f"{key}=" for key in KEYS))]
     if sum(map(len, keys.values())) != 1:
         raise ValueError("give one network: run=FOLDER of a finished run, or file=FILE of an export")
+    if keys["run"] and not (Path(keys["run"][0]) / "config.yaml").is_file():
+        raise ValueError(f"run={keys['run'][0]} is not the folder of a run: it has no config.yaml")
     if not images:
         raise ValueError("give image files, or folders of them")
     if options.top < 1:
@@ -81,8 +83,6 @@ def _of_run(run: str, teacher: bool) -> tuple[Predictor, float]:
     from kdx.run.folder import RunFolder
 
     folder = RunFolder(Path(run))
-    if not (folder.path / "config.yaml").is_file():
-        raise ValueError(f"run={run} is not the folder of a run: it has no config.yaml")
     config = load(folder.path / "config.yaml")
     if teacher:
         return teacher_of(config, folder), 1.0  # it divides by its own temperature

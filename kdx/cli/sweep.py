@@ -23,7 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
 from kdx.cli import app
-from kdx.cli.train import train_job
+from kdx.cli.train import job_runner
 from kdx.config.baselines import DETERMINED
 from kdx.config.check import check
 from kdx.config.errors import ConfigError, nearest
@@ -152,7 +152,7 @@ def _exit_on_error() -> Iterator[None]:
 def _launch(config: DictConfig, batch: list[list[str]]) -> None:
     hydra: Any = GlobalHydra.instance().hydra
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config), **of_context())
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=train_job, config=config)
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job_runner(), config=config)
     log.info("%d baseline runs: %s", len(batch), ", ".join(requested_baselines(config)))
     for result in launcher.launch(batch, initial_job_idx=_count(config)):
         _ = result.return_value  # raises the exception of the job

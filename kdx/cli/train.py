@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from kdx.config.trainer import check_processes
 from kdx.run.folder import RunFolder
 from kdx.run.ranks import processes
 from kdx.run.sweep_folder import is_job
-from kdx.training.sharing import Successive
+from kdx.training.sharing import Sharing, Successive
 
 MORE_GROUPS = {
     "crop": "crop@views.crop=OPTION: how training images are cropped; crop@data.eval_crop=OPTION: val and test images",
@@ -51,24 +52,28 @@ GUIDE = Guide(
     note="experiment=cqkd_digits changes some of these defaults: kdx-train --cfg job prints the composed config.",
 )
 
-SUCCESSIVE = Successive()  # of all runs of this process
+
+def job_runner() -> Callable[[DictConfig], float | None]:
+    """Return `train_job` for runs of this process that share what they have in common."""
+    return partial(train_job, Successive())
 
 
-def train_job(cfg: DictConfig) -> float | None:
+def train_job(sharing: Sharing, cfg: DictConfig) -> float | None:
     """Train one run, or one job of a sweep. Return the monitored metric, which the sweep optimizes."""
+    train_here = partial(train, sharing)
     settings = HydraConfig.get()
     path, overrides = Path(settings.runtime.output_dir), tuple(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
         job = checked(cfg, path)
         if job is None:
             return NO_SCORE
-        return run_job(job, RunFolder(path, Path(settings.sweep.dir).name, overrides), apart if has_ranks(job) else train)
+        return run_job(job, RunFolder(path, Path(settings.sweep.dir).name, overrides), apart if has_ranks(job) else train_here)
     with _no_empty_folder(path, settings.overrides.hydra):
         config = check(cfg)
         check_processes(config.trainer, processes())
     if not is_job(path):
-        return train(config, RunFolder(path, None, overrides))
-    return recorded(replace(config, baselines=[]), RunFolder(path, path.absolute().parent.name, overrides), train)
+        return train_here(config, RunFolder(path, None, overrides))
+    return recorded(replace(config, baselines=[]), RunFolder(path, path.absolute().parent.name, overrides), train_here)
 
 
 @contextmanager
@@ -87,7 +92,7 @@ def _no_empty_folder(path: Path, hydra_words: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def train(config: RunConfig, folder: RunFolder) -> float:
+def train(sharing: Sharing, config: RunConfig, folder: RunFolder) -> float:
     """Train a run, and its baselines. Return the monitored metric."""
     from kdx.experiment import stored
 
@@ -99,7 +104,7 @@ def train(config: RunConfig, folder: RunFolder) -> float:
         from kdx.experiment import build
 
         parts = build.parts(config, probed=True)  # finds contradictions before the heavy imports
-        parts.sharing = SUCCESSIVE
+        parts.sharing = sharing
         from kdx.experiment.with_baselines import train_with_baselines
 
         metrics = train_with_baselines(parts, folder)
@@ -123,7 +128,7 @@ def main() -> NoReturn:
         plan.main()
     sys.argv[1:] = [part for word in sys.argv[1:] for part in in_full(word)]
     launchers.register()
-    app.run(app.Command(GUIDE, check, train_job))
+    app.run(app.Command(GUIDE, check, job_runner()))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import functools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,14 +17,8 @@ from kdx.costs.state import example, undisturbed
 
 Shape = tuple[int, int, int]
 Part = tuple[nn.Module, Shape]  # a network, and the shape [C,R,R] of its input images
-
 Measured = tuple[dict[str, float], str]  # costs by name, and how often they were measured
-
-
-class Once(Protocol):
-    """Gives what `make` returns, or has returned before for this name and equal plain data of `about`."""
-
-    def __call__(self, name: str, about: Callable[[], Mapping[str, Any]], make: Callable[[], Measured]) -> Measured: ...
+Once = Callable[[str, Callable[[], Measured]], Measured]  # gives what the function returns, or has returned to a like run
 
 
 class Costs(NamedTuple):
@@ -44,7 +38,7 @@ def measure(
     precision_name: str = "float32",
     images_per_second: float | None = None,
     teacher_runs: float = 0.0,
-    once: Once = lambda name, about, make: make(),
+    once: Once = lambda role, make: make(),
 ) -> Costs:
     """Return the costs of the networks and the protocol. Modes, weights, statistics and devices are not changed.
 
@@ -61,14 +55,12 @@ def measure(
         precision_name: its name in the protocol.
         images_per_second: training throughput per device.
         teacher_runs: the share of the training batches for which the teacher runs.
-        once: shares the costs with runs that have measured networks of the same structure in the same way.
+        once: shares the costs of a role with runs that have measured the same.
     """
     metrics: dict[str, float] = {}
     notes: list[str] = []
     for role, parts in networks.items():
-        about = functools.partial(_about, parts, batch_size, device, precision_name)
-        make = functools.partial(_one, parts, batch_size, device, precision)
-        costs, note = once(f"costs of {role}", about, make)
+        costs, note = once(role, functools.partial(_one, parts, batch_size, device, precision))
         metrics |= {f"{role}/{name}": value for name, value in costs.items()}
         notes.append(f"{role} {note}")
     if not teacher_runs:
@@ -77,21 +69,6 @@ def measure(
         training = 1000 * batch_size / images_per_second
         metrics["teacher_share"] = min(1.0, teacher_runs * metrics["teacher/latency_ms_batch"] / training)
     return Costs(metrics, _protocol(device, precision_name), " | ".join(notes))
-
-
-def _about(parts: Sequence[Part], batch: int, device: torch.device, precision: str) -> dict[str, Any]:
-    """Return what costs depend on: of the networks, their structure, but not their weights."""
-    structures = [
-        [repr(network), {name: list(value.shape) for name, value in network.state_dict().items()}, shape]
-        for network, shape in parts
-    ]
-    return {
-        "networks": structures,
-        "batch": batch,
-        "device": str(device),
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def _one(parts: Sequence[Part], batch: int, device: torch.device, precision: Context) -> Measured:
@@ -138,7 +115,7 @@ def _protocol(device: torch.device, precision: str) -> str:
         "already on the device, device synchronized after each forward; latency is the median of repetitions within "
         f"{latency.BUDGET} s, at least {latency.LEAST}, none started after {latency.LIMIT:g} s, measured again up to "
         f"{latency.ROUNDS} times while their interquartile range (spread) is over {latency.AGREE:.0%} of it; once for "
-        "networks of one structure in a process. MACs are half the operations that torch's FlopCounterMode counts for "
+        "runs of a process with the same networks. MACs are half the operations that torch's FlopCounterMode counts for "
         "one image; not counted: "
         f"{counts.NOT_COUNTED}. teacher_share is the teacher's latency for a training batch divided by the training time per "
         "batch, 0 if the teacher does not run in training"

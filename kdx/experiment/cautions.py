@@ -59,7 +59,7 @@ def about_steps(config: RunConfig, length: Length) -> Iterator[str]:
         epochs = math.ceil(FEW / length.per_epoch)
         yield (
             f"The training has {length.total} steps, {math.ceil(length.per_epoch)} in each epoch, and networks need hundreds: "
-            f"trainer.max_epochs={epochs} makes {FEW}; a smaller data.batch_size makes more, too"
+            f"use trainer.max_epochs={epochs} or more, or a smaller data.batch_size"
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdx.costs.measure import Costs, Part, measure
+from kdx.config.schema import to_plain
+from kdx.costs.measure import Costs, Measured, Part, measure
 from kdx.distiller import Cohort
 from kdx.experiment.assemble import Experiment
 from kdx.experiment.build import Parts
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
 log = logging.getLogger("kdx")
+
+FORWARD = ("resolution", "trainer", "callbacks", "speed", "compile")  # on which the speed of any network depends
 
 
 def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_per_second: float | None) -> Costs:
@@ -43,12 +48,21 @@ def measure_cost(parts: Parts, experiment: Experiment, trainer: Trainer, images_
             precision_name=str(config.trainer["precision"]),
             images_per_second=None if images_per_second is None else images_per_second / trainer.world_size,
             teacher_runs=_teacher_runs(parts, experiment),
-            once=parts.sharing.once,
+            once=functools.partial(measured_once, parts),
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         log.warning("Cost not measured: %s", reason)
         return Costs({}, f"not measured: {reason}", "")
+
+
+def measured_once(parts: Parts, role: str, make: Callable[[], Measured]) -> Measured:
+    """Return the costs that `make` measures, or has measured for a run with the same networks on the same device."""
+    plain = to_plain(parts.config)
+    own = role if role in ("student", "teacher") else "peers"
+    about = {name: plain[name] for name in (own, *FORWARD)}
+    about |= {"channels": parts.source.channels, "classes": parts.num_classes, "batch_size": plain["data"]["batch_size"]}
+    return parts.sharing.once(f"costs of {role}", lambda: about, make)
 
 
 def _teacher_runs(parts: Parts, experiment: Experiment) -> float:

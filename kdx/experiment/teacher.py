@@ -183,12 +183,9 @@ def _obtain(parts: Parts, path: str, splits: Mapping[SplitName, Images], train: 
     if not store.has(name):
         network, layers = member.architecture["architecture"], "the last layer of " if recipe.trainable == "head" else ""
         start = recipe.student.get("init") or ("pretrained weights" if recipe.student.get("pretrained") else "random weights")
-        asked, text = recipe.trainer, "Training %sthe teacher %s first, from %s, for %s (%s.recipe); later runs load it from %s"
-        length = (
-            f"{asked['max_steps']} steps"
-            if asked.get("max_steps", -1) not in (None, -1)
-            else f"{asked.get('max_epochs')} epochs"
-        )
+        epochs, steps = recipe.trainer.get("max_epochs"), recipe.trainer.get("max_steps", -1)
+        length = f"{epochs} epochs" if steps in (None, -1) else f"{steps} steps"
+        text = "Training %sthe teacher %s first, from %s, for %s (%s.recipe); later runs load it from %s"
         log.info(text, layers, network, start, length, path, store.root)
     store.obtain(name, functools.partial(train, recipe, name), log.info)
     return trained

@@ -87,7 +87,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     def train_member(config: RunConfig, key: str, member_folder: Path) -> None:
         began = clock()
         try:
-            train_teacher(config, key, member_folder, Sharing(parts.sharing.interruption))
+            train_teacher(config, key, member_folder, parts.sharing.for_teacher())
         except ConfigError as error:
             raise ConfigError(f"In the training of the teacher, of which it is the student: {error}") from None
         teacher_seconds.append(clock() - began)

@@ -64,10 +64,8 @@ class Kept:
 
 
 def kept_in(root: Path) -> list[Kept]:
-    """Return the answers below a folder, those used last first. ValueError if it is not there."""
-    if not root.is_dir():
-        raise ValueError(f"No answers found in {root}: runs with teacher_cache=auto keep them in OUTPUTS/answers")
-    return sorted(_found(root), key=lambda kept: -kept.used)
+    """Return the answers below a folder, those used last first; none if it is not there."""
+    return sorted(_found(root), key=lambda kept: -kept.used) if root.is_dir() else []
 
 
 def _found(root: Path) -> Iterator[Kept]:

@@ -38,6 +38,10 @@ class Sharing:
         """Return what `make` returns, or has returned to another run for the same name and data."""
         return make()
 
+    def for_teacher(self) -> Sharing:
+        """Return what the training of this run's teacher shares."""
+        return Sharing(self.interruption)
+
     def batches(self, about: About, loader: Loader, position: Position) -> Loader:
         """Return a loader of the same training batches; `position` is that of the run, of which epochs may show the same."""
         return loader
@@ -61,3 +65,6 @@ class Successive(Sharing):
             self._made[name] = key, make()
         value: T = self._made[name][1]
         return value
+
+    def for_teacher(self) -> Sharing:
+        return self

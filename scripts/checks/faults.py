@@ -21,12 +21,12 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums in another order are no fault
 
 import pytorch_lightning  # noqa: F401 - what a run imports late, so that forked processes need not
-import timm  # noqa: F401
-import torch._dynamo  # noqa: F401
+import timm  # noqa: F401 - as above
+import torch._dynamo  # noqa: F401 - as above
 from checking import run
 
 import kdx
-from kdx.experiment import with_baselines  # noqa: F401
+from kdx.experiment import with_baselines  # noqa: F401 - as above
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 COMMON = (

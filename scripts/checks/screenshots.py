@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/compare"))
 
-from browser import Seen, find_chromium  # noqa: E402  # of the tests of the page
-from playwright.sync_api import sync_playwright  # noqa: E402
+from browser import Seen, find_chromium  # noqa: E402 - the tests of the page are found by the path above
+from playwright.sync_api import sync_playwright  # noqa: E402 - as above
 
 WIDTHS, THEMES = (1400, 390), ("light", "dark")
 TALL = 3000  # pixels of a picture; a longer page has several

@@ -22,12 +22,8 @@ from pathlib import Path
 
 from kdx.benchmarks.request import words_of
 
-WAYS = {"apart": "launcher=basic", "kept": "launcher=basic", "together": "launcher=together"}
-TURNS = {
-    "apart": 8.0,
-    "kept": 4.5,
-    "together": 4.5,
-}  # seconds, about as long as the ways, so that they end at about the same time
+# The launcher, and the seconds of a turn: in proportion to the time a way takes, so that all end at about the same time.
+WAYS = {"apart": ("basic", 8.0), "kept": ("basic", 4.5), "together": ("together", 4.5)}
 FIRST = next(iter(WAYS))
 
 
@@ -80,14 +76,19 @@ def main() -> None:
         Command([*words, *teacher], given.threads).turn(float("inf"))
         commands = {}
         for way in dict.fromkeys([FIRST, *given.ways]):
-            own = [f"trainer.max_epochs={given.epochs}", *given.sweep, WAYS[way], f"hydra.sweep.dir={folder}/{way}"]
+            own = [
+                f"trainer.max_epochs={given.epochs}",
+                *given.sweep,
+                f"launcher={WAYS[way][0]}",
+                f"hydra.sweep.dir={folder}/{way}",
+            ]
             kept = [f"teacher_cache={folder}/answers"] if way == "kept" else []
             commands[way] = Command(["-m", *words, *own, *kept], given.threads)
         going = dict(commands)
         try:
             while going:
                 for way in list(going):
-                    if not going[way].turn(TURNS[way]):
+                    if not going[way].turn(WAYS[way][1]):
                         one = going.pop(way)
                         print(f"{way}: {one.seconds:.1f} s, processor {one.processor:.1f} s", flush=True)
         finally:

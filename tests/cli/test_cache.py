@@ -86,6 +86,20 @@ def test_a_mistake_has_its_remedy(command: Command, words: tuple[str, ...], mess
     assert code == 2 and message in err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("ls",), "answers yet: runs with teacher_cache=auto keep them there"),
+        (("verify",), "0 of 0 files"),
+        (("prune", "keep=1GB"), "freed 0"),
+    ],
+    ids=str,
+)
+def test_nothing_kept_yet_is_no_mistake(command: Command, words: tuple[str, ...], told: str) -> None:
+    code, out, _ = command("cache", *words)
+    assert code == 0 and told in out
+
+
 def test_estimate_tells_bytes_and_time(command: Command) -> None:
     words = ("data=digits300", "views=same", "views.distinct_epochs=5", "trainer.max_epochs=20")
     code, out, err = command("cache", "estimate", *words)

@@ -1,4 +1,4 @@
-"""Jobs of a sweep in lock-step: to the last bit those of separate runs, with one forward pass of the teacher for all."""
+"""Jobs of a sweep: to the last bit those of separate runs; in lock-step, with one forward pass of the teacher for all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from kdx.cli.train import in_full
+from kdx.data.resident import Resident
+from kdx.data.source import Images
 from kdx.teachers.teacher import OnlineTeacher
+from kdx.training import datamodule
 from kdx.training.module import DistillationModule
 
 Command = Callable[..., tuple[int, str, str]]
@@ -123,6 +126,27 @@ def test_jobs_together_are_those_of_a_sweep_one_after_the_other(sweep: Sweep, tm
     if name == "mixup":
         shares = [json.loads((path / "metrics.json").read_text())["metrics"]["teacher_share"] for path in jobs(together)]
         assert shares[0] > 0 and shares[1:] == [0.0]  # the first has asked for all
+
+
+def test_jobs_one_after_the_other_share_what_is_equal_and_are_runs_by_themselves(
+    sweep: Sweep, command: Command, teachers: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone"
+    words = (*tiny, *SHORT, f"outputs={teachers}", f"hydra.run.dir={alone}", "temperature.value=4")
+    assert command("train", *words)[0] == 0  # and now the teacher is there
+    decoded, decode = list[Images](), datamodule.resident
+
+    def counted(images: Images, *how: Any) -> Resident | None:
+        decoded.append(images)
+        return decode(images, *how)
+
+    monkeypatch.setattr(datamodule, "resident", counted)
+    assert sweep("jobs", "temperature.value=1,4")[0] == 0
+    assert len(decoded) == 3  # train, val and test for both
+    first, second = jobs(tmp_path / "jobs")
+    assert results(second) == results(alone)
+    latencies = [json.loads((job / "metrics.json").read_text())["metrics"]["student/latency_ms_1"] for job in (first, second)]
+    assert latencies[0] == latencies[1]
 
 
 @pytest.mark.long

@@ -17,10 +17,12 @@ from sklearn import isotonic
 from torch import Tensor
 
 from kdx.metrics.calibration import equal_mass_bins, expected_calibration_error
+from kdx.networks.network import Network
 from kdx.teachers import calibration
 from kdx.teachers.calibration import Calibrator, GivenTemperature, TemperatureScaling
 from kdx.teachers.calibration_maps import IDENTITY, CalibrationMap, TemperatureMap, TopClassMap, VectorMap, of_card
 from kdx.teachers.ensemble import Ensemble
+from kdx.teachers.teacher import OnlineTeacher
 from kdx.teachers.top_class import HistogramBinning, IsotonicRegression, TopClassCalibrator
 from kdx.teachers.vector_scaling import VectorScaling
 
@@ -187,14 +189,13 @@ def test_some_examples_are_needed(calibrator: Calibrator) -> None:
 
 
 def test_the_members_of_an_ensemble_have_their_own_maps() -> None:
-    class Given:
-        num_classes = 5
-
-        def __init__(self, mapping: CalibrationMap) -> None:
-            self.calibration = mapping
+    def member(mapping: CalibrationMap) -> OnlineTeacher:
+        teacher = OnlineTeacher(Network("cifar_resnet8", 5, 3))
+        teacher.calibration = mapping
+        return teacher
 
     maps = [VectorScaling().fit(*examples(500)), IsotonicRegression().calibrate(*examples(500)).map]
-    ensemble = Ensemble({name: Given(mapping) for name, mapping in zip("ab", maps, strict=True)})  # type: ignore[arg-type]
+    ensemble = Ensemble({name: member(mapping) for name, mapping in zip("ab", maps, strict=True)})
     raw = torch.stack([examples(20)[0]] * 2)
     assert torch.equal(ensemble.calibrated(raw), torch.stack([mapping(raw[0]) for mapping in maps]))
 

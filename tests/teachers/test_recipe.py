@@ -165,6 +165,7 @@ def test_pretrained_weights_with_other_classes_start_the_teacher(train: Train, t
     weights.save(pretrained.model, pretrained.card, file)
     own = [f"teacher={option}", "teacher.network.architecture=cifar_resnet8", f"teacher.network.init={file}"]
     folder = train("run", *own, "teacher.recipe.trainer.max_epochs=1", "preflight=warn")
+    assert "for 1 epochs (teacher.recipe); later runs load it from" in (folder / "train.log").read_text()
     card = json.loads((folder / "teacher.json").read_text())["members"]["teacher"]
     trained, start = weights.read(Path(card["weights"])), pretrained.model.state_dict()
     same = {name for name in trained if trained[name].shape == start[name].shape and torch.equal(trained[name], start[name])}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pytest
+
 from kdx.training.sharing import Sharing, Successive
 
 
@@ -40,12 +42,9 @@ def test_a_failure_is_not_kept() -> None:
             raise failing.pop()
         return Made()
 
-    try:
+    with pytest.raises(ValueError, match="no memory"):
         sharing.once("train", dict, make)
-    except ValueError:
-        assert isinstance(sharing.once("train", dict, make), Made)
-    else:
-        raise AssertionError
+    assert isinstance(sharing.once("train", dict, make), Made)
 
 
 def test_a_run_by_itself_shares_nothing() -> None:
