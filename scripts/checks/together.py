@@ -1,6 +1,7 @@
 """How much time does it save that runs of a sweep share their teacher? The same sweep in several ways, as JSON.
 
-`apart` is a run after the other, `kept` the same with teacher_cache=auto and nothing kept yet, `together` is launcher=together.
+`apart` is a run after the other, `kept` the same with teacher_cache=auto and nothing kept yet, `together` is launcher=together
+with its four jobs at a time, and `both` has teacher_cache=auto and all jobs of the sweep in lock-step.
 All ways do the same work, in one process each. They take turns of a few seconds, in which the others are stopped, so a machine
 that drifts slows down all; what is given is the time of the turns, and that of the processors.
 
@@ -22,8 +23,14 @@ from pathlib import Path
 
 from kdx.benchmarks.request import words_of
 
-# The launcher, and the seconds of a turn: in proportion to the time a way takes, so that all end at about the same time.
-WAYS = {"apart": ("basic", 8.0), "kept": ("basic", 4.5), "together": ("together", 4.5)}
+ALL = 1000  # jobs at a time: as many as there are
+# The words, and the seconds of a turn: in proportion to the time a way takes, so that all end at about the same time.
+WAYS = {
+    "apart": ([], 8.0),
+    "kept": (["teacher_cache={answers}"], 4.5),
+    "together": (["launcher=together"], 4.5),
+    "both": (["launcher=together", f"hydra.launcher.jobs={ALL}", "teacher_cache={answers}"], 4.5),
+}
 FIRST = next(iter(WAYS))
 
 
@@ -76,14 +83,9 @@ def main() -> None:
         Command([*words, *teacher], given.threads).turn(float("inf"))
         commands = {}
         for way in dict.fromkeys([FIRST, *given.ways]):
-            own = [
-                f"trainer.max_epochs={given.epochs}",
-                *given.sweep,
-                f"launcher={WAYS[way][0]}",
-                f"hydra.sweep.dir={folder}/{way}",
-            ]
-            kept = [f"teacher_cache={folder}/answers"] if way == "kept" else []
-            commands[way] = Command(["-m", *words, *own, *kept], given.threads)
+            own = [f"trainer.max_epochs={given.epochs}", *given.sweep, f"hydra.sweep.dir={folder}/{way}"]
+            more = [word.format(answers=f"{folder}/answers-{way}") for word in WAYS[way][0]]
+            commands[way] = Command(["-m", *words, *own, *more], given.threads)
         going = dict(commands)
         try:
             while going:
