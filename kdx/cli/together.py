@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from kdx.run.folder import RunFolder
 from kdx.run.ranks import processes
 
 if TYPE_CHECKING:
-    from kdx.training.lockstep import Lane
+    from kdx.training.lockstep import Lane, Lockstep
 
 SEEN = ("seed", "data", "views", "mixing", "augmentation", "interpolation", "teacher")  # by the teacher, and what it is
 
@@ -43,12 +42,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of its folder, and of its thread."""
+        """The name of its folder, and of its lane."""
         return self.folder.path.name
 
 
 class TogetherLauncher(Launcher):
-    """Trains up to `jobs` jobs at a time in lock-step, in threads of this process.
+    """Trains up to `jobs` jobs at a time in lock-step.
 
     Those are together whose teacher sees the same images, wherever they are in the sweep. A job that fails harms no other.
     """
@@ -115,14 +114,8 @@ class TogetherLauncher(Launcher):
         from kdx.training.lockstep import Lockstep
 
         lockstep = Lockstep([job.name for job in jobs])
-        pairs = zip(jobs, list(lockstep.lanes), strict=True)
-        threads = [threading.Thread(target=_run, args=pair, name=pair[0].name, daemon=True) for pair in pairs]
-        with _logs(jobs), lockstep.interruption.listening():
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)  # seconds, after which a signal is handled
+        with _logs(jobs, lockstep), lockstep.interruption.listening():
+            lockstep.run([functools.partial(_run, job) for job in jobs])
 
 
 def _refuse(config: RunConfig, name: str) -> None:
@@ -150,15 +143,15 @@ def _seen_by_teacher(config: RunConfig) -> str:
 
 
 def _run(job: Job, lane: Lane) -> None:
-    """Train a job in its lane. After a signal to the process nothing is left to do here: the main thread acts on it."""
+    """Train a job in its lane. After a signal all jobs end; it is acted on when all have ended."""
     assert job.config is not None and lane.interruption is not None
+    if lane.interruption.received is not None:
+        return
     try:
-        with lane.turns():
-            if lane.interruption.received is None:
-                job.folder.path.mkdir(parents=True, exist_ok=True)  # its log begins before it trains
-                job.score = run_job(job.config, job.folder, functools.partial(_trained, lane))
+        job.folder.path.mkdir(parents=True, exist_ok=True)  # its log begins before it trains
+        job.score = run_job(job.config, job.folder, functools.partial(_trained, lane))
     except (KeyboardInterrupt, SystemExit):
-        if lane.interruption.received is None:
+        if lane.interruption.received is None or lane.interruption.at_once:
             raise
 
 
@@ -172,18 +165,18 @@ def _trained(lane: Lane, config: RunConfig, folder: RunFolder) -> float:
 
 
 @contextmanager
-def _logs(jobs: Sequence[Job]) -> Iterator[None]:
-    """Have each job's thread log to the files of its own job; on the console, a line begins with the name of its job."""
+def _logs(jobs: Sequence[Job], lockstep: Lockstep) -> Iterator[None]:
+    """Have each job log to its own files; on the console, a line begins with the name of its job."""
     root = logging.getLogger()
     files: list[logging.FileHandler] = []
     for job in jobs:
         configure_log(job.composed.hydra.job_logging, job.composed.hydra.verbose)
         own = _taken_files()
         for handler in own:
-            handler.addFilter(functools.partial(_is_of, job.name))
+            handler.addFilter(functools.partial(_is_of, job.name, lockstep))
         files += own
     for console in root.handlers:
-        console.setFormatter(_Named(console.formatter))
+        console.setFormatter(_Named(console.formatter, lockstep))
     for file in files:
         root.addHandler(file)
     try:
@@ -195,7 +188,7 @@ def _logs(jobs: Sequence[Job]) -> Iterator[None]:
 
 
 def _taken_files() -> list[logging.FileHandler]:
-    """Return the files to which all threads log, which they no longer do."""
+    """Return the files to which all jobs log, which they no longer do."""
     root = logging.getLogger()
     files = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
     for file in files:
@@ -203,19 +196,20 @@ def _taken_files() -> list[logging.FileHandler]:
     return files
 
 
-def _is_of(name: str, record: logging.LogRecord) -> bool:
-    return record.threadName == name
+def _is_of(name: str, lockstep: Lockstep, record: logging.LogRecord) -> bool:
+    return lockstep.working is not None and lockstep.working.name == name
 
 
 class _Named(logging.Formatter):
-    """Puts the name of its thread before a record that is formatted as without it."""
+    """Puts the name of the job that works before a record that is formatted as without it."""
 
-    def __init__(self, inner: logging.Formatter | None) -> None:
+    def __init__(self, inner: logging.Formatter | None, lockstep: Lockstep) -> None:
         super().__init__()
-        self.inner = inner or logging.Formatter()
+        self.inner, self.lockstep = inner or logging.Formatter(), lockstep
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.threadName}: {self.inner.format(record)}"
+        formatted, working = self.inner.format(record), self.lockstep.working
+        return formatted if working is None else f"{working.name}: {formatted}"
 
 
 def _result(job: Job) -> JobReturn:

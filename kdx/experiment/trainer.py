@@ -25,8 +25,10 @@ from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
 from kdx.training.callbacks.checkpoints import Last
 from kdx.training.callbacks.compiling import Compiling
+from kdx.training.callbacks.progress import RunProgress
 from kdx.training.checkpoint_files import WholeFiles
 from kdx.training.interruption import Interruption
+from kdx.training.memory import keep_freed_memory
 from kdx.training.ranks import rank
 
 log = logging.getLogger("kdx")
@@ -79,7 +81,7 @@ def _slurm() -> list[SLURMEnvironment]:
 
 
 def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None, interruption: Interruption | None = None) -> None:
-    """Train, on from a checkpoint if there is one; `interruption` is that of several runs.
+    """Train, on from a checkpoint if there is one; `interruption` is that of several runs at a time.
 
     Raises:
         KeyboardInterrupt: After SIGINT; the checkpoint is written.
@@ -88,7 +90,10 @@ def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None, int
     lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
     for last in lasts:
         last.interruption = interruption or last.interruption
+    if interruption is not None and isinstance(trainer.progress_bar_callback, RunProgress):
+        trainer.progress_bar_callback.has_bar = False  # bars of several runs would overwrite each other
     interruptions = [last.interruption for last in lasts]
+    keep_freed_memory()
     try:
         trainer.fit(experiment.module, datamodule=experiment.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:

@@ -30,21 +30,25 @@ class Interruption:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.before: dict[int, Any] = {}
+        self.at_once = False  # whether the second SIGINT has come
+        self.of_several = False  # runs, within `listening`
 
     def listen(self) -> None:
         """Handle signals from now on. Lightning puts the earlier handlers back when it has finished."""
         if threading.current_thread() is not threading.main_thread():
-            return
+            return  # Python lets no other thread handle signals
         for number in (*STOP, *(REQUEUE if "SLURM_JOB_ID" in os.environ else ())):
-            self.before[number] = signal.signal(number, self._note)
+            self.before.setdefault(number, signal.signal(number, self._note))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle signals meanwhile, and put the earlier handlers back; act on a signal at the end."""
+        """Handle signals for several runs, and put the earlier handlers back; act on a signal at the end."""
         self.listen()
+        self.of_several = True
         try:
             yield
         finally:
+            self.of_several = False
             for number, handler in self.before.items():
                 signal.signal(number, handler)
         self.act()
@@ -52,11 +56,11 @@ class Interruption:
     def act(self) -> None:
         """Queue the job again if that is what a signal was for. Raise KeyboardInterrupt or SIGTERMException after a signal.
 
-        Of several runs in threads, none queues the job again: the main thread does.
+        Of several runs, none queues the job again: that is done once, when all have ended.
         """
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt from None
-        if self.received in REQUEUE and threading.current_thread() is threading.main_thread():
+        if self.received in REQUEUE and not self.of_several:
             earlier = self.before[self.received]  # submitit's, which queues the job again and exits
             if callable(earlier):
                 earlier(self.received, None)
@@ -67,6 +71,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
+            self.at_once = True
             raise KeyboardInterrupt
         self.received = self.received or signal.Signals(number)
         name = signal.Signals(number).name.encode()

@@ -1,16 +1,15 @@
-"""Runs in lock-step: threads of which one works at a time, batch by batch; what they have in common is computed once."""
+"""Runs in lock-step: they take turns in one thread, batch by batch; what they have in common is computed once."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from kdx.config.identity import digest
@@ -29,37 +28,22 @@ NOT_BEGUN: Place = (-1, 0)
 
 
 class Lane(Sharing):
-    """A run in lock-step with others. It works in a thread of its own, within `turns`."""
+    """A run in lock-step with others: it works within `Lockstep.run`."""
 
     def __init__(self, lockstep: Lockstep, name: str) -> None:
         super().__init__(lockstep.interruption)
         self.lockstep, self.name = lockstep, name
         self.place, self.waited = NOT_BEGUN, 0.0
 
-    @contextmanager
-    def turns(self) -> Iterator[None]:
-        """Wait for the first turn; leave the others at the end, whatever it is."""
-        torch.set_num_threads(torch.get_num_threads())  # OpenMP has a number of its own for each thread that starts work
-        with self.lockstep.changed:
-            self._wait()
-        try:
-            yield
-        finally:
-            self.lockstep.leave(self)
-
     def turn(self, place: Place) -> None:
         """Let all runs work that are behind this `place`, at which the run is now. Return when it is its turn."""
-        with self.lockstep.changed:
-            self.place = place
-            if not self.lockstep.hand_over():
-                return
-            put_back = process_state()
-            self._wait()
-            put_back()
-
-    def _wait(self) -> None:
-        began = time.perf_counter()
-        self.lockstep.changed.wait_for(lambda: self.lockstep.working is self)
+        self.place = place
+        if self.lockstep.next() is self:
+            return
+        assert torch.is_grad_enabled(), "what torch has for the thread would be that of the other runs too"
+        began, put_back = time.perf_counter(), process_state()
+        self.lockstep.hub.switch()
+        put_back()
         self.waited += time.perf_counter() - began
 
     def clock(self) -> float:
@@ -95,29 +79,40 @@ class Lockstep:
     Next is the run that is furthest behind, so that one that goes on from a checkpoint meets the others. Of what the runs have
     in common, only the last place is kept: each has taken it before the first one goes on.
 
+    Each is a greenlet, all in the thread that calls `run`: with a thread each, OpenMP would have a pool of workers for each,
+    which get in each other's way (a step of a resnet20 takes 1.4 times as long), and malloc an arena.
+
     Args:
         names: those of the runs, in the order in which they work.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.changed, self.interruption = threading.Condition(), Interruption()
+        self.interruption = Interruption()
         self.lanes = [Lane(self, name) for name in names]
-        self.working: Lane | None = next(iter(self.lanes), None)
+        self.working: Lane | None = None
+        self.hub = getcurrent()
         self.abouts: dict[str, dict[str, Mapping[str, Any]]] = {}  # kind of what is shared -> run -> on what it depends
         self._memory: dict[str, tuple[Place, Any]] = {}
 
-    def hand_over(self) -> bool:
-        """Choose the run that works next. Return whether it is another one."""
-        before = self.working
-        self.working = min(self.lanes, key=lambda lane: lane.place, default=None)
-        self.changed.notify_all()
-        return self.working is not before
+    def run(self, works: Sequence[Callable[[Lane], None]]) -> None:
+        """Let each lane do its work, one for each, until all have ended. An exception ends all, and is raised."""
+        self.hub = getcurrent()
+        running = {lane: greenlet(functools.partial(work, lane)) for lane, work in zip(self.lanes, works, strict=True)}
+        try:
+            while self.lanes:
+                self.working = self.next()
+                running[self.working].switch()
+                if running[self.working].dead:
+                    self.lanes.remove(self.working)
+        finally:
+            for lane in self.lanes:
+                self.working = lane
+                running[lane].throw()  # nothing, if it has ended
+            self.lanes, self.working = [], None
 
-    def leave(self, lane: Lane) -> None:
-        """Go on without a run."""
-        with self.changed:
-            self.lanes.remove(lane)
-            self.hand_over()
+    def next(self) -> Lane:
+        """Return the run that is to work next."""
+        return min(self.lanes, key=lambda lane: lane.place)
 
     def remembered(self, key: str, place: Place, make: Callable[[], T]) -> T:
         """Return what `make` returns, or has returned, for this key and place. Only the run that works may ask."""

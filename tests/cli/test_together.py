@@ -185,6 +185,19 @@ def test_an_interrupted_sweep_goes_on(sweep: Sweep, interrupted: Callable[..., A
     assert code == 0 and "Skipped 0-cqkd_digits: finished" in err
 
 
+@pytest.mark.long
+def test_a_second_interrupt_ends_all_jobs_at_once(
+    sweep: Sweep, interrupted: Callable[..., AbstractContextManager[None]]
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with interrupted(5, signal.SIGINT):  # in each of the two jobs
+        code, err, together = sweep("together", "views=same", "temperature.value=1,4", "test=false", "launcher=together")
+    assert code == 130, err
+    assert (together / "0-cqkd_digits/checkpoints/last.ckpt").is_file()  # it had been written before the second
+    assert not jobs(together) and "failed" not in err
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_jobs_with_other_seeds_are_not_together_and_ranks_are_refused(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdx.cli.together import TogetherLauncher
 

@@ -67,6 +67,27 @@ def test_a_job_of_slurm_is_queued_again(
     assert told.read_text() == ("requeue 11_3\n" if array else "requeue 12\n")
 
 
+def test_of_several_runs_none_queues_the_job_again_but_their_end(
+    interruption: Interruption, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = scontrol(tmp_path, monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def runs() -> None:
+        with interruption.listening():
+            interruption.listen()  # as each run does
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for _ in range(2):
+                with pytest.raises(SIGTERMException):
+                    interruption.act()
+            assert not told.exists()
+
+    with pytest.raises(SIGTERMException):
+        runs()
+    assert told.read_text() == "requeue 12\n" and signal.getsignal(signal.SIGUSR1) == before
+
+
 def test_submitit_queues_its_jobs_itself(interruption: Interruption, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told, called = scontrol(tmp_path, monkeypatch), []
     monkeypatch.setenv("SLURM_JOB_ID", "12")

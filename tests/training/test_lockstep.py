@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -25,16 +26,11 @@ def run(**works: Work) -> None:
     """Run works in lock-step, each in its lane."""
     together = Lockstep(list(works))
 
-    def thread(lane: Lane) -> None:
-        with suppress(ZeroDivisionError), lane.turns():
-            works[lane.name](lane)
+    def suppressed(work: Work, lane: Lane) -> None:
+        with suppress(ZeroDivisionError):
+            work(lane)
 
-    threads = [threading.Thread(target=thread, args=(lane,)) for lane in list(together.lanes)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(10)
-        assert not one.is_alive()
+    together.run([partial(suppressed, work) for work in works.values()])
     assert together.working is None and not together.lanes
 
 
@@ -59,6 +55,42 @@ def test_a_run_that_fails_harms_no_other() -> None:
 
     run(a=fails, b=lambda lane: steps(done, lane, 0, 3))
     assert done == ["a0", "b0", "b1", "b2"]
+
+
+def test_an_interrupt_ends_all_runs_and_each_cleans_up() -> None:
+    done: list[str] = []
+
+    def works(lane: Lane) -> None:
+        try:
+            steps(done, lane, 0, 2)
+            raise KeyboardInterrupt
+        finally:
+            done.append(f"{lane.name} ends")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(a=works, b=works)
+    assert done == ["a0", "b0", "a1", "a ends", "b ends"]
+
+
+def test_runs_work_in_the_thread_of_the_caller() -> None:
+    seen: list[int] = []
+
+    def works(lane: Lane) -> None:
+        lane.turn((0, 0))
+        seen.append(threading.get_ident())
+
+    run(a=works, b=works)
+    assert seen == [threading.get_ident()] * 2
+
+
+def test_a_run_that_hands_over_without_gradients_is_a_fault() -> None:
+    def works(lane: Lane) -> None:
+        with torch.no_grad():
+            steps([], lane, 0, 2)
+
+    with pytest.raises(AssertionError, match="that of the other runs"):
+        run(a=works, b=works)
+    assert torch.is_grad_enabled()
 
 
 def test_what_has_the_same_key_is_made_once_a_position() -> None:
@@ -158,7 +190,7 @@ def test_a_clock_leaves_out_the_turns_of_others() -> None:
     def works(lane: Lane, seconds: float) -> None:
         began = lane.clock()
         lane.turn((0, 0))
-        threading.Event().wait(seconds)
+        time.sleep(seconds)
         lane.turn((0, 1))
         worked[lane.name] = lane.clock() - began
 

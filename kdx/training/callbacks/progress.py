@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ class RunProgress(ProgressBar):
         self.seconds_between_lines = seconds_between_lines
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.enabled = True
+        self.enabled = self.has_bar = True
         self.place: tuple[int, int] | None = None  # of the job in its sweep, and the number of jobs
 
     def disable(self) -> None:
@@ -44,8 +43,7 @@ class RunProgress(ProgressBar):
         self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
         self.place = position(Path(trainer.default_root_dir))
         console = Console(stderr=True)
-        in_thread = threading.current_thread() is not threading.main_thread()  # bars of several runs would overwrite each other
-        if in_thread or not (self.enabled and trainer.is_global_zero and console.is_terminal):
+        if not (self.has_bar and self.enabled and trainer.is_global_zero and console.is_terminal):
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[score]}"))
