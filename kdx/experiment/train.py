@@ -117,7 +117,7 @@ def _train(parts: Parts, folder: RunFolder, describe: bool) -> dict[str, float]:
     before = experiment.teacher.fingerprint if experiment.teacher is not None else None
     failed = True
     try:
-        fit(trainer, experiment, config.ckpt_path, parts.sharing.interruption)
+        fit(trainer, experiment, config.ckpt_path)
         if (at := pruned(trainer)) is not None:
             log.info("Pruned after epoch %d: %s %.4f", at["epoch"], at["metric"], at["value"])
             if trainer.is_global_zero:

@@ -25,7 +25,6 @@ from kdx.training.batchnorm import GlobalBatchNorm
 from kdx.training.callbacks.averaging import EMA
 from kdx.training.callbacks.checkpoints import Last
 from kdx.training.callbacks.compiling import Compiling
-from kdx.training.callbacks.progress import RunProgress
 from kdx.training.checkpoint_files import WholeFiles
 from kdx.training.interruption import Interruption
 from kdx.training.memory import keep_freed_memory
@@ -80,8 +79,8 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None, interruption: Interruption | None = None) -> None:
-    """Train, on from a checkpoint if there is one; `interruption` is that of several runs at a time.
+def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None) -> None:
+    """Train, on from a checkpoint if there is one.
 
     Raises:
         KeyboardInterrupt: After SIGINT; the checkpoint is written.
@@ -89,9 +88,7 @@ def fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: str | None, int
     """
     lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
     for last in lasts:
-        last.interruption = interruption or last.interruption
-    if interruption is not None and isinstance(trainer.progress_bar_callback, RunProgress):
-        trainer.progress_bar_callback.has_bar = False  # bars of several runs would overwrite each other
+        last.interruption = experiment.datamodule.sharing.interruption or last.interruption
     interruptions = [last.interruption for last in lasts]
     keep_freed_memory()
     try:

@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import torch
@@ -86,11 +87,12 @@ class Lockstep:
         names: those of the runs, in the order in which they work.
     """
 
+    hub: greenlet  # in which `run` chooses who works
+
     def __init__(self, names: Sequence[str]) -> None:
         self.interruption = Interruption()
         self.lanes = [Lane(self, name) for name in names]
         self.working: Lane | None = None
-        self.hub = getcurrent()
         self.abouts: dict[str, dict[str, Mapping[str, Any]]] = {}  # kind of what is shared -> run -> on what it depends
         self._memory: dict[str, tuple[Place, Any]] = {}
 
@@ -105,10 +107,14 @@ class Lockstep:
                 if running[self.working].dead:
                     self.lanes.remove(self.working)
         finally:
-            for lane in self.lanes:
-                self.working = lane
-                running[lane].throw()  # nothing, if it has ended
+            with ExitStack() as stack:  # each cleans up, even if another one fails to
+                for lane, one in running.items():
+                    stack.callback(self._end, lane, one)
             self.lanes, self.working = [], None
+
+    def _end(self, lane: Lane, run: greenlet) -> None:
+        self.working = lane
+        run.throw()  # nothing, if it has ended
 
     def next(self) -> Lane:
         """Return the run that is to work next."""

@@ -189,12 +189,16 @@ def test_an_interrupted_sweep_goes_on(sweep: Sweep, interrupted: Callable[..., A
 def test_a_second_interrupt_ends_all_jobs_at_once(
     sweep: Sweep, interrupted: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    with interrupted(5, signal.SIGINT):  # in each of the two jobs
-        code, err, together = sweep("together", "views=same", "temperature.value=1,4", "test=false", "launcher=together")
-    assert code == 130, err
-    assert (together / "0-cqkd_digits/checkpoints/last.ckpt").is_file()  # it had been written before the second
-    assert not jobs(together) and "failed" not in err
+    handler, kill, sent = signal.getsignal(signal.SIGINT), os.kill, list[Any]()
+    with pytest.MonkeyPatch.context() as patch, interrupted(5, signal.SIGINT):
+        patch.setattr(
+            os, "kill", lambda *signal: len(sent) == 2 or (sent.append(signal), kill(*signal))
+        )  # in the first two jobs
+        code, err, together = sweep("together", "views=same", "temperature.value=1,4,8", "test=false", "launcher=together")
+    assert code == 130 and "failed" not in err, err
+    files = sorted(together.glob("*/checkpoints/last.ckpt"))
+    steps = [torch.load(file, weights_only=True)["global_step"] for file in files]
+    assert steps == [6, 4, 4]  # the first had written its checkpoint; the others have that of their epoch
     assert signal.getsignal(signal.SIGINT) is handler
 
 

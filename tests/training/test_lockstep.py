@@ -72,6 +72,24 @@ def test_an_interrupt_ends_all_runs_and_each_cleans_up() -> None:
     assert done == ["a0", "b0", "a1", "a ends", "b ends"]
 
 
+def test_each_run_cleans_up_also_where_another_one_fails_to() -> None:
+    together, ended = Lockstep(["a", "b", "c"]), list[str]()
+
+    def works(lane: Lane) -> None:
+        try:
+            lane.turn((0, 0))
+            raise KeyboardInterrupt
+        finally:
+            assert together.working is lane  # whose log it is
+            ended.append(lane.name)
+            if lane.name == "c":
+                raise OSError
+
+    with pytest.raises(OSError):
+        together.run([works, works, works])
+    assert sorted(ended) == ["a", "b", "c"]
+
+
 def test_runs_work_in_the_thread_of_the_caller() -> None:
     seen: list[int] = []
 

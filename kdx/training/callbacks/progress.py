@@ -29,7 +29,7 @@ class RunProgress(ProgressBar):
         self.seconds_between_lines = seconds_between_lines
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.enabled = self.has_bar = True
+        self.enabled = True
         self.place: tuple[int, int] | None = None  # of the job in its sweep, and the number of jobs
 
     def disable(self) -> None:
@@ -43,7 +43,8 @@ class RunProgress(ProgressBar):
         self.first_step, self.total = trainer.global_step, int(trainer.estimated_stepping_batches)
         self.place = position(Path(trainer.default_root_dir))
         console = Console(stderr=True)
-        if not (self.has_bar and self.enabled and trainer.is_global_zero and console.is_terminal):
+        alone = trainer.datamodule.sharing.interruption is None  # type: ignore[attr-defined]  # Lightning does not declare it
+        if not (alone and self.enabled and trainer.is_global_zero and console.is_terminal):  # bars would overwrite each other
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[score]}"))
